@@ -1,0 +1,1 @@
+"""The ASGI side: scope, receive and send, once for all protocols. No sockets, no wire formats."""

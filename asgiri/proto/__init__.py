@@ -1,0 +1,1 @@
+"""The asyncio side: transport to codec to session, and back."""

@@ -1,0 +1,1 @@
+"""The master: policy in ``fleet``, the kernel in ``master`` and its neighbours."""
