@@ -80,5 +80,5 @@ class LocalProtocolError(AsgiriError):
     """This side was asked to send what the protocol forbids: the application's fault, never the peer's."""
 
 
-class ClientDisconnected(OSError):
+class ClientDisconnectedError(OSError):
     """``send`` was called after the client had gone (ASGI HTTP spec 2.4: an OSError subclass)."""

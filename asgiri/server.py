@@ -1,0 +1,354 @@
+"""One server in one process: what a worker runs, and what tests and embedders import.
+
+    NEW --start--> STARTING --listening--> SERVING --shutdown--> DRAINING --> STOPPED
+                       | a failing app, a taken address: back to STOPPED, and the error is raised
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from enum import Enum
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from asgiri import __version__
+from asgiri.asgi.lifespan import Lifespan
+from asgiri.asgi.scope import AppContext
+from asgiri.codec.engines import http1_engine
+from asgiri.codec.rules import HttpLimits
+from asgiri.config.schema import Config, Listen
+from asgiri.errors import ConfigError, Problem
+from asgiri.proto.connection import Shared, TimeLimits
+from asgiri.proto.http11 import Http11Connection
+from asgiri.sockets import Listener, bind_all
+from asgiri.types import ASGIApp
+
+logger = logging.getLogger("asgiri.server")
+
+# How long idle keep-alive connections are kept for one more request, in seconds. On a stop, nobody will take over:
+# the window only has to cover what is on its way. On a retirement, it covers clients that come back now and then.
+STOP_WINDOW = 1.0
+RETIRE_WINDOW = 5.0
+# How long cancelled applications may take to clean up, and the app's shutdown in a quick stop, in seconds.
+CUT_SECONDS = 1.0
+QUICK_SHUTDOWN = 1.0
+
+
+class HttpProtocolVersion(Enum):
+    """What a server speaks. AUTO is every version that asgiri has: at present HTTP/1.1."""
+
+    AUTO = "auto"
+    HTTP_1_1 = "http/1.1"
+    HTTP_2 = "h2"
+
+
+class ServerState(Enum):
+    NEW = "new"
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which worker of which generation this server is; apps see it in ``scope["extensions"]["asgiri"]``."""
+
+    worker: int = 1
+    generation: int = 1
+
+
+class Server:
+    """Serves one ASGI application on an asyncio loop.
+
+    ``app`` is an ASGI 3 callable. ``host`` and ``port`` (0: any free one) say where to listen when the config's
+    ``listen`` is not to be used; ``config`` is a :class:`asgiri.config.schema.Config`. ``listeners`` are bound
+    ones to take instead of all these; their binder goes on to own them. Raises ConfigError for what it cannot do.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        http_version: HttpProtocolVersion = HttpProtocolVersion.AUTO,
+        certfile: str | os.PathLike[str] | None = None,
+        keyfile: str | os.PathLike[str] | None = None,
+        config: Config | None = None,
+        listeners: Sequence[Listener] | None = None,
+        identity: Identity | None = None,
+    ) -> None:
+        if http_version is HttpProtocolVersion.HTTP_2:
+            raise ConfigError([Problem("Server", "http_version", "HTTP/2 is not served yet: use HTTP_1_1 or AUTO")])
+        if certfile is not None or keyfile is not None:
+            raise ConfigError([Problem("Server", "certfile", "TLS is not served yet: leave certfile and keyfile out")])
+        if config is None or host is not None or port is not None:
+            config = with_address(config or Config(), host, port)
+        self.config = config
+        self.state = ServerState.NEW
+        self._given = list(listeners) if listeners is not None else None
+        self._own: list[Listener] = []
+        self._identity = identity or Identity()
+        self._lifespan = Lifespan(app, config.lifespan)
+        self._context = AppContext(app=app, root_path=config.root_path, extensions=extensions(self._identity))
+        self._shared: Shared | None = None
+        self._accepting: list[asyncio.Server] = []
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._exit = asyncio.Event()
+        self._cut = asyncio.Event()  # a quick stop was asked for
+        self._stopped = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.sockets: list[socket.socket] = []  # what it listens on; ``getsockname()`` tells the port of port 0
+
+    # Ways to run it
+
+    def run(self) -> None:
+        """Serve until TERM or INT comes, in this process and on a loop of its own. A second INT, or QUIT, is quick."""
+        with asyncio.Runner(loop_factory=loop_factory(self.config.loop)) as runner:
+            runner.run(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+        for number in signals:
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            await self.serve()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGQUIT or (number == signal.SIGINT and self._exit.is_set()):
+            self.cut()
+        self.should_exit = True
+
+    async def serve(self) -> None:
+        """Serve in the running loop until :attr:`should_exit` is set or :meth:`shutdown` is called."""
+        await self.start()
+        try:
+            await self._exit.wait()
+        finally:
+            await self.shutdown()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    @property
+    def should_exit(self) -> bool:
+        """Set it, from any thread, to make :meth:`serve` drain and return."""
+        return self._exit.is_set()
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        if not value:
+            raise ValueError("should_exit can be set to True only: a server that stops cannot be held back")
+        if self._loop is None:
+            self._exit.set()
+        else:
+            self._loop.call_soon_threadsafe(self._exit.set)
+
+    # Start
+
+    async def start(self) -> None:
+        """Run the app's startup, then listen. Raises AppError or BindError; then nothing is left open."""
+        if self.state is not ServerState.NEW:
+            raise RuntimeError(f"a server starts once, and this one is {self.state.value}")
+        self.state = ServerState.STARTING
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._lifespan.startup()
+            self._context.state = self._lifespan.state
+            self._shared = self._make_shared(self._loop)
+            self._sweep()
+            await self._listen(self._shared)
+        except BaseException:
+            await self._close_all()
+            raise
+        self.state = ServerState.SERVING
+
+    def _make_shared(self, loop: asyncio.AbstractEventLoop) -> Shared:
+        config = self.config
+        timeouts, limits = config.timeouts, config.limits
+        return Shared(
+            context=self._context,
+            http1=http1_engine(config.http1.engine),
+            limits=HttpLimits(
+                request_line=limits.request_line,
+                header_count=limits.header_count,
+                header_size=limits.header_size,
+                body_size=limits.body_size,
+            ),
+            times=TimeLimits(
+                request_head=timeouts.request_head,
+                request_body=timeouts.request_body,
+                request=timeouts.request,
+                keep_alive=timeouts.keep_alive,
+                write=timeouts.write,
+            ),
+            loop=loop,
+            requests_per_connection=limits.requests_per_connection,
+            now=loop.time(),
+        )
+
+    async def _listen(self, shared: Shared) -> None:
+        listeners = self._given if self._given is not None else bind_all(self.config.listen)
+        self._own = [] if self._given is not None else listeners
+        loop = shared.loop
+        for listener in listeners:
+            options: dict[str, Any] = {"sock": listener.sock, "backlog": listener.listen.backlog}
+            if listener.is_unix:
+                if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop):
+                    options["cleanup_socket"] = False  # the file is its binder's to remove
+                server = await loop.create_unix_server(lambda: Http11Connection(shared), **options)
+            else:
+                server = await loop.create_server(lambda: Http11Connection(shared), **options)
+            self._accepting.append(server)
+            self.sockets.append(listener.sock)
+
+    # The sweep
+
+    def _sweep(self) -> None:
+        """Once an interval: read the clock, refresh the date, and ask each connection whether it is overdue."""
+        shared = self._shared
+        assert shared is not None
+        now = shared.now = shared.loop.time()
+        self._refresh_headers()
+        for connection in list(shared.connections):
+            connection.check(now)
+        self._sweeping = shared.loop.call_later(shared.times.sweep_interval(), self._sweep)
+
+    def _refresh_headers(self) -> None:
+        date = formatdate(usegmt=True).encode("ascii")
+        config = self.config
+        fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in config.response_headers.items()]
+        if config.date_header:
+            fields.append((b"date", date))
+        if config.server_header:
+            fields.append((b"server", b"asgiri"))
+        self._context.default_headers[:] = fields
+
+    # Stop
+
+    async def shutdown(self, *, window: float = STOP_WINDOW) -> None:
+        """Drain and stop: accept no more, finish what is running, then run the app's shutdown.
+
+        Idle connections are kept ``window`` seconds, for what their clients have sent already. What is not finished
+        after ``workers.drain_timeout`` is cut and logged. Safe to call again: who comes second waits for the first.
+        """
+        self.should_exit = True
+        if self.state is ServerState.SERVING:
+            self.state = ServerState.DRAINING
+            try:
+                await self._drain(window)
+            finally:
+                await self._close_all()
+                self._stopped.set()
+        elif self.state is ServerState.DRAINING:
+            await self._stopped.wait()
+
+    async def _drain(self, window: float) -> None:
+        shared = self._shared
+        assert shared is not None
+        # Two turns of the loop: what the kernel has accepted for us by now is taken over before we stop accepting,
+        # and what was accepted becomes a connection.
+        await self._turns()
+        for server in self._accepting:
+            server.close()
+        shared.draining = True
+        await self._turns()
+        timeout = self.config.workers.drain_timeout
+        deadline = shared.loop.time() + timeout if timeout else None
+        await self._quiet(shared, window if deadline is None else min(window, timeout))
+        for connection in list(shared.connections):
+            connection.close_idle()
+        await self._quiet(shared, None if deadline is None else max(0.0, deadline - shared.loop.time()))
+        await self._cut_off(shared)
+
+    async def _turns(self) -> None:
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    async def _quiet(self, shared: Shared, timeout: float | None) -> None:
+        """Wait until no connection and no application is left, ``timeout`` seconds at most, or until :meth:`cut`."""
+        quiet = asyncio.Event()
+        shared.on_quiet = quiet.set
+        if not shared.quiet:
+            waits = {asyncio.ensure_future(quiet.wait()), asyncio.ensure_future(self._cut.wait())}
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+
+    async def _cut_off(self, shared: Shared) -> None:
+        """End what the drain could not, and say what it was."""
+        for session in list(shared.sessions):
+            logger.warning("cut off while stopping: %s", session.summary)
+            if session.task is not None:
+                session.task.cancel()
+        for connection in list(shared.connections):
+            connection.abort()
+        await self._quiet(shared, CUT_SECONDS)
+
+    def cut(self) -> None:
+        """Do not wait for what is running any more: the quick stop."""
+        self._cut.set()
+
+    async def _close_all(self) -> None:
+        """Leave nothing open, whichever state the start had come to."""
+        for server in self._accepting:
+            server.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await self._lifespan.shutdown(QUICK_SHUTDOWN if self._cut.is_set() else self.config.workers.drain_timeout or None)
+        for listener in self._own:
+            listener.close()
+        self.state = ServerState.STOPPED
+
+
+def with_address(config: Config, host: str | None, port: int | None) -> Config:
+    """The config listening on ``host`` and ``port`` alone."""
+    host = "127.0.0.1" if host is None else host
+    text = f"[{host}]:{port}" if ":" in host else f"{host}:{8000 if port is None else port}"
+    return msgspec.structs.replace(config, listen=(Listen(bind=text),))
+
+
+def extensions(identity: Identity) -> dict[str, dict[str, Any]]:
+    """The scope's extensions that every request of this server has."""
+    return {
+        "asgiri": {
+            "worker": identity.worker,
+            "generation": identity.generation,
+            "pid": os.getpid(),
+            "version": __version__,
+        }
+    }
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """How to make the loop called ``name``: ``asyncio``, ``uvloop``, or ``auto``, which is uvloop where there is one."""
+    if name != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise ConfigError([Problem("", "loop", 'uvloop is not installed: use "auto" or "asyncio"')]) from None
+        else:
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop

@@ -1,0 +1,187 @@
+"""Listening sockets: addresses of the config to bound sockets, one owner each."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Iterable
+
+from asgiri.config.address import Address
+from asgiri.config.schema import Listen
+from asgiri.errors import BindError
+
+
+class Listener:
+    """A bound and listening socket, and the config entry it came from. Who made it closes it."""
+
+    def __init__(self, listen: Listen, sock: socket.socket) -> None:
+        self.listen = listen
+        self.sock = sock
+        self._file = file_of(sock)
+
+    @property
+    def is_unix(self) -> bool:
+        return self.sock.family == socket.AF_UNIX
+
+    @property
+    def url(self) -> str:
+        """Where clients find it: ``http://127.0.0.1:8000`` or ``unix:/run/app.sock``."""
+        name = self.sock.getsockname()
+        if self.is_unix:
+            return f"unix:{os.fsdecode(name)}"
+        host, port = name[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def close(self) -> None:
+        """Close the socket, and remove its file when it is still the one that was bound."""
+        if self._file is not None and self.listen.address.kind == "unix" and file_of(self.sock) == self._file:
+            os.unlink(self._file[0])
+        self.sock.close()
+
+
+def file_of(sock: socket.socket) -> tuple[str, int, int] | None:
+    """Path, device and inode of a unix socket's file; None when it has none, or it is gone."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    path = os.fsdecode(sock.getsockname())
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return path, found.st_dev, found.st_ino
+
+
+def bind_all(listens: Iterable[Listen]) -> list[Listener]:
+    """Bind every address; BindError when one cannot be had, and then none is kept."""
+    bound: list[Listener] = []
+    try:
+        for listen in listens:
+            bound.append(bind(listen))
+    except BaseException:
+        for listener in bound:
+            listener.close()
+        raise
+    return bound
+
+
+def bind(listen: Listen) -> Listener:
+    """Bind the address and listen on it. BindError says which address, and what stands in the way."""
+    address = listen.address
+    try:
+        match address.kind:
+            case "tcp":
+                sock = bind_tcp(address)
+            case "unix":
+                sock = bind_unix(address.path, listen)
+            case "fd":
+                sock = adopt(address.fd)
+    except OSError as error:
+        raise BindError(f"cannot bind {address}: {reason(error)}") from error
+    try:
+        sock.setblocking(False)
+        sock.listen(listen.backlog)
+    except OSError as error:
+        sock.close()
+        raise BindError(f"cannot listen on {address}: {reason(error)}") from error
+    return Listener(listen, sock)
+
+
+def reason(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "the address is in use by another process"
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address"
+        case errno.EACCES:
+            return "permission denied (ports below 1024 need privileges, a socket file a writable directory)"
+    return error.strerror or str(error)
+
+
+def bind_tcp(address: Address) -> socket.socket:
+    family, kind, proto, _, where = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        # A restarted server finds connections of its predecessor in TIME_WAIT, which is no reason to fail.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # [::] means every address of both families; any other IPv6 address means itself.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if where[0] == "::" else 1)
+        sock.bind(where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_unix(path: str, listen: Listen) -> socket.socket:
+    remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # With a mode asked for, the file is nobody's between bind and chmod.
+        before = os.umask(0o177) if listen.mode is not None else None
+        try:
+            sock.bind(path)
+        finally:
+            if before is not None:
+                os.umask(before)
+        if listen.owner is not None or listen.group is not None:
+            os.chown(path, user_id(listen.owner), group_id(listen.group))
+        if listen.mode is not None:
+            os.chmod(path, listen.mode)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def remove_stale(path: str) -> None:
+    """Remove the socket file of a server that is gone; BindError when it is live, or is no socket."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise BindError(f"cannot bind unix:{path}: a file that is no socket is in the way")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a live server with a full backlog must not hold us up: that is EAGAIN
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass
+    raise BindError(f"cannot bind unix:{path}: a live server is listening there")
+
+
+def user_id(name: str | None) -> int:
+    if name is None:
+        return -1
+    try:
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise BindError(f'listen.owner: there is no user "{name}"') from None
+
+
+def group_id(name: str | None) -> int:
+    if name is None:
+        return -1
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise BindError(f'listen.group: there is no group "{name}"') from None
+
+
+def adopt(fd: int) -> socket.socket:
+    """Take over a socket that the parent process has opened and passed on."""
+    sock = socket.socket(fileno=os.dup(fd))
+    if sock.type != socket.SOCK_STREAM:
+        sock.close()
+        raise OSError(errno.EINVAL, "the file descriptor is no stream socket")
+    return sock
