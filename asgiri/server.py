@@ -1,7 +1,7 @@
 """One server in one process: what a worker runs, and what tests and embedders import.
 
-    NEW --start--> STARTING --listening--> SERVING --shutdown--> DRAINING --> STOPPED
-                       | a failing app, a taken address: back to STOPPED, and the error is raised
+NEW --start--> STARTING --listening--> SERVING --shutdown--> DRAINING --> STOPPED
+                   | a failing app, a taken address: back to STOPPED, and the error is raised
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ class Server:
         self._sweeping: asyncio.TimerHandle | None = None
         self._exit = asyncio.Event()
         self._cut = asyncio.Event()  # a quick stop was asked for
+        self._window_over = asyncio.Event()  # idle connections are kept no longer
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.sockets: list[socket.socket] = []  # what it listens on; ``getsockname()`` tells the port of port 0
@@ -262,7 +263,13 @@ class Server:
                 await self._close_all()
                 self._stopped.set()
         elif self.state is ServerState.DRAINING:
+            self.shorten(window)
             await self._stopped.wait()
+
+    def shorten(self, window: float) -> None:
+        """While draining: keep idle connections ``window`` seconds more, and not longer."""
+        if self._loop is not None:
+            self._loop.call_later(window, self._window_over.set)
 
     async def _drain(self, window: float) -> None:
         shared = self._shared
@@ -276,22 +283,23 @@ class Server:
         await self._turns()
         timeout = self.config.workers.drain_timeout
         deadline = shared.loop.time() + timeout if timeout else None
-        await self._quiet(shared, window if deadline is None else min(window, timeout))
+        self.shorten(window if deadline is None else min(window, timeout))
+        await self._quiet(shared, self._window_over, None)
         for connection in list(shared.connections):
             connection.close_idle()
-        await self._quiet(shared, None if deadline is None else max(0.0, deadline - shared.loop.time()))
+        await self._quiet(shared, self._cut, None if deadline is None else max(0.0, deadline - shared.loop.time()))
         await self._cut_off(shared)
 
     async def _turns(self) -> None:
         for _ in range(2):
             await asyncio.sleep(0)
 
-    async def _quiet(self, shared: Shared, timeout: float | None) -> None:
-        """Wait until no connection and no application is left, ``timeout`` seconds at most, or until :meth:`cut`."""
+    async def _quiet(self, shared: Shared, until: asyncio.Event, timeout: float | None) -> None:
+        """Wait until no connection and no application is left, until ``until``, or for ``timeout`` seconds."""
         quiet = asyncio.Event()
         shared.on_quiet = quiet.set
         if not shared.quiet:
-            waits = {asyncio.ensure_future(quiet.wait()), asyncio.ensure_future(self._cut.wait())}
+            waits = {asyncio.ensure_future(quiet.wait()), asyncio.ensure_future(until.wait())}
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
@@ -304,10 +312,11 @@ class Server:
                 session.task.cancel()
         for connection in list(shared.connections):
             connection.abort()
-        await self._quiet(shared, CUT_SECONDS)
+        await self._quiet(shared, asyncio.Event(), CUT_SECONDS)
 
     def cut(self) -> None:
         """Do not wait for what is running any more: the quick stop."""
+        self._window_over.set()
         self._cut.set()
 
     async def _close_all(self) -> None:
@@ -316,7 +325,9 @@ class Server:
             server.close()
         if self._sweeping is not None:
             self._sweeping.cancel()
-        await self._lifespan.shutdown(QUICK_SHUTDOWN if self._cut.is_set() else self.config.workers.drain_timeout or None)
+        await self._lifespan.shutdown(
+            QUICK_SHUTDOWN if self._cut.is_set() else self.config.workers.drain_timeout or None
+        )
         for listener in self._own:
             listener.close()
         self.state = ServerState.STOPPED
@@ -342,7 +353,7 @@ def extensions(identity: Identity) -> dict[str, dict[str, Any]]:
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """How to make the loop called ``name``: ``asyncio``, ``uvloop``, or ``auto``, which is uvloop where there is one."""
+    """How to make the loop called ``name``: ``asyncio``, ``uvloop``, or ``auto``: uvloop where there is one."""
     if name != "asyncio":
         try:
             import uvloop

@@ -21,7 +21,8 @@ class Listener:
     def __init__(self, listen: Listen, sock: socket.socket) -> None:
         self.listen = listen
         self.sock = sock
-        self._file = file_of(sock)
+        path = listen.address.path if listen.address.kind == "unix" else ""
+        self._file = (path, *identity(path)) if path else None  # what was bound: path, device, inode
 
     @property
     def is_unix(self) -> bool:
@@ -38,29 +39,25 @@ class Listener:
 
     def close(self) -> None:
         """Close the socket, and remove its file when it is still the one that was bound."""
-        if self._file is not None and self.listen.address.kind == "unix" and file_of(self.sock) == self._file:
+        if self._file is not None and identity(self._file[0]) == self._file[1:]:
             os.unlink(self._file[0])
         self.sock.close()
 
 
-def file_of(sock: socket.socket) -> tuple[str, int, int] | None:
-    """Path, device and inode of a unix socket's file; None when it has none, or it is gone."""
-    if sock.family != socket.AF_UNIX:
-        return None
-    path = os.fsdecode(sock.getsockname())
+def identity(path: str) -> tuple[int, int]:
+    """Device and inode of a file; zeros when it is gone."""
     try:
         found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return path, found.st_dev, found.st_ino
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def bind_all(listens: Iterable[Listen]) -> list[Listener]:
     """Bind every address; BindError when one cannot be had, and then none is kept."""
     bound: list[Listener] = []
     try:
-        for listen in listens:
-            bound.append(bind(listen))
+        bound.extend(map(bind, listens))
     except BaseException:
         for listener in bound:
             listener.close()

@@ -10,12 +10,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "asgiri"
 
-LEAVES = frozenset({"asgiri", "errors", "types", "units"})
+LEAVES = frozenset({"asgiri", "errors", "tracebacks", "types", "units"})
 
 # layer -> what it may import besides the leaves and itself; None: anything.
 MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "asgiri": frozenset(),
     "errors": frozenset(),
+    "tracebacks": frozenset(),
     "types": frozenset(),
     "units": frozenset(),
     "demo": frozenset(),
@@ -24,12 +25,14 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "log": frozenset(),
     "codec": frozenset(),
     "tls": frozenset({"config"}),
+    "sockets": frozenset({"config"}),
     "asgi": frozenset({"codec.events"}),
     "proto": frozenset({"config", "codec", "asgi", "log"}),
-    "server": frozenset({"config", "tls", "log", "codec", "asgi", "proto"}),
-    "worker": frozenset({"config", "loader", "log", "server", "supervisor.scoreboard"}),
+    "link": frozenset({"config", "sockets"}),
+    "server": frozenset({"config", "sockets", "tls", "log", "codec", "asgi", "proto"}),
+    "worker": frozenset({"config", "link", "loader", "log", "server", "supervisor.scoreboard"}),
     "admin": frozenset({"config", "loader", "log", "server", "supervisor.scoreboard"}),
-    "supervisor": frozenset({"config", "log"}),
+    "supervisor": frozenset({"config", "link", "log", "sockets"}),
     "cli": None,
     "ctl": None,
     "__main__": None,

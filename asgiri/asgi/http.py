@@ -168,7 +168,7 @@ class HttpSession:
         except asyncio.CancelledError:
             self._give_up()
             raise
-        except BaseException as error:  # noqa: BLE001 - the app's edge: even SystemExit ends one request only
+        except BaseException as error:
             self._failed(error)
         else:
             if self._output not in (Output.DONE, Output.LOST):
@@ -256,7 +256,9 @@ class HttpSession:
         elif kind == "http.response.start":
             self._send_start(message)
         else:
-            raise RuntimeError(f"message type {kind!r} is not known here: expected http.response.start or http.response.body")
+            raise RuntimeError(
+                f"message type {kind!r} is not known here: expected http.response.start or http.response.body"
+            )
 
     def _send_start(self, message: Message) -> None:
         if self._output is not Output.NONE:

@@ -1,8 +1,8 @@
 """The lifespan protocol (ASGI lifespan 2.0): the app's start-up and shutdown, once a worker.
 
-    NEW --startup--> STARTING --complete--> UP --shutdown--> STOPPING --complete--> DOWN
-                        |  failed, or raised with ``on``: AppError
-                        +- raised, or returned, with ``auto``: UNSUPPORTED
+NEW --startup--> STARTING --complete--> UP --shutdown--> STOPPING --complete--> DOWN
+                    |  failed, or raised with ``on``: AppError
+                    +- raised, or returned, with ``auto``: UNSUPPORTED
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class Lifespan:
         self.phase = LifespanState.NEW
         self.state: dict[str, Any] = {}
 
+    @property
+    def is_up(self) -> bool:
+        """The app has started and has not been told to stop."""
+        return self.phase is LifespanState.UP
+
     async def startup(self) -> None:
         """Wait until the app has started. AppError when it says, or shows, that it cannot."""
         if self._mode == "off":
@@ -60,9 +65,8 @@ class Lifespan:
             await self._end()
             reason, trace = self._words()
             raise AppError(f"the application's startup failed: {reason}", trace)
-        if self.phase is LifespanState.UP:  # type: ignore[comparison-overlap]  # moved by the app's send
-            return
-        self._unsupported(self._task)
+        if not self.is_up:
+            self._unsupported(self._task)
 
     def _unsupported(self, task: asyncio.Task[None]) -> None:
         """The app ended without an answer: for ``auto`` that is an app without a lifespan."""
@@ -83,11 +87,10 @@ class Lifespan:
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Tell the app to shut down and wait for it, ``timeout`` seconds at most. Failures are logged, not raised."""
-        if self.phase is not LifespanState.UP:
+        if not self.is_up:
             return
         self.phase = LifespanState.STOPPING
         self._answered.clear()
-        self._failure = None
         self._inbox.put_nowait({"type": "lifespan.shutdown"})
         try:
             async with asyncio.timeout(timeout):

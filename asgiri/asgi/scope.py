@@ -46,10 +46,8 @@ def http_scope(request: Request, peers: Peers, context: AppContext) -> Scope:
     query. Both begin with ``root_path``: a proxy that strips the prefix gets it put back.
     """
     raw_path = request.path
-    if b"%" in raw_path:
-        path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
-    else:
-        path = raw_path.decode("latin-1")
+    plain = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
+    path = plain.decode("utf-8", "replace")
     root_path = context.root_path
     if root_path and path != root_path and not path.startswith(root_path + "/"):
         path = root_path + path

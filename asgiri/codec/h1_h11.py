@@ -128,9 +128,7 @@ class H11Codec:
         del stream_id
         rules.check_answer(status, headers)
         self._send(
-            h11.InformationalResponse(
-                status_code=status, headers=headers, reason=rules.REASONS.get(status, b"")
-            )
+            h11.InformationalResponse(status_code=status, headers=headers, reason=rules.REASONS.get(status, b""))
         )
 
     def send_head(self, stream_id: int, status: int, headers: Headers) -> None:
@@ -140,9 +138,7 @@ class H11Codec:
             raise LocalProtocolError(f"status {status} cannot be a final answer")
         fields = [(name, value.strip(b" \t")) for name, value in headers]  # RFC 9110 section 5.5
         try:
-            response = h11.Response(
-                status_code=status, headers=fields, reason=rules.REASONS.get(status, b"")
-            )
+            response = h11.Response(status_code=status, headers=fields, reason=rules.REASONS.get(status, b""))
         except h11.LocalProtocolError as error:  # a Content-Length that is none, a coding h11 does not know
             raise LocalProtocolError(str(error)) from error
         self._silent = not rules.answer_has_body(self._method, status)

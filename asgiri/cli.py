@@ -1,0 +1,188 @@
+"""The ``asgiri`` command, and the composition root: the one place that knows every layer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from asgiri import __version__
+from asgiri.config.load import Loaded, Setting, load
+from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from asgiri.config.schema import Config
+
+DEMO_APP = "asgiri.demo:app"
+
+# Flags that set one key of the file each: parameter -> (what the user typed, dotted path).
+KEYS = {
+    "app": ("APP", "app"),
+    "bind": ("--bind", "listen"),
+    "workers": ("--workers", "workers.count"),
+    "reload": ("--reload", "reload.enabled"),
+    "reload_dir": ("--reload-dir", "reload.dirs"),
+    "reload_include": ("--reload-include", "reload.include"),
+    "reload_exclude": ("--reload-exclude", "reload.exclude"),
+    "loop": ("--loop", "loop"),
+    "lifespan": ("--lifespan", "lifespan"),
+    "factory": ("--factory", "factory"),
+    "app_dir": ("--app-dir", "app_dir"),
+    "root_path": ("--root-path", "root_path"),
+    "log_level": ("--log-level", "log.level"),
+    "log_format": ("--log-format", "log.format"),
+    "access_log": ("--access-log", "log.access.enabled"),
+    "admin": ("--admin", "admin.bind"),
+    "user": ("--user", "process.user"),
+    "group": ("--group", "process.group"),
+    "pidfile": ("--pidfile", "process.pidfile"),
+}
+
+EXAMPLES = """
+\b
+Examples:
+  asgiri                                  the demo, on http://127.0.0.1:8000
+  asgiri -w 4 -b 0.0.0.0:8000 main:app    four workers for main.py's app
+  asgiri -c /etc/asgiri/asgiri.yaml       everything else is in the file
+"""
+
+
+def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa: A002 - click's word
+    return click.option(*names, help=help, default=more.pop("default", None), **more)
+
+
+@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.argument("app", required=False)
+@option("-c", "--config", metavar="FILE", help="YAML file; default: asgiri.yaml here, then in /etc/asgiri.")
+@option("-b", "--bind", metavar="ADDR", multiple=True, help="HOST:PORT, [V6]:PORT, unix:PATH or fd:N; repeatable.")
+@option("-w", "--workers", metavar="N", help='Worker processes, or "auto": one for each CPU.')
+@option("--reload", is_flag=True, help="Reload when code changes (not in this release).")
+@option("--reload-dir", metavar="DIR", multiple=True, help="Folder to watch (not in this release).")
+@option("--reload-include", metavar="GLOB", multiple=True, help="Files to watch (not in this release).")
+@option("--reload-exclude", metavar="GLOB", multiple=True, help="Files not to watch (not in this release).")
+@option("--loop", metavar="NAME", help="auto, uvloop or asyncio.")
+@option("--lifespan", metavar="MODE", help="auto, on or off.")
+@option("--factory", is_flag=True, help="APP is a function that makes the application.")
+@option("--app-dir", metavar="DIR", help="Folder that APP is imported from; default: here.")
+@option("--root-path", metavar="PATH", help="Prefix that a proxy in front has stripped.")
+@option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.")
+@option("--log-format", metavar="FORMAT", help="text or json.")
+@option("--access-log/--no-access-log", help="A line for each request (not in this release).")
+@option("--admin", metavar="ADDR", help="Health and metrics listener (not in this release).")
+@option("--user", metavar="NAME", help="User of the workers (not in this release).")
+@option("--group", metavar="NAME", help="Group of the workers (not in this release).")
+@option("--pidfile", metavar="FILE", help="File for the master's process id.")
+@option("--set", "set_", metavar="KEY=VALUE", multiple=True, help="Any key of the file, as in workers.count=4.")
+@option("--check-config", is_flag=True, help="Check the configuration and exit: 0 is good, 2 is bad.")
+@option("--import", "import_", is_flag=True, help="With --check-config: import the application too.")
+@click.version_option(__version__, prog_name="asgiri", message="%(prog)s %(version)s")
+def command(config: str | None, check_config: bool, import_: bool, set_: Sequence[str], **flags: Any) -> None:
+    """Serve an ASGI application from forked workers.
+
+    APP is module:attribute. Without it, the file's app is served; without that, a built-in demo.
+    """
+    if import_ and not check_config:
+        raise click.UsageError("--import goes with --check-config")
+    settings = [*from_flags(flags), *from_sets(set_)]
+    loaded = load(config, os.environ, settings)
+    if check_config:
+        check(loaded, import_)
+    else:
+        sys.exit(serve(loaded, settings))
+
+
+def main() -> NoReturn:
+    """The entry point: runs the command, and turns what asgiri raises on purpose into a message and an exit code."""
+    try:
+        command.main(prog_name="asgiri", standalone_mode=True)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"asgiri: {problem}", err=True)
+        sys.exit(error.exit_code)
+    except AsgiriError as error:
+        click.echo(f"asgiri: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def from_flags(flags: dict[str, Any]) -> list[Setting]:
+    """The flags that were given, as settings of the keys that they stand for."""
+    given = []
+    for name, value in flags.items():
+        if value is None or value is False or value == ():
+            continue
+        given.append(Setting(*KEYS[name], value))
+    return given
+
+
+def from_sets(pairs: Sequence[str]) -> list[Setting]:
+    found = []
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f'expected KEY.PATH=VALUE, got "{pair}"', param_hint="--set")
+        found.append(Setting("--set", path.strip(), value))
+    return found
+
+
+def check(loaded: Loaded, import_app: bool) -> None:
+    """``--check-config``: the configuration is good, or ConfigError has said already what is not."""
+    config = loaded.config
+    if import_app:
+        from asgiri.loader import load_app
+        from asgiri.worker import prepare_environment
+
+        prepare_environment(config)
+        try:
+            load_app(
+                config.app or DEMO_APP,
+                app_dir=config.app_dir,
+                factory=config.factory,
+                interface=config.interface,
+            )
+        except AppError as error:
+            click.echo(f"asgiri: {error}", err=True)
+            if error.trace:
+                click.echo(error.trace.rstrip("\n"), err=True)
+            sys.exit(ExitCode.USAGE)
+    click.echo(f"asgiri: {loaded.file or 'the configuration'} is good")
+
+
+def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
+    """Be the master until stopped."""
+    # The workers' modules are imported here, before any fork, so that workers share them and start at once.
+    from asgiri import worker
+    from asgiri.log import setup as log
+    from asgiri.server import loop_factory
+    from asgiri.supervisor.master import Hooks, Master
+    from asgiri.supervisor.process import apply_process, pidfile, title
+
+    config = loaded.config
+    loop_factory(config.loop)
+    # What a reload reads again must not depend on where process.chdir leads.
+    file = str(loaded.file.absolute()) if loaded.file else None
+    environ = dict(os.environ)
+    apply_process(config.process)
+
+    def apply(config: Config) -> None:
+        log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")
+        title(config.process.title, "master", config.app or DEMO_APP)
+
+    apply(config)
+    logger = logging.getLogger("asgiri.master")
+    logger.info("asgiri %s, Python %s, pid %d", __version__, sys.version.split()[0], os.getpid())
+    if config.app is None:
+        logger.info("no application is named: serving the built-in demo (%s)", DEMO_APP)
+    hooks = Hooks(load=lambda: load(file, environ, settings).config, apply=apply, worker_main=worker.main)
+    try:
+        with pidfile(config.process.pidfile):
+            code = Master(config, hooks).run()
+    except AsgiriError as error:
+        logger.critical("%s", error)
+        return error.exit_code
+    logger.info("stopped") if code is ExitCode.STOPPED else logger.critical("stopped, with exit code %d", code)
+    return code

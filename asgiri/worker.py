@@ -1,0 +1,126 @@
+"""A worker: what happens in the child, from the fork to the exit.
+
+boot      signals have their default effect; the environment, the application, its lifespan
+serving   TERM, or an order, begins the drain; QUIT cuts it short
+end       the application's exit handlers run
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+
+from setproctitle import setproctitle
+
+from asgiri.config.envfile import read_env_file
+from asgiri.config.schema import Config
+from asgiri.errors import AppError, AsgiriError, ExitCode
+from asgiri.link import Boot, Booted, BootFailed, Order
+from asgiri.loader import load_app
+from asgiri.log import setup as log
+from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Server, loop_factory
+
+logger = logging.getLogger("asgiri.worker")
+
+DEMO_APP = "asgiri.demo:app"
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(boot: Boot) -> int:
+    """Be a worker; the exit status. Everything that keeps it from serving is told to the master."""
+    config = boot.config
+    tie_to_master(boot.master_pid)
+    name_process(boot)
+    log.configure(
+        level=config.log.level,
+        format=config.log.format,
+        file=config.log.file,
+        role=f"worker {boot.number} gen {boot.generation}",
+    )
+    try:
+        prepare_environment(config)
+        app = load_app(
+            config.app or DEMO_APP, app_dir=config.app_dir, factory=config.factory, interface=config.interface
+        )
+        identity = Identity(boot.number, boot.generation)
+        server = Server(app, config=config, listeners=boot.listeners, identity=identity)
+        with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
+            runner.run(serve(server, boot))
+    except AppError as error:
+        boot.link.report(BootFailed(str(error), error.trace))
+        return ExitCode.APP
+    except AsgiriError as error:
+        boot.link.report(BootFailed(str(error)))
+        return error.exit_code
+    return 0
+
+
+async def serve(server: Server, boot: Boot) -> None:
+    """Start, say so, serve until told to stop, drain."""
+    loop = asyncio.get_running_loop()
+    orders: asyncio.Queue[Order] = asyncio.Queue()
+    await server.start()
+    loop.add_signal_handler(signal.SIGTERM, orders.put_nowait, Order.STOP)
+    loop.add_signal_handler(signal.SIGQUIT, quit_now, server, orders)
+    loop.add_signal_handler(signal.SIGUSR1, log.reopen)
+    loop.add_reader(boot.link.fileno(), hear, boot, orders, loop)
+    gc.collect()
+    gc.freeze()  # what start-up made stays: no later collection needs to look at it
+    boot.link.report(Booted())
+    order = await orders.get()
+    draining = asyncio.create_task(server.shutdown(window=window(order)))
+    while not draining.done():
+        again = asyncio.create_task(orders.get())
+        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+        if again.done():  # retiring, and now the whole service stops: only the window can get shorter
+            server.shorten(window(again.result()))
+        again.cancel()
+    await draining
+
+
+def window(order: Order) -> float:
+    """How long idle connections are kept, in seconds."""
+    return RETIRE_WINDOW if order is Order.RETIRE else STOP_WINDOW
+
+
+def hear(boot: Boot, orders: asyncio.Queue[Order], loop: asyncio.AbstractEventLoop) -> None:
+    """Take the orders that have come; a master that is gone has no more, and leaves nobody to serve for."""
+    read = boot.link.read()
+    if read is None:
+        loop.remove_reader(boot.link.fileno())
+        logger.warning("the master is gone: draining")
+        read = [Order.STOP]
+    for order in read:
+        orders.put_nowait(order)
+
+
+def quit_now(server: Server, orders: asyncio.Queue[Order]) -> None:
+    server.cut()
+    orders.put_nowait(Order.STOP)
+
+
+def tie_to_master(master_pid: int) -> None:
+    """Die with the master, whatever it dies of. The kernel's help is Linux's own; the link's end of file is not."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != master_pid:  # it died between the fork and here
+        os._exit(1)
+
+
+def name_process(boot: Boot) -> None:
+    config = boot.config
+    what = config.app or DEMO_APP
+    setproctitle(f"{config.process.title}: worker {boot.number} gen {boot.generation} [{what}]")
+
+
+def prepare_environment(config: Config) -> None:
+    """Set the variables that the application is to see: ``env_file`` first, then ``env``."""
+    if config.env_file is not None:
+        os.environ.update(read_env_file(config.env_file))
+    os.environ.update(config.env)
