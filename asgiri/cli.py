@@ -163,8 +163,9 @@ def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
 
     config = loaded.config
     loop_factory(config.loop)
-    # What a reload reads again must not depend on where process.chdir leads.
-    file = str(loaded.file.absolute()) if loaded.file else None
+    file = str(loaded.file) if loaded.file else None
+    if file is not None and config.process.chdir is not None:
+        file = os.path.abspath(file)  # a reload reads it again, from wherever that leads
     environ = dict(os.environ)
     apply_process(config.process)
 

@@ -35,9 +35,35 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from asgiri.errors import ExitCode
+from asgiri.supervisor.messages import (
+    Abandon,
+    Announce,
+    Command,
+    Commit,
+    Drain,
+    DrainReason,
+    Event,
+    Exit,
+    Exited,
+    Failed,
+    Fork,
+    Kill,
+    KillHow,
+    Level,
+    Policy,
+    QuickStop,
+    Ready,
+    Reload,
+    Report,
+    Scale,
+    Settled,
+    Start,
+    Stop,
+    Tick,
+)
 from asgiri.units import format_duration
 
 if TYPE_CHECKING:
@@ -46,27 +72,6 @@ if TYPE_CHECKING:
 DRAIN_GRACE = 2.0  # seconds a drain may overrun: the worker cuts what is left at drain_timeout by itself
 QUICK_GRACE = 2.0  # seconds from TERM or QUIT, or from a worker's own word that it failed, to KILL
 HEALTHY_AFTER = 10.0  # seconds of READY after which a worker counts as healthy
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the fleet needs of one generation's config. All times in seconds.
-
-    ``boot_timeout`` and ``drain_timeout`` of 0 are off. Raises ValueError when ``count`` is under 1.
-    """
-
-    count: int
-    boot_timeout: float = 60.0
-    drain_timeout: float = 30.0
-    backoff_first: float = 0.1
-    backoff_most: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"a fleet has at least one worker, not {self.count}")
-
-    def scaled(self, by: int) -> Policy:
-        return replace(self, count=max(1, self.count + by))
 
 
 class WorkerState(Enum):
@@ -85,17 +90,6 @@ class Phase(Enum):
     GONE = auto()  # Exit was given; nothing is heard any more
 
 
-class DrainReason(Enum):
-    RETIRE = auto()  # replaced or one too many: the others go on serving
-    STOP = auto()  # the whole service goes
-
-
-class KillHow(Enum):
-    TERM = auto()
-    QUIT = auto()
-    KILL = auto()
-
-
 @dataclass(slots=True)
 class Worker:
     """The parent's view of one worker: in ``state`` since ``since``, forked at ``born``."""
@@ -112,145 +106,6 @@ class Worker:
 
     def __str__(self) -> str:
         return f"worker {self.number} gen {self.generation}"
-
-
-# Events: what the master tells the fleet.
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Fork the first workers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The worker has booted and serves."""
-
-    worker_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The worker says that it cannot boot (no app, lifespan failed); its exit follows."""
-
-    worker_id: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The worker was reaped, or could not be forked. ``how`` is a verb phrase: "was killed by SIGKILL"."""
-
-    worker_id: int
-    how: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """A config that was checked shall become the next generation."""
-
-    policy: Policy
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """So many workers more (or fewer), never under one."""
-
-    by: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Let the workers finish, then exit."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuickStop:
-    """Exit without waiting for requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """``deadline()`` has come. Only this makes a worker overdue: feed it after the other news of a wake."""
-
-
-Event: TypeAlias = Start | Ready | Failed | Exited | Reload | Scale | Stop | QuickStop | Tick
-
-
-# Commands: what the fleet tells the master.
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """Start a worker. If that fails, answer with ``Exited``."""
-
-    worker_id: int
-    number: int
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Ask the worker to finish; again with STOP when it was retiring already."""
-
-    worker_id: int
-    reason: DrainReason
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """Send the signal."""
-
-    worker_id: int
-    how: KillHow
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """A worker of the candidate generation is READY: it is the current one from here on."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    """The reload failed, for ``why``; the current generation goes on as it was."""
-
-    generation: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """No worker of an older generation is left: what only they used can be closed."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """All first workers are READY. Given once."""
-
-
-Level: TypeAlias = Literal["info", "warning", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One line for the log."""
-
-    level: Level
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """The last command: all workers are reaped, the master exits with this code."""
-
-    code: ExitCode
-
-
-Command: TypeAlias = Fork | Drain | Kill | Commit | Abandon | Settled | Announce | Report | Exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +136,8 @@ class _Backoff:
         if self.failed_at < healthy_at <= now:
             self.failures = 0
 
-    def forget_passed(self, count: int, now: float) -> None:
-        self.waits = {n: until for n, until in self.waits.items() if until > now and n <= count}
+    def forget_passed(self, now: float) -> None:
+        self.waits = {number: until for number, until in self.waits.items() if until > now}
 
 
 class Fleet:
@@ -481,7 +336,7 @@ class Fleet:
     def _reconcile(self) -> None:
         match self._phase:
             case Phase.STARTING | Phase.RUNNING:
-                self._backoff.forget_passed(self.count, self._now)
+                self._backoff.forget_passed(self._now)
                 self._retire_replaced()
                 self._retire_surplus()
                 self._fill()
@@ -537,18 +392,14 @@ class Fleet:
         return self._backoff.failures > 0 or not any(map(self._is_old, self._active()))
 
     def _number_for_candidate(self, count: int) -> int:
-        """That of the oldest worker which the next count keeps; with none to replace, the lowest free one."""
-        taken = [worker.number for worker in self._active()]
-        kept = [number for number in taken if number <= count]
-        return kept[0] if kept else next(n for n in range(1, count + 1) if n not in taken)
+        """That of the oldest worker which the next count keeps; with none to replace, 1."""
+        return next((worker.number for worker in self._active() if worker.number <= count), 1)
 
     def _replace_next(self) -> None:
         """One step of the roll: a new worker beside the oldest old one, when the one before is READY."""
-        if self._candidate is not None or self._vacant():
-            return
         active = self._active()
-        if any(worker.state is WorkerState.BOOTING for worker in active):
-            return
+        if self._vacant() or any(worker.state is WorkerState.BOOTING for worker in active):
+            return  # a candidate, too, is BOOTING
         old = [worker.number for worker in active if self._is_old(worker)]
         if old and old[0] not in self._backoff.waits and self._has_room():
             self._fork(old[0], self._current)

@@ -20,7 +20,8 @@ from asgiri.errors import AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order, ParentEnd, WorkerMain, make_link
 from asgiri.log import setup as log
 from asgiri.sockets import Listener, bind, bind_all
-from asgiri.supervisor.fleet import (
+from asgiri.supervisor.fleet import Fleet, Phase
+from asgiri.supervisor.messages import (
     Abandon,
     Announce,
     Command,
@@ -31,11 +32,9 @@ from asgiri.supervisor.fleet import (
     Exit,
     Exited,
     Failed,
-    Fleet,
     Fork,
     Kill,
     KillHow,
-    Phase,
     Policy,
     QuickStop,
     Ready,
@@ -172,8 +171,10 @@ class Master:
             case signal.SIGHUP:
                 return self._reload()
             case signal.SIGTTIN:
+                logger.info("TTIN: one worker more")
                 return [Scale(+1)]
             case signal.SIGTTOU:
+                logger.info("TTOU: one worker less, where there is more than one")
                 return [Scale(-1)]
             case signal.SIGUSR1:
                 self._reopen_logs()

@@ -1,0 +1,180 @@
+"""What the master and the fleet say to each other: events go in, commands come out. All of it is data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Literal, TypeAlias
+
+from asgiri.errors import ExitCode
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the fleet needs of one generation's config. All times in seconds.
+
+    ``boot_timeout`` and ``drain_timeout`` of 0 are off. Raises ValueError when ``count`` is under 1.
+    """
+
+    count: int
+    boot_timeout: float = 60.0
+    drain_timeout: float = 30.0
+    backoff_first: float = 0.1
+    backoff_most: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a fleet has at least one worker, not {self.count}")
+
+    def scaled(self, by: int) -> Policy:
+        return replace(self, count=max(1, self.count + by))
+
+
+class DrainReason(Enum):
+    RETIRE = auto()  # replaced or one too many: the others go on serving
+    STOP = auto()  # the whole service goes
+
+
+class KillHow(Enum):
+    TERM = auto()
+    QUIT = auto()
+    KILL = auto()
+
+
+# Events: what the master tells the fleet.
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Fork the first workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker has booted and serves."""
+
+    worker_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker says that it cannot boot (no app, lifespan failed); its exit follows."""
+
+    worker_id: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The worker was reaped, or could not be forked. ``how`` is a verb phrase: "was killed by SIGKILL"."""
+
+    worker_id: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """A config that was checked shall become the next generation."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """So many workers more (or fewer), never under one."""
+
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Let the workers finish, then exit."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuickStop:
+    """Exit without waiting for requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """``deadline()`` has come. Only this makes a worker overdue: feed it after the other news of a wake."""
+
+
+Event: TypeAlias = Start | Ready | Failed | Exited | Reload | Scale | Stop | QuickStop | Tick
+
+
+# Commands: what the fleet tells the master.
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Start a worker. If that fails, answer with ``Exited``."""
+
+    worker_id: int
+    number: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Ask the worker to finish; again with STOP when it was retiring already."""
+
+    worker_id: int
+    reason: DrainReason
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send the signal."""
+
+    worker_id: int
+    how: KillHow
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A worker of the candidate generation is READY: it is the current one from here on."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """The reload failed, for ``why``; the current generation goes on as it was."""
+
+    generation: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """No worker of an older generation is left: what only they used can be closed."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """All first workers are READY. Given once."""
+
+
+Level: TypeAlias = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One line for the log."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The last command: all workers are reaped, the master exits with this code."""
+
+    code: ExitCode
+
+
+Command: TypeAlias = Fork | Drain | Kill | Commit | Abandon | Settled | Announce | Report | Exit

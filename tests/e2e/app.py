@@ -1,0 +1,82 @@
+"""The application that the end-to-end tests serve: small, and honest about who it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+Message = dict[str, Any]
+
+
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        await lifespan(scope, receive, send)
+        return
+    query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode()).items()}
+    match scope["path"]:
+        case "/who":
+            await answer(send, {**scope["extensions"]["asgiri"], "state": scope["state"]})
+        case "/slow":
+            await asyncio.sleep(float(query["seconds"]))
+            await answer(send, {"slept": query["seconds"]})
+        case "/upload":
+            await upload(query, receive, send)
+        case "/download":
+            await download(int(query["size"]), send)
+        case "/env":
+            await answer(send, {"value": os.environ.get(query["name"])})
+        case "/exit":
+            os._exit(int(query["status"]))
+        case path:
+            await answer(send, {"path": path})
+
+
+async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    assert (await receive())["type"] == "lifespan.startup"
+    scope["state"]["started"] = os.getpid()
+    await send({"type": "lifespan.startup.complete"})
+    assert (await receive())["type"] == "lifespan.shutdown"
+    if marks := os.environ.get("MARKS"):
+        Path(marks, str(os.getpid())).touch()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def upload(query: dict[str, str], receive: Any, send: Any) -> None:
+    """Count a body; with ``pause``, first wait until nothing more can have arrived, and tell what that cost."""
+    before = resident()
+    await asyncio.sleep(float(query.get("pause", "0")))
+    size, peak = 0, resident()
+    while True:
+        message = await receive()
+        size += len(message["body"])
+        if size % (64 << 20) < len(message["body"]):
+            peak = max(peak, resident())
+        if not message["more_body"]:
+            break
+    await answer(send, {"size": size, "grown": max(peak, resident()) - before})
+
+
+async def download(size: int, send: Any) -> None:
+    piece = bytes(256 << 10)
+    headers = [(b"content-length", str(size).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    while size > 0:
+        await send({"type": "http.response.body", "body": piece[:size], "more_body": size > len(piece)})
+        size -= len(piece)
+
+
+async def answer(send: Any, what: object) -> None:
+    body = json.dumps(what).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

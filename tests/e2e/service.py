@@ -1,0 +1,229 @@
+"""A real master with real workers, in a session of its own, watched by its log; and clients that never retry."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 20.0  # seconds until something that should happen is taken not to
+
+
+class Log:
+    """The lines that a process writes to its stderr, as they come."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._stream:
+            with self._changed:
+                self._lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def since(self, mark: int) -> str:
+        return "\n".join(self._lines[mark:])
+
+    def wait(self, pattern: str, since: int = 0) -> re.Match[str]:
+        """Wait for a line that has the pattern in it."""
+
+        def found() -> re.Match[str] | None:
+            return next((match for line in self._lines[since:] if (match := re.search(pattern, line))), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: found() or self._ended, PATIENCE)
+            match = found()
+        assert match, f"no {pattern!r} in the log:\n{self}"
+        return match
+
+    def join(self) -> None:
+        self._reader.join(PATIENCE)
+        self._stream.close()
+
+
+class Service:
+    """One master. ``args`` follow ``python -m asgiri``; a working directory of its own keeps stray files out."""
+
+    def __init__(self, directory: Path, *args: str, env: dict[str, str] | None = None) -> None:
+        self.directory = directory
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "asgiri", *args],
+            cwd=directory,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.log = Log(self.process.stderr)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def port(self) -> int:
+        return int(self.log.wait(r"listening on http://[^ ]*:(\d+)")[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> Self:
+        self.log.wait(r"ready: \d+ worker")
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """The exit code, once the master has ended."""
+        return self.process.wait(PATIENCE)
+
+    def members(self) -> dict[int, str]:
+        """Pid -> title of every process of the service, the master too, that is not a zombie."""
+        return {pid: title for pid, title in processes(self.pid).items() if title}
+
+    def workers(self) -> dict[int, str]:
+        """Pid -> title of the workers."""
+        return {pid: title for pid, title in self.members().items() if ": worker " in title}
+
+    def close(self) -> None:
+        """End what is left of it, by pid, and see that nothing is."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(PATIENCE)
+        gone = eventually(lambda: not self.members(), patience=5.0)
+        left = self.members()
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        self.log.join()
+        assert gone, f"processes left behind: {left}\n{self.log}"
+        assert "Exception ignored" not in str(self.log), str(self.log)  # a warning, where nobody could catch it
+        assert "never retrieved" not in str(self.log), str(self.log)
+
+
+def processes(session: int) -> dict[int, str]:
+    """Pid -> title of the processes of a session; the title of a zombie is empty."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        except OSError:
+            continue
+        if int(fields[3]) == session:
+            found[int(entry.name)] = title
+    return found
+
+
+def eventually(condition: Callable[[], object], patience: float = PATIENCE) -> bool:
+    """Whether the condition comes true in time. For what no event tells: it is asked every few milliseconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def get(service: Service, path: str) -> Any:
+    """The JSON that a new connection gets for a path; AssertionError for any status but 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status == 200, (response.status, body)
+        return json.loads(body)
+    finally:
+        connection.close()
+
+
+class Client(threading.Thread):
+    """Asks the same path again and again on kept connections, as long as the server keeps them, and never retries.
+
+    ``failures`` are the requests that got no whole answer of status 200, as (pid that was asked last, what came).
+    """
+
+    def __init__(self, port: int, path: str = "/who", keep_alive: bool = True) -> None:
+        super().__init__(daemon=True)
+        self._port = port
+        self._path = path
+        self._keep_alive = keep_alive
+        self._halt = threading.Event()
+        self.served: list[int] = []  # pid of the worker, for each answer
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        while not self._halt.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+            try:
+                self._use(connection)
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(f"{type(error).__name__}: {error}")
+            finally:
+                connection.close()
+
+    def _use(self, connection: http.client.HTTPConnection) -> None:
+        connection.connect()
+        while not self._halt.is_set():
+            connection.request("GET", self._path)
+            response = connection.getresponse()
+            body = response.read()
+            if response.status != 200:
+                self.failures.append(f"status {response.status}: {body!r}")
+            else:
+                self.served.append(json.loads(body)["pid"])
+            if response.will_close or not self._keep_alive:
+                return
+
+    def stop(self) -> None:
+        self._halt.set()
+        self.join(PATIENCE)
+
+
+@contextmanager
+def load(service: Service, clients: int = 4, keep_alive: bool = True) -> Iterator[list[Client]]:
+    """So many clients busy with the service; they have all been served at least once before the body runs."""
+    running = [Client(service.port, keep_alive=keep_alive) for _ in range(clients)]
+    for client in running:
+        client.start()
+    try:
+        assert eventually(lambda: all(client.served or client.failures for client in running))
+        yield running
+    finally:
+        for client in running:
+            client.stop()
