@@ -17,8 +17,6 @@ from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode
 if TYPE_CHECKING:
     from asgiri.config.schema import Config
 
-DEMO_APP = "asgiri.demo:app"
-
 # Flags that set one key of the file each: parameter -> (what the user typed, dotted path).
 KEYS = {
     "app": ("APP", "app"),
@@ -139,7 +137,7 @@ def check(loaded: Loaded, import_app: bool) -> None:
         prepare_environment(config)
         try:
             load_app(
-                config.app or DEMO_APP,
+                config.target,
                 app_dir=config.app_dir,
                 factory=config.factory,
                 interface=config.interface,
@@ -171,13 +169,13 @@ def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
 
     def apply(config: Config) -> None:
         log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")
-        title(config.process.title, "master", config.app or DEMO_APP)
+        title(config.process.title, "master", config.target)
 
     apply(config)
     logger = logging.getLogger("asgiri.master")
     logger.info("asgiri %s, Python %s, pid %d", __version__, sys.version.split()[0], os.getpid())
-    if config.app is None:
-        logger.info("no application is named: serving the built-in demo (%s)", DEMO_APP)
+    if not config.app:
+        logger.info("no application is named: serving the built-in demo (%s)", config.target)
     hooks = Hooks(load=lambda: load(file, environ, settings).config, apply=apply, worker_main=worker.main)
     try:
         with pidfile(config.process.pidfile):

@@ -280,9 +280,7 @@ def _phrase(status: int) -> str:
 
 
 async def _page(scope: Scope, _receive: Receive, send: Send) -> None:
-    facts = "\n".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(scope)
-    )
+    facts = "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(scope))
     links = {name: _link(scope, target) for name, target in _LINKS.items()}
     page = _PAGE.substitute(style=_STYLE, facts=facts, version=escape(_server_version(scope)), **links)
     await _answer(scope, send, page, content_type=_HTML)

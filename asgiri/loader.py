@@ -59,9 +59,7 @@ def _split(target: str) -> tuple[str, str]:
         raise AppError(f'"{target}" names a file, where a module is expected: write {suggestion}')
     if attribute.endswith("()"):
         suggestion = f"{module}:{attribute.removesuffix('()')}"
-        raise AppError(
-            f'"{target}" is a call, where a name is expected: write {suggestion} and add --factory'
-        )
+        raise AppError(f'"{target}" is a call, where a name is expected: write {suggestion} and add --factory')
     if not all(module.split(".")) or (colon and not all(attribute.split("."))):
         raise AppError(f'"{target}" is not an application: write module:attribute, for example main:app')
     return module, attribute

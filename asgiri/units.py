@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
+from fractions import Fraction
 
 # Units a duration may use, in seconds, longest first: the order that a written duration must keep.
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -20,7 +21,8 @@ _BYTES = {
     "TB": 10**12,
 }
 
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+# Nineteen digits hold every 64-bit count; the bound keeps int() and float() from limits of their own.
+_NUMBER = r"[0-9]{1,19}(?:\.[0-9]{1,20})?"
 _DURATION_PART = re.compile(rf"({_NUMBER})(ms|[dhms])", re.ASCII)
 _PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
 _SIZE = re.compile(rf"({_NUMBER})\s*([A-Za-z]*)", re.ASCII)
@@ -37,7 +39,7 @@ def parse_duration(value: str | float) -> float:
     if isinstance(value, bool):
         raise ValueError(f"expected {DURATION_EXPECTED}, got {str(value).lower()}")
     if isinstance(value, int | float):
-        if not math.isfinite(value) or value < 0:
+        if not 0 <= value <= sys.float_info.max:
             raise ValueError(f"expected {DURATION_EXPECTED}, got {value}")
         return float(value)
     text = value.strip()
@@ -85,14 +87,14 @@ def parse_size(value: str | int) -> int:
     factor = _BYTES.get(match[2]) if match else None
     if match is None or factor is None:
         raise ValueError(f'expected {SIZE_EXPECTED}, got "{value}"')
-    size = float(match[1]) * factor if "." in match[1] else int(match[1]) * factor
-    if size != int(size):
+    size = Fraction(match[1]) * factor  # exact: as a float, 1.001KB is no whole number of bytes
+    if size.denominator != 1:
         raise ValueError(f'expected {SIZE_EXPECTED}, got "{value}", which is no whole number of bytes')
     return int(size)
 
 
 def format_size(size: int) -> str:
-    """The shortest text that :func:`parse_size` reads as ``size`` bytes."""
+    """Text that :func:`parse_size` reads as ``size`` bytes: in the largest binary unit that divides it."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size and size % _BYTES[unit] == 0:
             return f"{size // _BYTES[unit]}{unit}"

@@ -27,8 +27,6 @@ from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Server, loop_fac
 
 logger = logging.getLogger("asgiri.worker")
 
-DEMO_APP = "asgiri.demo:app"
-
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -45,9 +43,7 @@ def main(boot: Boot) -> int:
     )
     try:
         prepare_environment(config)
-        app = load_app(
-            config.app or DEMO_APP, app_dir=config.app_dir, factory=config.factory, interface=config.interface
-        )
+        app = load_app(config.target, app_dir=config.app_dir, factory=config.factory, interface=config.interface)
         identity = Identity(boot.number, boot.generation)
         server = Server(app, config=config, listeners=boot.listeners, identity=identity)
         with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
@@ -115,8 +111,7 @@ def tie_to_master(master_pid: int) -> None:
 
 def name_process(boot: Boot) -> None:
     config = boot.config
-    what = config.app or DEMO_APP
-    setproctitle(f"{config.process.title}: worker {boot.number} gen {boot.generation} [{what}]")
+    setproctitle(f"{config.process.title}: worker {boot.number} gen {boot.generation} [{config.target}]")
 
 
 def prepare_environment(config: Config) -> None:

@@ -1,0 +1,86 @@
+"""What one key alone cannot tell: checks between keys, and of texts that go into HTTP or the environment."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from asgiri.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asgiri.config.address import Address
+    from asgiri.config.nodes import Faults, Place
+    from asgiri.config.schema import Config, Listen, RespawnBackoff
+
+# RFC 9110 section 5.6.2 (token) and 5.5 (field-value: visible characters, with blanks only between them).
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_FIELD_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[ \t!-~\x80-\xff]*[!-~\x80-\xff])?)?")
+
+# Fields that frame a message or manage its connection are the server's own (RFC 9110 sections 7.6.1 and 8.6).
+_FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
+
+
+class Finding(NamedTuple):
+    """A key that is wrong by its dotted path, and why."""
+
+    path: str
+    what: str
+
+
+def check(config: Config, places: dict[str, Place], faults: Faults) -> None:
+    """Add to ``faults`` what is wrong between keys. Keys that are wrong by themselves are passed over."""
+    for path, findings in (
+        ("listen", _listen(config.listen, places)),
+        ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
+        ("env", _env(config.env)),
+        ("response_headers", _response_headers(config.response_headers)),
+    ):
+        if not faults.below(path):
+            for finding in findings:
+                faults.add(places[finding.path], finding.path, finding.what)
+
+
+def _listen(listeners: tuple[Listen, ...], places: dict[str, Place]) -> Iterator[Finding]:
+    seen: dict[Address, str] = {}
+    for index, listener in enumerate(listeners):
+        path = f"listen[{index}].bind"
+        address = listener.address
+        if address in seen:
+            where = places[seen[address]].origin
+            yield Finding(path, f"{address} is bound already, by {seen[address]} ({where})")
+        if address.kind != "tcp" or address.port:  # port 0 is another port each time
+            seen.setdefault(address, path)
+        if address.kind != "unix":
+            yield from _unix_only(listener, index)
+
+
+def _unix_only(listener: Listen, index: int) -> Iterator[Finding]:
+    for name, value in (("mode", listener.mode), ("owner", listener.owner), ("group", listener.group)):
+        if value is not None:
+            yield Finding(f"listen[{index}].{name}", f"only a unix socket has one, and {listener.bind} is none")
+
+
+def _backoff(backoff: RespawnBackoff, places: dict[str, Place]) -> Iterator[Finding]:
+    if backoff.first > backoff.most:
+        first, most = (f"workers.respawn_backoff.{name}" for name in ("first", "most"))
+        what = f"first ({format_duration(backoff.first)}) is longer than most ({format_duration(backoff.most)})"
+        yield Finding(first if first in places else most, what)
+
+
+def _env(variables: dict[str, str]) -> Iterator[Finding]:
+    for name in variables:
+        if not name or "=" in name:
+            yield Finding(f"env.{name}", "expected the name of a variable, which is not empty and has no =")
+
+
+def _response_headers(fields: dict[str, str]) -> Iterator[Finding]:
+    for name, value in fields.items():
+        path = f"response_headers.{name}"
+        if not _FIELD_NAME.fullmatch(name):
+            yield Finding(path, "expected the name of a header field, a token of RFC 9110")
+        elif name.lower() in _FRAMING:
+            yield Finding(path, "this field frames the message, and is the server's own")
+        elif not _FIELD_VALUE.fullmatch(value):
+            yield Finding(path, "expected a field value, Latin-1 without control characters or outer blanks")

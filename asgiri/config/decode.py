@@ -1,0 +1,245 @@
+"""Nodes to the values that the schema wants; each type is read from the text that was written for it."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from asgiri.config.address import BIND_EXPECTED, parse_bind
+from asgiri.config.keys import Key, keys_of, nearest
+from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_null
+from asgiri.units import DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+# What turns a feature off: the values that a key of a missing feature may have.
+_OFF: tuple[object, ...] = (0, None, False, "", (), {}, "none", "off")
+
+_BOOLS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
+_OCTAL = re.compile(r"(?:0o|0)?[0-7]{1,3}", re.ASCII)
+_NO_TEXT = "a text with a NUL or a lone surrogate"
+OCTAL_EXPECTED = 'an octal mode such as "0660"'
+
+
+class Bad(Enum):
+    """Stands for a value that could not be read; why is among the faults already."""
+
+    BAD = "bad"
+
+
+BAD: Final = Bad.BAD
+
+
+class Decoder:
+    """Reads sections from nodes. Never raises for what was written: what is wrong goes to ``faults``.
+
+    ``places`` tells afterwards where each key that was given was written, by its dotted path.
+    """
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self.places: dict[str, Place] = {}
+
+    def section(self, section: type[S], node: Node, path: str = "", later: str = "") -> S | Literal[Bad.BAD]:
+        """The Struct that ``node`` describes; BAD when a key that it cannot do without is missing or bad.
+
+        Any other bad key has its default, so that the rest can be looked at. ``later`` names the missing
+        feature that the whole section belongs to.
+        """
+        if not isinstance(node, Mapping):
+            what = f"expected a mapping of keys, got {node}"
+            return self._bad(node, path, what)
+        known = keys_of(section)
+        values: dict[str, object] = {}
+        for name, entry in node.entries.items():
+            if name in known:
+                values[name] = self._value(known[name], entry.value, f"{path}.{name}" if path else name, later)
+            else:
+                self._faults.add(entry.place, path, f'unknown key "{name}"{nearest(name, known)}')
+        values = {name: value for name, value in values.items() if value is not BAD}
+        needed = [name for name, key in known.items() if key.default is msgspec.NODEFAULT and name not in values]
+        for name in needed:
+            if name not in node.entries:
+                self._faults.add(node.place, path, f'the key "{name}" is missing')
+        return BAD if needed else section(**values)
+
+    def _value(self, key: Key, node: Node, path: str, inherited: str) -> object:
+        later = key.later or inherited
+        if key.container:
+            return self._container(key, node, path, later)
+        self.places[path] = node.place
+        if is_null(node) and key.optional:
+            return None
+        try:
+            value = _scalar(key, node)
+        except ValueError as error:
+            return self._bad(node, path, str(error))
+        return self._unless_later(key, value, node, path, later)
+
+    def _container(self, key: Key, node: Node, path: str, later: str) -> object:
+        """A section, list or map. One with nothing in it (all commented out) is as if it were not there."""
+        if is_null(node) and key.default is not msgspec.NODEFAULT:
+            return key.default
+        if key.section:
+            if key.optional and later:  # off is null; what is in it says nothing more
+                return self._unless_later(key, None if _is_empty(node) else node, node, path, later)
+            return self.section(key.section, node, path, later)
+        self.places[path] = node.place
+        value = self._list(key, node, path) if key.container == "list" else self._map(key, node, path)
+        return self._unless_later(key, value, node, path, later)
+
+    def _list(self, key: Key, node: Node, path: str) -> object:
+        if not isinstance(node, Sequence):
+            return self._bad(node, path, f"expected a list, got {node}")
+        if not node.items and key.meta.min_length:
+            return self._bad(node, path, "expected a list with at least one entry, got an empty one")
+        element = key.element()
+        items = [self._element(element, item, f"{path}[{index}]") for index, item in enumerate(node.items)]
+        return BAD if BAD in items else tuple(items)
+
+    def _map(self, key: Key, node: Node, path: str) -> object:
+        if not isinstance(node, Mapping):
+            return self._bad(node, path, f"expected a mapping of names to values, got {node}")
+        element = key.element()
+        items: dict[str, object] = {}
+        for name, entry in node.entries.items():
+            if _is_text(name):
+                items[name] = self._element(element, entry.value, f"{path}.{name}")
+            else:
+                items[name] = self._bad(entry, path, f"expected a name, got {_NO_TEXT}")
+        return BAD if BAD in items.values() else items
+
+    def _element(self, element: Key, node: Node, path: str) -> object:
+        """An entry of a list or map; whether it belongs to a missing feature is judged for the whole."""
+        if element.section:
+            return self.section(element.section, node, path)
+        self.places[path] = node.place
+        try:
+            return _scalar(element, node)
+        except ValueError as error:
+            return self._bad(node, path, str(error))
+
+    def _unless_later(self, key: Key, value: object, node: Node, path: str, later: str) -> object:
+        """``value``, unless it turns on what does not exist yet."""
+        if not later or value is BAD or _works(value, key.works):
+            return value
+        instead = f"use {_either(key.works)}" if key.works else "leave the key out"
+        return self._bad(node, path, f"this needs {later}, which this release does not have yet; {instead}")
+
+    def _bad(self, node: Node | Entry, path: str, what: str) -> Literal[Bad.BAD]:
+        self._faults.add(node.place, path, what)
+        return BAD
+
+
+def expected(key: Key) -> str:
+    """What a value of this key may be, as in ``a number of 1 or more or "auto"``."""
+    if key.notation:
+        return _EXPECTED[key.notation]
+    return " or ".join(_expected(kind, key) for kind in key.types)
+
+
+def parse_octal(text: str) -> int:
+    """The number that an octal text such as ``0660`` names, 0o777 at most. Raises ValueError for others."""
+    if not _OCTAL.fullmatch(text):
+        raise ValueError(f'expected {OCTAL_EXPECTED}, got "{text}"')
+    return int(text.removeprefix("0o"), 8)
+
+
+def _bind(text: str) -> str:
+    parse_bind(text)
+    return text
+
+
+_NOTATIONS: dict[str, Callable[[str], object]] = {
+    "duration": parse_duration,
+    "size": parse_size,
+    "octal": parse_octal,
+    "bind": _bind,
+}
+_EXPECTED = {
+    "duration": DURATION_EXPECTED,
+    "size": SIZE_EXPECTED,
+    "octal": OCTAL_EXPECTED,
+    "bind": BIND_EXPECTED,
+}
+
+
+def _scalar(key: Key, node: Node) -> object:
+    """The value of a scalar as the first of the key's types that reads it; ValueError when none does."""
+    if not isinstance(node, Scalar):
+        raise ValueError(f"expected {expected(key)}, got {node}")
+    if not _is_text(node.text):
+        raise ValueError(f"expected {expected(key)}, got {_NO_TEXT}")
+    if key.notation and node.kind in (Kind.TEXT, Kind.NUMBER):
+        return _NOTATIONS[key.notation](node.text)
+    for kind in () if key.notation else key.types:
+        if (value := _read(kind, node, key)) is not BAD:
+            return value
+    quotes = "; a text that looks like this stands in quotes" if str in key.types else ""
+    raise ValueError(f"expected {expected(key)}, got {node}{quotes}")
+
+
+def _read(kind: Any, node: Scalar, key: Key) -> object:
+    """The value of a scalar as ``kind``, BAD when it is none."""
+    if get_origin(kind) is Literal:
+        return node.text if node.text in get_args(kind) else BAD
+    if kind is bool:
+        return _BOOLS.get(node.text.lower(), BAD)
+    if kind is int:
+        return int(node.text) if _WHOLE.fullmatch(node.text) and _in_range(int(node.text), key) else BAD
+    return node.text if node.kind in (Kind.TEXT, Kind.NUMBER) else BAD
+
+
+def _in_range(number: int, key: Key) -> bool:
+    return (key.least is None or number >= key.least) and (key.most is None or number <= key.most)
+
+
+def _expected(kind: Any, key: Key) -> str:
+    if get_origin(kind) is Literal:
+        return _either(get_args(kind))
+    if kind is bool:
+        return "true or false"
+    if kind is int and key.most is not None:
+        return f"a number from {key.least} to {key.most}"
+    return f"a number of {key.least} or more" if kind is int else "a text"
+
+
+def _either(values: tuple[str, ...]) -> str:
+    """``"a"``, ``"a" or "b"``, ``"a", "b" or "c"``."""
+    quoted = [f'"{value}"' for value in values]
+    return " or ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
+
+
+def _works(value: object, works: tuple[str, ...]) -> bool:
+    """Whether a value of a missing feature turns it off, or is one of those that work already."""
+    if isinstance(value, tuple):
+        return all(item in works for item in value)
+    return value in _OFF or value in works
+
+
+def _is_text(text: str) -> bool:
+    """Whether the operating system takes ``text``: no NUL, no lone surrogate that it did not give itself."""
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_empty(node: Node) -> bool:
+    return isinstance(node, Mapping) and not node.entries

@@ -1,0 +1,91 @@
+"""From file, environment and flags to one :class:`~asgiri.config.schema.Config`, or to all that is wrong."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asgiri.config.checks import check
+from asgiri.config.decode import BAD, Decoder
+from asgiri.config.nodes import Faults, Mapping, Node, Place, is_null
+from asgiri.config.schema import Config
+from asgiri.config.settings import CONFIG_VARIABLE, Setting, from_environment, lay_over
+from asgiri.config.source import parse_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping as AbstractMapping
+    from collections.abc import Sequence as AbstractSequence
+
+__all__ = ["DEFAULT_FILES", "Found", "Loaded", "Setting", "find_file", "load"]
+
+# Next to the application first: what a developer has at hand goes before what the machine has.
+DEFAULT_FILES = (Path("asgiri.yaml"), Path("/etc/asgiri/asgiri.yaml"))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The file to read; ``asked_by`` is the flag or variable that named it, empty for a default place."""
+
+    path: Path
+    asked_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The config, the file it was read from, if any, and where each key that was given comes from.
+
+    ``origins`` maps dotted paths (``workers.count``, ``listen[0].bind``) to ``asgiri.yaml:12``,
+    ``ASGIRI_LOOP`` or ``--workers``; a key that is not in it has its default.
+    """
+
+    config: Config
+    file: Path | None
+    origins: dict[str, str]
+
+
+def find_file(
+    explicit: str | None,
+    environ: AbstractMapping[str, str],
+    defaults: AbstractSequence[Path] = DEFAULT_FILES,
+) -> Found | None:
+    """The file to read: what the flag names, else ASGIRI_CONFIG, else the first of ``defaults`` there is.
+
+    A file that was asked for by name need not exist: it is found, and cannot be read.
+    """
+    if explicit is not None:
+        return Found(Path(explicit), "--config")
+    if named := environ.get(CONFIG_VARIABLE):
+        return Found(Path(named), CONFIG_VARIABLE)
+    return next((Found(path) for path in defaults if os.path.lexists(path)), None)
+
+
+def load(file: str | None, environ: AbstractMapping[str, str], flags: AbstractSequence[Setting] = ()) -> Loaded:
+    """The configuration that ``file`` (the --config flag), environment and flags make; flags go over all.
+
+    Raises ConfigError with every problem that was found, in the order of the file, then variables, then
+    flags.
+    """
+    faults = Faults()
+    found = find_file(file, environ)
+    written = parse_file(found.path, found.asked_by, faults) if found else None
+    tree = _top(written, faults)
+    for setting in (*from_environment(environ, flags, faults), *flags):
+        tree = lay_over(tree, setting, faults)
+    decoder = Decoder(faults)
+    config = decoder.section(Config, tree)
+    assert config is not BAD  # every key of Config has a default
+    check(config, decoder.places, faults)
+    faults.raise_any()
+    origins = {path: place.origin for path, place in decoder.places.items()}
+    return Loaded(config, found.path if found else None, origins)
+
+
+def _top(node: Node | None, faults: Faults) -> Mapping:
+    """The top of the file as a mapping: an empty file is one without keys."""
+    if isinstance(node, Mapping):
+        return node
+    if node is not None and not is_null(node):
+        faults.add(node.place, "", f"expected a mapping of keys at the top, got {node}")
+    return Mapping(Place(""), {})

@@ -1,0 +1,362 @@
+"""Every key of the configuration: its type, its default, and what it means. One frozen Struct a section.
+
+This is the only place that knows. Loaded values are plain: a duration is a float of seconds, a size an int of
+bytes, a mode the int that its octal text names. A default with a reason names the reason next to it.
+"""
+# No `from __future__ import annotations`: msgspec and the decoder want the types themselves.
+
+import os
+import sys
+from typing import Annotated, Literal
+
+from msgspec import Struct
+
+from asgiri.config.address import Address, parse_bind
+from asgiri.config.keys import key
+
+
+DEMO_APP = "asgiri.demo:app"
+
+
+class SniPair(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``listen[].tls.sni.NAME``: the certificate for one server name."""
+
+    certfile: Annotated[str, key("PEM file: the certificate and its chain.")]
+    keyfile: Annotated[str, key("PEM file: the private key of the certificate.")]
+
+
+class Tls(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``listen[].tls``: how a listener speaks TLS."""
+
+    certfile: Annotated[str, key("PEM file: the certificate and its chain.")]
+    keyfile: Annotated[str, key("PEM file: the private key of the certificate.")]
+    password_file: Annotated[str | None, key("File whose first line decrypts the private key.")] = None
+    client_ca: Annotated[str | None, key("PEM file: the authorities that client certificates come from.")] = None
+    client_certs: Annotated[Literal["none", "optional", "required"], key("Whether a client shows a certificate.")] = (
+        "none"
+    )
+    # RFC 8996 retired everything below 1.2.
+    min_version: Annotated[Literal["1.2", "1.3"], key("The oldest TLS version that is spoken.")] = "1.2"
+    ciphers: Annotated[str | None, key("OpenSSL cipher list for TLS 1.2; null is OpenSSL's own.")] = None
+    sni: Annotated[dict[str, SniPair], key("Certificates for further server names, by name.")] = {}
+    watch: Annotated[
+        bool,
+        key("Swap changed certificate files in without a restart; a bad pair is refused, the old one kept."),
+    ] = True
+
+
+class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``listen[]``: one listening socket, bound once, by the master."""
+
+    bind: Annotated[str, key("Where to listen: HOST:PORT, [V6]:PORT, unix:PATH or fd:N.", syntax="bind")]
+    name: Annotated[
+        str | None,
+        key("Matches a FileDescriptorName of the systemd socket unit.", later="systemd socket activation"),
+    ] = None
+    # HTTP/2 goes in front as soon as this server speaks it.
+    http: Annotated[
+        tuple[Literal["h2", "http/1.1"], ...],
+        key(
+            "What is spoken; the order is the ALPN preference.",
+            filled=True,
+            later="HTTP/2",
+            works=("http/1.1",),
+        ),
+    ] = ("http/1.1",)
+    # The kernel cuts it to net.core.somaxconn, 4096 on a current Linux.
+    backlog: Annotated[int, key("Connections that may wait for accept (listen(2)).", least=1, most=65535)] = 2048
+    proxy_protocol: Annotated[
+        Literal["off", "v1", "v2", "any"],
+        key("Expect the PROXY protocol; only from the peers in proxy.trusted.", later="the PROXY protocol"),
+    ] = "off"
+    mode: Annotated[
+        int | None,
+        key('Permissions of the unix socket, octal as in "0660"; null: what umask leaves.', syntax="octal"),
+    ] = None
+    owner: Annotated[str | None, key("User name or number that owns the unix socket.")] = None
+    group: Annotated[str | None, key("Group name or number of the unix socket.")] = None
+    tls: Annotated[Tls | None, key("TLS; null is plaintext.", later="TLS")] = None
+
+    @property
+    def address(self) -> Address:
+        """``bind`` as a parsed value. Raises ValueError for a text that did not come through the loader."""
+        return parse_bind(self.bind)
+
+
+class RespawnBackoff(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``workers.respawn_backoff``: the wait before a dead worker is replaced; it doubles each time."""
+
+    first: Annotated[float, key("Wait after the first failure.", unit="duration")] = 0.1
+    most: Annotated[float, key("The longest wait.", unit="duration")] = 10.0
+
+
+class Workers(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``workers``: how many processes serve, and when they are stopped or replaced."""
+
+    count: Annotated[int | Literal["auto"], key('Worker processes; "auto" is one for each usable CPU.', least=1)] = 1
+    boot_timeout: Annotated[float, key("A worker that is not ready by then is killed.", unit="duration")] = 60.0
+    heartbeat_timeout: Annotated[
+        float,
+        key(
+            "A worker whose event loop is silent this long is killed.",
+            unit="duration",
+            later="the hang watchdog",
+        ),
+    ] = 30.0
+    # systemd and Kubernetes kill after 90s and 30s: the default stays within both.
+    drain_timeout: Annotated[
+        float, key("How long a stopping worker may finish requests; then they are cut off.", unit="duration")
+    ] = 30.0
+    drain_delay: Annotated[
+        float,
+        key(
+            "Keep accepting this long after readiness has gone to 503.",
+            unit="duration",
+            later="the readiness endpoint",
+        ),
+    ] = 0.0
+    max_requests: Annotated[
+        int, key("Recycle a worker after this many requests; 0: never.", least=0, later="worker recycling")
+    ] = 0
+    max_requests_jitter: Annotated[
+        int,
+        key(
+            "Random extra requests, so that workers do not recycle together.",
+            least=0,
+            later="worker recycling",
+        ),
+    ] = 0
+    max_memory: Annotated[
+        int,
+        key(
+            "Recycle a worker whose resident size is over this; 0: never.",
+            unit="size",
+            later="worker recycling",
+        ),
+    ] = 0
+    max_lifetime: Annotated[
+        float,
+        key("Recycle a worker that is older than this; 0: never.", unit="duration", later="worker recycling"),
+    ] = 0.0
+    respawn_backoff: Annotated[RespawnBackoff, key("The wait before a worker that died is replaced.")] = (
+        RespawnBackoff()
+    )
+
+    @property
+    def processes(self) -> int:
+        """``count`` as a number: "auto" is the number of CPUs that this process may run on."""
+        return usable_cpus() if self.count == "auto" else self.count
+
+
+class Timeouts(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``timeouts``: how long a connection may take for what; 0 turns one off."""
+
+    tls_handshake: Annotated[float, key("The TLS handshake.", unit="duration", later="TLS")] = 10.0
+    request_head: Annotated[
+        float,
+        key("The request head, from its first byte on; dripping bytes do not renew it.", unit="duration"),
+    ] = 10.0
+    request_body: Annotated[float, key("Between two pieces of a request body.", unit="duration")] = 60.0
+    # Off, because only the application knows how long its answers take.
+    request: Annotated[float, key("The whole request, application included: 503 or a reset.", unit="duration")] = 0.0
+    # Longer than the 60s of the common load balancers, which must be the ones that close an idle connection.
+    keep_alive: Annotated[float, key("An idle connection between two requests.", unit="duration")] = 75.0
+    write: Annotated[float, key("A peer that does not read what is sent.", unit="duration")] = 60.0
+
+
+class Limits(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``limits``: how much a peer may send or use; 0 turns one off."""
+
+    # RFC 9112 section 3 wants 8000 bytes at least.
+    request_line: Annotated[int, key("The request line; longer ones get 414.", unit="size")] = 8 * 1024
+    header_count: Annotated[int, key("Header fields of a request; more get 431.", least=0)] = 100
+    header_size: Annotated[int, key("All header fields of a request together; more get 431.", unit="size")] = 64 * 1024
+    # Off, because what is too large for a body is known to the application.
+    body_size: Annotated[int, key("A request body; larger ones get 413.", unit="size")] = 0
+    requests: Annotated[
+        int,
+        key("Requests at once in a worker; over it: 503 with Retry-After.", least=0, later="the request limit"),
+    ] = 0
+    connections: Annotated[
+        int,
+        key("Connections at once in a worker; over it: accept pauses.", least=0, later="the connection limit"),
+    ] = 0
+    requests_per_connection: Annotated[
+        int, key("Requests on one connection; the last one is answered with a close.", least=0)
+    ] = 0
+
+
+class Http1(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``http1``: HTTP/1.1."""
+
+    engine: Annotated[
+        Literal["auto", "h11", "httptools"],
+        key("The parser; auto is the fastest present.", later="the httptools engine", works=("auto", "h11")),
+    ] = "auto"
+
+
+class Http2(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``http2``: HTTP/2."""
+
+    engine: Annotated[Literal["auto", "h2", "native"], key("The codec; auto is the fastest present.")] = "auto"
+    # RFC 9113 section 6.5.2 wants 100 at least.
+    max_concurrent_streams: Annotated[int, key("Requests at once on one connection.", least=0)] = 128
+    initial_window: Annotated[int, key("Flow-control window of a stream.", unit="size")] = 1024 * 1024
+    max_frame_size: Annotated[int, key("The largest frame that a peer may send.", unit="size")] = 16 * 1024
+    max_header_list: Annotated[int, key("All header fields of a request, uncompressed.", unit="size")] = 64 * 1024
+    # Off, because proxies that forward the header can be smuggled through.
+    h2c_upgrade: Annotated[bool, key("Answer Upgrade: h2c on a plaintext listener.")] = False
+
+
+class WebSocket(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``websocket``: WebSocket connections, over HTTP/1.1 and HTTP/2."""
+
+    engine: Annotated[Literal["auto", "wsproto", "native"], key("The codec; auto is the fastest present.")] = "auto"
+    max_message: Annotated[int, key("The largest message; larger ones close with 1009.", unit="size")] = (
+        16 * 1024 * 1024
+    )
+    compression: Annotated[bool, key("Offer permessage-deflate (RFC 7692).")] = True
+    ping_interval: Annotated[float, key("Between two pings; 0 sends none.", unit="duration")] = 20.0
+    ping_timeout: Annotated[float, key("A peer that does not answer a ping by then is gone.", unit="duration")] = 20.0
+
+
+class Proxy(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``proxy``: the reverse proxies in front, and whose word about the client is taken."""
+
+    trusted: Annotated[tuple[str, ...], key('Trusted peers: addresses, CIDR networks, "unix", or "*" for all.')] = ()
+    headers: Annotated[
+        Literal["none", "x-forwarded", "forwarded"],
+        key("The one dialect that is read from trusted peers; it is stripped from all others."),
+    ] = "none"
+
+
+class AccessLog(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``log.access``: one line for each request."""
+
+    # On in the plan; off for as long as there is no access log to turn on.
+    enabled: Annotated[bool, key("Write the access log.")] = False
+    file: Annotated[str, key('Where to; "-" is stderr.')] = "-"
+    format: Annotated[str, key("text, json, common, combined, or a template.")] = "text"
+
+
+class Log(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``log``: what happens to the server."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error", "critical"],
+        key("The least important messages to write."),
+    ] = "info"
+    format: Annotated[Literal["text", "json"], key("Lines for people, or one JSON object a line.")] = "text"
+    # stderr, because service managers and container runtimes collect it.
+    file: Annotated[str, key('Where to; "-" is stderr.')] = "-"
+    access: Annotated[AccessLog, key("One line for each request.", later="the access log")] = AccessLog()
+
+
+class Reload(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``reload``: restart on source changes, for development."""
+
+    enabled: Annotated[bool, key("Watch the sources.")] = False
+    dirs: Annotated[tuple[str, ...], key("Directories to watch.")] = (".",)
+    include: Annotated[tuple[str, ...], key("Globs of the files that matter.")] = ("*.py",)
+    exclude: Annotated[tuple[str, ...], key("Globs of the files that do not.")] = ()
+    delay: Annotated[float, key("How long to wait for further changes.", unit="duration")] = 0.05
+    warm: Annotated[bool, key("Keep the old workers until the new ones are ready.")] = True
+    browser: Annotated[bool, key("Make pages in the browser reload themselves.")] = False
+    polling: Annotated[
+        bool | Literal["auto"], key("Poll the file system; auto does where notification is missing.")
+    ] = "auto"
+
+
+class Admin(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``admin``: health, metrics and the status page, on a listener of their own."""
+
+    bind: Annotated[str | None, key("Where to listen; null: nowhere.", syntax="bind")] = None
+
+
+class Control(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``control``: the socket that asgirictl talks to."""
+
+    socket: Annotated[str | None, key("Path of the socket, mode 0600; null: below the runtime directory.")] = None
+
+
+class Process(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``process``: what the processes are to the operating system."""
+
+    user: Annotated[
+        str | None,
+        key("User that the workers run as; the master must start as root.", later="changing the user"),
+    ] = None
+    group: Annotated[
+        str | None, key("Group that the workers run as; null: the user's own.", later="changing the group")
+    ] = None
+    umask: Annotated[
+        int | None, key('File mode creation mask, octal as in "027"; null: inherited.', syntax="octal")
+    ] = None
+    pidfile: Annotated[str | None, key("File that holds the process id of the master.")] = None
+    chdir: Annotated[str | None, key("Directory to work in; relative paths start there.")] = None
+    title: Annotated[str, key("What the process titles in ps and top begin with.")] = "asgiri"
+
+
+class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration. ``Config()`` is the valid default: the demo application on 127.0.0.1:8000."""
+
+    app: Annotated[str | None, key("The application, as module:attribute; null is the built-in asgiri.demo:app.")] = (
+        None
+    )
+    app_dir: Annotated[str, key("Directory that the application is imported from.")] = "."
+    factory: Annotated[bool, key("The attribute is a function that makes the application.")] = False
+    interface: Annotated[
+        Literal["auto", "asgi3", "asgi2", "wsgi"],
+        key(
+            "What kind of application it is; auto looks at it.",
+            later="an ASGI 2 or WSGI application",
+            works=("auto", "asgi3"),
+        ),
+    ] = "auto"
+    root_path: Annotated[str, key("Path that the application is mounted at (ASGI root_path).")] = ""
+    lifespan: Annotated[
+        Literal["auto", "on", "off"],
+        key("ASGI lifespan; auto does without where the application does not know it."),
+    ] = "auto"
+    loop: Annotated[Literal["auto", "uvloop", "asyncio"], key("The event loop; auto is uvloop where present.")] = "auto"
+    env: Annotated[dict[str, str], key("Environment variables, set before the application is imported.")] = {}
+    env_file: Annotated[
+        str | None, key("File of KEY=VALUE lines, read before the application is imported; env goes over it.")
+    ] = None
+    # Loopback, so that trying the server out does not publish an application.
+    listen: Annotated[tuple[Listen, ...], key("The listening sockets.", filled=True, entry="bind")] = (
+        Listen(bind="127.0.0.1:8000"),
+    )
+    workers: Annotated[Workers, key("The worker processes.")] = Workers()
+    timeouts: Annotated[Timeouts, key("How long a connection may take for what; 0 turns one off.")] = Timeouts()
+    limits: Annotated[Limits, key("How much a peer may send or use; 0 turns one off.")] = Limits()
+    http1: Annotated[Http1, key("HTTP/1.1.")] = Http1()
+    http2: Annotated[Http2, key("HTTP/2.", later="HTTP/2")] = Http2()
+    websocket: Annotated[WebSocket, key("WebSocket connections.", later="WebSocket")] = WebSocket()
+    proxy: Annotated[Proxy, key("Reverse proxies in front.", later="trust in proxies")] = Proxy()
+    response_headers: Annotated[
+        dict[str, str], key("Header fields added to a response where the application set none of that name.")
+    ] = {}
+    # Off, because a version tells attackers more than it tells anyone else.
+    server_header: Annotated[bool, key("Send a Server header field.")] = False
+    # RFC 9110 section 6.6.1: an origin server with a clock sends it.
+    date_header: Annotated[bool, key("Send a Date header field.")] = True
+    log: Annotated[Log, key("What happens to the server.")] = Log()
+    reload: Annotated[Reload, key("Restart on source changes, for development.", later="reload on change")] = Reload()
+    admin: Annotated[Admin, key("Health, metrics and status.", later="the admin listener")] = Admin()
+    control: Annotated[Control, key("The socket of asgirictl.", later="the control socket")] = Control()
+    process: Annotated[Process, key("What the processes are to the operating system.")] = Process()
+
+    @property
+    def target(self) -> str:
+        """The application to serve, as module:attribute: the built-in demo when none is named."""
+        return self.app or DEMO_APP
+
+
+def usable_cpus() -> int:
+    """The number of CPUs that this process may run on: its affinity, where the platform knows one."""
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,206 @@
+"""YAML text to nodes: the plain part of YAML that a configuration needs, and a clear refusal of the rest.
+
+Built on PyYAML's events, not on its composer: events do not recurse, so the depth of a text is bounded
+here, and anchors, tags and further documents are refused before anything is made of them. Plain scalars
+follow the core schema of YAML 1.2 (section 10.3.2): ``on``, ``off`` and ``1:30`` are texts, and ``0660``
+keeps its zeros.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+import yaml
+
+from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# A real configuration is a few KiB; the limit keeps a wrong path (a disk image) from being read whole.
+FILE_MOST = 1024 * 1024
+_DEPTH_MOST = 16
+_NODES_MOST = 20_000  # about a second of PyYAML's time
+
+_KINDS = (
+    (Kind.NULL, re.compile(r"(?:null|Null|NULL|~|)")),
+    (Kind.BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)")),
+    (Kind.NUMBER, re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)),
+    (Kind.NUMBER, re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", re.ASCII)),
+)
+_TAB_INDENT = re.compile(r"^ *\t[ \t]*(?=\S)", re.MULTILINE)
+
+
+class SourceError(ValueError):
+    """A text cannot be had, or is no YAML; ``line`` and ``column`` count from 1, 0 when unknown."""
+
+    def __init__(self, what: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(what)
+        self.what = what
+        self.line = line
+        self.column = column
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The UTF-8 text of a file. Raises SourceError when it cannot be read, is over 1 MiB, or is not UTF-8."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_MOST + 1)
+    except OSError as error:
+        raise SourceError(f'cannot read "{os.fspath(path)}": {error.strerror}') from error
+    if len(data) > FILE_MOST:
+        raise SourceError(f'"{os.fspath(path)}" is larger than 1MiB')
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        raise SourceError(f"not UTF-8: byte 0x{data[error.start]:02x}", line, column) from error
+
+
+def parse_file(path: Path, asked_by: str, faults: Faults) -> Node | None:
+    """The nodes of a YAML file; None, with the reason in ``faults``, when it cannot be read as one.
+
+    A file that is not there is the fault of what it was ``asked_by`` (a flag or a variable; empty: nothing).
+    """
+    try:
+        text = read_text(path)
+    except SourceError as error:
+        place = Place(str(path), error.line, error.column) if error.line else Place(asked_by or str(path))
+        faults.add(place, "", error.what)
+        return None
+    if tab := _TAB_INDENT.search(text):
+        line = text.count("\n", 0, tab.end()) + 1
+        faults.add(Place(str(path), line, tab.group().index("\t") + 1), "", "a tab cannot indent; use spaces")
+        return None
+    return parse(text, str(path), faults)
+
+
+def parse(text: str, name: str, faults: Faults, path: str = "", lines: bool = True) -> Node | None:
+    """The nodes of a YAML text; None, with the reason in ``faults``, when it is not YAML.
+
+    ``name`` is the file, flag or variable that it comes from; without ``lines`` that alone is the place of
+    all that is in it. ``path`` is the dotted path of the key that the text is the value of.
+    """
+    try:
+        return _Reader(text, name, faults, lines).document(path)
+    except SourceError as error:
+        where = Place(name, error.line, error.column) if lines else Place(name)
+        faults.add(where, path, error.what)
+        return None
+
+
+class _Reader:
+    """Turns the events of one text into nodes. Raises SourceError for what is not the plain part of YAML."""
+
+    def __init__(self, text: str, name: str, faults: Faults, lines: bool) -> None:
+        self._events = _events(text)
+        self._name = name
+        self._faults = faults
+        self._lines = lines
+        self._nodes = 0
+
+    def document(self, path: str) -> Node:
+        """The only document of the text; nothing at all is a null."""
+        next(self._events)  # the start of the stream
+        start = next(self._events)
+        if isinstance(start, yaml.StreamEndEvent):
+            return Scalar(self._place(start), "", Kind.NULL)
+        node = self._node(next(self._events), path, 0)
+        next(self._events)  # the end of the document
+        more = next(self._events)
+        if not isinstance(more, yaml.StreamEndEvent):
+            raise _refusal("expected one document, found a second", more)
+        return node
+
+    def _node(self, event: yaml.Event, path: str, depth: int) -> Node:
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise _refusal("anchors and aliases (& and *) are not supported", event)
+        if getattr(event, "tag", None) is not None:
+            raise _refusal("tags (!) are not supported", event)
+        if depth > _DEPTH_MOST:
+            raise _refusal(f"nested more than {_DEPTH_MOST} levels deep", event)
+        self._nodes += 1
+        if self._nodes > _NODES_MOST:
+            raise _refusal(f"more than {_NODES_MOST} values", event)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(event, path, depth)
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(event, path, depth)
+        assert isinstance(event, yaml.ScalarEvent)  # the grammar of events leaves nothing else
+        return Scalar(self._place(event), event.value, _kind(event))
+
+    def _sequence(self, start: yaml.Event, path: str, depth: int) -> Sequence:
+        items: list[Node] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            items.append(self._node(event, f"{path}[{len(items)}]", depth + 1))
+        return Sequence(self._place(start), tuple(items))
+
+    def _mapping(self, start: yaml.Event, path: str, depth: int) -> Mapping:
+        entries: dict[str, Entry] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            found = self._node(event, path, depth + 1)
+            if not isinstance(found, Scalar):
+                raise _refusal(f"expected a text as the key, got {found}", event)
+            if found.text == "<<" and found.kind is Kind.TEXT and _is_plain(event):
+                raise _refusal("merge keys (<<) are not supported", event)
+            below = f"{path}.{found.text}" if path else found.text
+            entry = Entry(found.place, self._node(next(self._events), below, depth + 1))
+            if first := entries.get(found.text):
+                line = f"; the first is on line {first.place.line}" if self._lines else ""
+                self._faults.add(found.place, below, f"given twice{line}")
+            else:
+                entries[found.text] = entry
+        return Mapping(self._place(start), entries)
+
+    def _place(self, event: yaml.Event) -> Place:
+        return Place(self._name, *_position(event)) if self._lines else Place(self._name)
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    """The events of ``text``; whatever PyYAML raises on the way comes out as SourceError."""
+    try:
+        yield from yaml.parse(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        raise SourceError(f"not valid YAML: character U+{ord(text[error.position]):04X}", line, column) from error
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error) from error
+    except (ValueError, OverflowError) as error:
+        # PyYAML passes digits on to int() and chr() unseen: "\UFFFFFFFF" in quotes, an endless %YAML version.
+        raise SourceError("not valid YAML: a character escape or version number is out of range") from error
+
+
+def _syntax_error(error: yaml.MarkedYAMLError) -> SourceError:
+    """One line for an error of PyYAML's, with the line of what it was in the middle of if that is another."""
+    problem = " ".join(str(error.problem or error.context).split())
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+    begun = error.context_mark
+    if error.context and begun and begun.line + 1 != line:
+        problem += f" ({' '.join(error.context.split())} that begins on line {begun.line + 1})"
+    return SourceError(f"not valid YAML: {problem}", line, column)
+
+
+def _refusal(what: str, event: yaml.Event) -> SourceError:
+    return SourceError(what, *_position(event))
+
+
+def _position(event: yaml.Event) -> tuple[int, int]:
+    """Line and column of the start of an event, from 1."""
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (0, 0)
+
+
+def _is_plain(event: yaml.Event) -> bool:
+    return isinstance(event, yaml.ScalarEvent) and event.implicit[0]
+
+
+def _kind(event: yaml.ScalarEvent) -> Kind:
+    if not _is_plain(event):
+        return Kind.TEXT
+    return next((kind for kind, pattern in _KINDS if pattern.fullmatch(event.value)), Kind.TEXT)

@@ -1,0 +1,203 @@
+"""The "asgiri" logger: one line an event, as text or JSON, to stderr or to a file that can be reopened.
+
+A line is one ``write(2)`` to a descriptor in append mode, so that master and workers share a file without
+mixing their lines. What a peer or an application puts into a message can neither forge a line nor steer a
+terminal: control characters are escaped. Logging never fails the program: what cannot be written is lost, in
+silence.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from datetime import datetime
+from typing import Final
+
+from asgiri.errors import ConfigError, Problem
+
+LOGGER: Final = "asgiri"
+STDERR: Final = "-"
+_STDERR_FD = 2
+
+# Five letters at most, so that messages stay in one column.
+_LEVEL_NAMES = {logging.WARNING: "WARN", logging.CRITICAL: "CRIT"}
+
+_WORKER = re.compile(r"worker (?P<worker>\d+) gen (?P<generation>\d+)", re.ASCII)
+
+# C0, DEL and C1, the separators that some readers take for the end of a line, and lone surrogates.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+# The parameters are named after the keys of the file, "format" among them.
+def configure(*, level: str, format: str, file: str, role: str) -> None:  # noqa: A002
+    """Set up the "asgiri" logger of this process, in place of what was set up before.
+
+    ``level`` is the name of a level, ``format`` "text" or "json", ``file`` a path or "-" for stderr, ``role``
+    what :func:`set_role` takes. Raises ConfigError, with the old setup left in place, when the file cannot be
+    opened; ValueError for an unknown level or format.
+    """
+    threshold = logging.getLevelNamesMapping().get(level.upper())
+    formatter = _FORMATTERS.get(format)
+    if threshold is None or formatter is None:
+        raise ValueError(f"unknown log level or format: {level!r}, {format!r}")
+    try:
+        handler = LineHandler(file)
+    except OSError as error:
+        what = f'cannot open "{escape(file)}": {error.strerror}'
+        raise ConfigError([Problem("", "log.file", what)]) from error
+    handler.setFormatter(formatter(role))
+    logger = logging.getLogger(LOGGER)
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+        old.close()
+    logger.addHandler(handler)
+    logger.setLevel(threshold)
+    logger.propagate = False
+
+
+def set_role(role: str) -> None:
+    """Say who writes from now on, after a fork: "master", "worker 1 gen 2". Does nothing before configure."""
+    for handler in _handlers():
+        if isinstance(handler.formatter, _Formatter):
+            handler.formatter.role = role
+
+
+def reopen() -> None:
+    """Open the log file anew, after a rotation. When that fails, the old file stays, and says why."""
+    for handler in _handlers():
+        try:
+            handler.reopen()
+        except OSError as error:
+            logging.getLogger(LOGGER).error('cannot reopen the log file "%s": %s', handler.file, error.strerror)
+
+
+class LineHandler(logging.Handler):
+    """Writes each record with one ``write(2)``. Making one raises OSError when the file cannot be opened."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._fd = _STDERR_FD if file == STDERR else _open(file)
+        super().__init__()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record; one that cannot be written (a closed stderr, a full disk) is lost."""
+        data = f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            pass
+
+    def reopen(self) -> None:
+        """Go on in the file that has the name now, under the same descriptor; on OSError nothing changes."""
+        if self.file == STDERR:
+            return
+        fresh = _open(self.file)
+        try:
+            os.dup2(fresh, self._fd, inheritable=False)
+        finally:
+            os.close(fresh)
+
+    def close(self) -> None:
+        """Close the file; stderr stays open. What is written later is lost."""
+        self.acquire()
+        try:
+            if self._fd > _STDERR_FD:
+                os.close(self._fd)
+                self._fd = -1
+        finally:
+            self.release()
+        super().close()
+
+
+class _Formatter(logging.Formatter):
+    """What the two formats share: the role, a message that can always be had, and the traceback."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.role = role
+
+    def message(self, record: logging.LogRecord) -> str:
+        """The message; where the arguments do not fit it, both are shown as they are; nothing is raised."""
+        try:
+            return record.getMessage()
+        except (TypeError, ValueError, LookupError):
+            return f"{record.msg!r} with the arguments {record.args!r}"
+
+    def exc(self, record: logging.LogRecord) -> str:
+        """The traceback and the stack of the record, as Python prints them; empty when it has none."""
+        parts = []
+        if record.exc_info and record.exc_info[0]:
+            parts.append(self.formatException(record.exc_info))
+        if record.stack_info:
+            parts.append(self.formatStack(record.stack_info))
+        return "\n".join(parts)
+
+
+class TextFormatter(_Formatter):
+    """``2026-11-23 16:08:01.123 INFO  [master] message`` in local time, with tracebacks below it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record, and below it its traceback and the text of its ``trace``."""
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        level = _LEVEL_NAMES.get(record.levelno, record.levelname)
+        message = escape(self.message(record))
+        head = f"{clock}.{int(record.msecs):03d} {level:<5} [{escape(self.role)}] {message}"
+        below = (self.exc(record), _trace(record))
+        return "\n".join([head, *(escape(text.rstrip("\n"), keep="\n\t") for text in below if text)])
+
+
+class JsonFormatter(_Formatter):
+    """One object a line, in ASCII. The timestamp is local time with its UTC offset (RFC 3339 section 5.6)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The object: timestamp, level, logger, pid, role (worker, generation), message; exc and trace if any."""
+        local = datetime.fromtimestamp(record.created).astimezone()
+        fields: dict[str, object] = {
+            "timestamp": local.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            **_role_fields(self.role),
+            "message": self.message(record),
+        }
+        if exc := self.exc(record):
+            fields["exc"] = exc
+        if trace := _trace(record):
+            fields["trace"] = trace
+        return json.dumps(fields)
+
+
+_FORMATTERS: dict[str, type[_Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
+
+
+def escape(text: str, keep: str = "") -> str:
+    """``text`` with its control characters escaped (``\\n``, ``\\x1b``), but for those in ``keep``."""
+    return _CONTROL.sub(
+        lambda match: match[0] if match[0] in keep else match[0].encode("unicode_escape").decode("ascii"),
+        text,
+    )
+
+
+def _role_fields(role: str) -> dict[str, object]:
+    """The role, and for a worker its number and generation."""
+    if match := _WORKER.fullmatch(role):
+        return {"role": "worker", "worker": int(match["worker"]), "generation": int(match["generation"])}
+    return {"role": role}
+
+
+def _trace(record: logging.LogRecord) -> str:
+    """The text of ``extra={"trace": ...}``: a traceback made into text elsewhere; empty without one."""
+    return str(getattr(record, "trace", ""))
+
+
+def _handlers() -> list[LineHandler]:
+    return [handler for handler in logging.getLogger(LOGGER).handlers if isinstance(handler, LineHandler)]
+
+
+def _open(file: str) -> int:
+    """A descriptor that appends to the file, made if it is not there; other programs do not inherit it."""
+    return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

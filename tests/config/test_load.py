@@ -1,0 +1,598 @@
+"""Loading: what is read as what, what goes over what, and the exact words of every refusal."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asgiri.config.load import Found, Loaded, Setting, find_file, load
+from asgiri.config.schema import Config, Listen, Log, Process, RespawnBackoff, Timeouts, Workers
+from asgiri.config.settings import variables
+from asgiri.errors import ConfigError, Problem
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+DURATION = 'expected a duration such as "30s", "5m", "1h30m" or a number of seconds'
+SIZE = 'expected a size such as "64KiB", "16MiB" or a number of bytes'
+COUNT = 'expected a number of 1 or more or "auto"'
+BIND = "expected HOST:PORT, [V6]:PORT, unix:PATH or fd:N"
+LOOP = 'expected "auto", "uvloop" or "asyncio"'
+QUOTES = "a text that looks like this stands in quotes"
+LEAVE_OUT = "leave the key out"
+OUT_OF_RANGE = " not valid YAML: a character escape or version number is out of range"
+
+Environ = dict[str, str]
+Load = Callable[..., Loaded]
+Problems = Callable[..., list[str]]
+
+
+def not_yet(feature: str, instead: str = LEAVE_OUT) -> str:
+    return f"this needs {feature}, which this release does not have yet; {instead}"
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes], None]:
+    """Writes ./asgiri.yaml."""
+    monkeypatch.chdir(tmp_path)
+
+    def write_file(text: str | bytes) -> None:
+        Path("asgiri.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    return write_file
+
+
+@pytest.fixture
+def loaded(write: Callable[[str | bytes], None]) -> Load:
+    """Loads ./asgiri.yaml with the given text."""
+
+    def load_text(text: str | bytes = "", environ: Environ | None = None, flags: Sequence[Setting] = ()) -> Loaded:
+        write(text)
+        return load(None, environ or {}, flags)
+
+    return load_text
+
+
+@pytest.fixture
+def problems(loaded: Load) -> Callable[..., list[str]]:
+    """The lines of the ConfigError that the given text, environment and flags make."""
+
+    def lines(*arguments: object) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            loaded(*arguments)
+        return [str(problem) for problem in caught.value.problems]
+
+    return lines
+
+
+# What is read.
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "# nothing\n", "---\n", "{}", "null", "~", "\ufeff", "workers:\nlisten:\nenv:"]
+)
+def test_an_empty_file_is_the_default_config(loaded: Load, text: str) -> None:
+    found = loaded(text)
+    assert found == Loaded(Config(), Path("asgiri.yaml"), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        ("app: a.b:c", Config(app="a.b:c")),
+        ("app: null", Config()),
+        ('app: ""', Config(app="")),
+        ("app_dir: 1.20", Config(app_dir="1.20")),
+        ("app_dir: 0x1F", Config(app_dir="0x1F")),
+        ("app_dir: 2026-11-23", Config(app_dir="2026-11-23")),
+        ('app_dir: "null"', Config(app_dir="null")),
+        ("app_dir: no", Config(app_dir="no")),
+        ("app_dir: |\n  a\n", Config(app_dir="a\n")),
+        ("factory: true", Config(factory=True)),
+        ("factory: YES", Config(factory=True)),
+        ("factory: on", Config(factory=True)),
+        ('factory: "true"', Config(factory=True)),
+        ("date_header: off", Config(date_header=False)),
+        ("date_header: No", Config(date_header=False)),
+        ("lifespan: off", Config(lifespan="off")),
+        ("lifespan: on", Config(lifespan="on")),
+        ("workers: {count: 4}", Config(workers=Workers(count=4))),
+        ("workers: {count: auto}", Config(workers=Workers(count="auto"))),
+        ("timeouts: {write: 90}", Config(timeouts=Timeouts(write=90.0))),
+        ("timeouts: {write: 1m30s}", Config(timeouts=Timeouts(write=90.0))),
+        ("timeouts: {write: 0}", Config(timeouts=Timeouts(write=0.0))),
+        ("workers: {respawn_backoff: {first: 1s}}", Config(workers=Workers(respawn_backoff=RespawnBackoff(first=1.0)))),
+        ("process: {umask: 027}", Config(process=Process(umask=0o27))),
+        ('process: {umask: "0o077"}', Config(process=Process(umask=0o77))),
+        ("process: {umask: 0}", Config(process=Process(umask=0))),
+        ("env: {A: 1, B: '', C: x}", Config(env={"A": "1", "B": "", "C": "x"})),
+        ("env: {1: x, on: y, null: z}", Config(env={"1": "x", "on": "y", "null": "z"})),
+        ("response_headers: {X-A: a b}", Config(response_headers={"X-A": "a b"})),
+        ("listen: [{bind: '[::1]:80', backlog: 1}]", Config(listen=(Listen(bind="[::1]:80", backlog=1),))),
+        (
+            "listen: [{bind: 'unix:a', mode: 0660, owner: 0}]",
+            Config(listen=(Listen(bind="unix:a", mode=0o660, owner="0"),)),
+        ),
+        ("listen: [{bind: a:0}, {bind: a:0}]", Config(listen=(Listen(bind="a:0"), Listen(bind="a:0")))),
+        ("listen: [{bind: a:1, tls: {}, name: null}]", Config(listen=(Listen(bind="a:1"),))),
+    ],
+)
+def test_values_are_read_by_the_type_that_the_schema_wants(loaded: Load, text: str, config: Config) -> None:
+    assert loaded(text).config == config
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "listen: [{bind: a:1, http: [http/1.1], proxy_protocol: off, tls: null}]",
+        "workers: {heartbeat_timeout: 0, drain_delay: 0s, max_requests: 0, max_memory: 0}",
+        "timeouts: {tls_handshake: 0}",
+        "limits: {requests: 0, connections: 0}",
+        "http1: {engine: h11}",
+        "interface: asgi3",
+        "websocket: {compression: false, ping_interval: 0}",
+        "http2: {h2c_upgrade: no}",
+        "proxy: {trusted: [], headers: none}",
+        "log: {access: {enabled: false}}",
+        "reload: {enabled: false}",
+        "admin: {bind: null}",
+        "control: {socket: ~}",
+        "process: {user: null, group: null}",
+        "http2:\nreload: {}",
+    ],
+)
+def test_what_does_not_exist_yet_may_be_turned_off(loaded: Load, text: str) -> None:
+    loaded(text)
+
+
+def test_origins_name_the_place_of_every_key_that_was_given(loaded: Load) -> None:
+    text = "app: a:b\nworkers:\n  count: 2\n  boot_timeout: 1s\nlisten:\n  - bind: a:1\nenv:\n  A: b\n"
+    environ = {"ASGIRI_TIMEOUTS__WRITE": "3s", "WEB_CONCURRENCY": "3"}
+    flags = [Setting("--loop", "loop", "asyncio")]
+    assert loaded(text, environ, flags).origins == {
+        "app": "asgiri.yaml:1",
+        "workers.count": "WEB_CONCURRENCY",
+        "workers.boot_timeout": "asgiri.yaml:4",
+        "listen": "asgiri.yaml:6",
+        "listen[0].bind": "asgiri.yaml:6",
+        "env": "asgiri.yaml:8",
+        "env.A": "asgiri.yaml:8",
+        "timeouts.write": "ASGIRI_TIMEOUTS__WRITE",
+        "loop": "--loop",
+    }
+
+
+def test_the_sample_file_loads_and_serves_the_demo() -> None:
+    config = load(str(ROOT / "config" / "asgiri.yaml"), {}).config
+    assert config == Config(app="asgiri.demo:app", workers=Workers(count=2))
+
+
+def test_what_the_sample_file_comments_out_is_the_default(loaded: Load) -> None:
+    sample = (ROOT / "config" / "asgiri.yaml").read_text("utf-8")
+    everything = re.sub(r"^( *)# ( *(?:- )?\w+:(?: .*)?)$", r"\1\2", sample, flags=re.MULTILINE)
+    listener = Listen(bind="unix:/run/asgiri/asgiri.sock", mode=0o660, group="www-data")
+    expected = Config(app="asgiri.demo:app", workers=Workers(count=2), listen=(*Config().listen, listener))
+    found = loaded(everything)
+    assert found.config == expected
+    assert "limits.requests_per_connection" in found.origins
+
+
+# What is refused in a file, in these words.
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("workers: {count: two}", f'1:18: workers.count: {COUNT}, got "two"'),
+        ("workers: {count: 0}", f"1:18: workers.count: {COUNT}, got 0"),
+        ("workers: {count: 010}", f"1:18: workers.count: {COUNT}, got 010"),
+        ("workers: {count: 1.5}", f"1:18: workers.count: {COUNT}, got 1.5"),
+        ("workers: {count: }", f"1:17: workers.count: {COUNT}, got null"),
+        ("workers: {count: true}", f"1:18: workers.count: {COUNT}, got true"),
+        ("workers: {count: [1]}", f"1:18: workers.count: {COUNT}, got a list"),
+        ("workers: 5", "1:10: workers: expected a mapping of keys, got 5"),
+        ("wrokers: {}", '1:1: unknown key "wrokers"; did you mean "workers"?'),
+        ("workers:\n  cuont: 1", '2:3: workers: unknown key "cuont"; did you mean "count"?'),
+        ("xyzzy: 1", '1:1: unknown key "xyzzy"'),
+        ("factory: maybe", '1:10: factory: expected true or false, got "maybe"'),
+        ("loop: off", f'1:7: loop: {LOOP}, got "off"'),
+        ("root_path: true", f"1:12: root_path: expected a text, got true; {QUOTES}"),
+        ("root_path: {}", "1:12: root_path: expected a text, got a mapping"),
+        ('app_dir: "a\\0b"', "1:10: app_dir: expected a text, got a text with a NUL or a lone surrogate"),
+        ('app_dir: "\\ud800"', "1:10: app_dir: expected a text, got a text with a NUL or a lone surrogate"),
+        ("timeouts: {write: -1}", f'1:19: timeouts.write: {DURATION}, got "-1"'),
+        ("timeouts: {write: true}", f"1:19: timeouts.write: {DURATION}, got true"),
+        (
+            "limits: {body_size: 1.1KiB}",
+            f'1:21: limits.body_size: {SIZE}, got "1.1KiB", which is no whole number of bytes',
+        ),
+        ("limits: {header_count: -1}", "1:24: limits.header_count: expected a number of 0 or more, got -1"),
+        ("listen: a:1", '1:9: listen: expected a list, got "a:1"'),
+        ("listen: []", "1:9: listen: expected a list with at least one entry, got an empty one"),
+        ("listen: [a:1]", '1:10: listen[0]: expected a mapping of keys, got "a:1"'),
+        ("listen: [null]", "1:10: listen[0]: expected a mapping of keys, got null"),
+        ("listen: [{}]", '1:10: listen[0]: the key "bind" is missing'),
+        ("listen: [{bind: a}]", f'1:17: listen[0].bind: {BIND}, got "a"'),
+        ("listen: [{bind: a:1, backlog: 0}]", "1:31: listen[0].backlog: expected a number from 1 to 65535, got 0"),
+        (
+            "listen: [{bind: a:1, http: []}]",
+            "1:28: listen[0].http: expected a list with at least one entry, got an empty one",
+        ),
+        ("listen: [{bind: 'unix:a', mode: 8}]", '1:33: listen[0].mode: expected an octal mode such as "0660", got "8"'),
+        ("listen: [{bind: a:1, mode: 0660}]", "1:28: listen[0].mode: only a unix socket has one, and a:1 is none"),
+        ("listen: [{bind: 'fd:3', owner: x}]", "1:32: listen[0].owner: only a unix socket has one, and fd:3 is none"),
+        (
+            "listen:\n- bind: LOCALHOST:1\n- bind: localhost:01",
+            "3:9: listen[1].bind: localhost:1 is bound already, by listen[0].bind (asgiri.yaml:2)",
+        ),
+        (
+            "workers: {respawn_backoff: {first: 1m, most: 2s}}",
+            "1:36: workers.respawn_backoff.first: first (1m) is longer than most (2s)",
+        ),
+        (
+            "workers: {respawn_backoff: {most: 50ms}}",
+            "1:35: workers.respawn_backoff.most: first (100ms) is longer than most (50ms)",
+        ),
+        ("process: {umask: 8}", '1:18: process.umask: expected an octal mode such as "0660", got "8"'),
+        ("env: [a]", "1:6: env: expected a mapping of names to values, got a list"),
+        ("env: {A: null}", f"1:10: env.A: expected a text, got null; {QUOTES}"),
+        ("env: {a=b: c}", "1:12: env.a=b: expected the name of a variable, which is not empty and has no ="),
+        ('env: {"a\\0": c}', "1:7: env: expected a name, got a text with a NUL or a lone surrogate"),
+        (
+            "response_headers: {a b: c}",
+            "1:25: response_headers.a b: expected the name of a header field, a token of RFC 9110",
+        ),
+        (
+            'response_headers: {a: "b\\nc"}',
+            "1:23: response_headers.a: expected a field value, Latin-1 without control characters or outer blanks",
+        ),
+        (
+            "response_headers: {Content-Length: 1}",
+            "1:36: response_headers.Content-Length: this field frames the message, and is the server's own",
+        ),
+        ('"a\\nb\\e": 1', r'1:1: unknown key "a\nb\x1b"'),
+    ],
+)
+def test_a_wrong_value(problems: Problems, text: str, error: str) -> None:
+    assert problems(text) == [f"asgiri.yaml:{error}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "feature", "instead"),
+    [
+        ("interface: wsgi", "1:12: interface", "an ASGI 2 or WSGI application", 'use "auto" or "asgi3"'),
+        ("http1: {engine: httptools}", "1:17: http1.engine", "the httptools engine", 'use "auto" or "h11"'),
+        ("http2: {engine: auto}", "1:17: http2.engine", "HTTP/2", LEAVE_OUT),
+        ("http2: {max_frame_size: 1KiB}", "1:25: http2.max_frame_size", "HTTP/2", LEAVE_OUT),
+        ("listen: [{bind: a:1, http: [h2]}]", "1:28: listen[0].http", "HTTP/2", 'use "http/1.1"'),
+        ("listen: [{bind: a:1, name: x}]", "1:28: listen[0].name", "systemd socket activation", LEAVE_OUT),
+        ("listen: [{bind: a:1, tls: {certfile: x}}]", "1:27: listen[0].tls", "TLS", LEAVE_OUT),
+        ("timeouts: {tls_handshake: 10s}", "1:27: timeouts.tls_handshake", "TLS", LEAVE_OUT),
+        ("workers: {heartbeat_timeout: 9}", "1:30: workers.heartbeat_timeout", "the hang watchdog", LEAVE_OUT),
+        ("workers: {max_requests: 9}", "1:25: workers.max_requests", "worker recycling", LEAVE_OUT),
+        ("limits: {requests: 1}", "1:20: limits.requests", "the request limit", LEAVE_OUT),
+        ("websocket: {compression: true}", "1:26: websocket.compression", "WebSocket", LEAVE_OUT),
+        ("proxy: {trusted: ['*']}", "1:18: proxy.trusted", "trust in proxies", LEAVE_OUT),
+        ("log: {access: {enabled: true}}", "1:25: log.access.enabled", "the access log", LEAVE_OUT),
+        ("reload: {dirs: [.]}", "1:16: reload.dirs", "reload on change", LEAVE_OUT),
+        ("admin: {bind: a:1}", "1:15: admin.bind", "the admin listener", LEAVE_OUT),
+        ("control: {socket: a}", "1:19: control.socket", "the control socket", LEAVE_OUT),
+        ("process: {user: a}", "1:17: process.user", "changing the user", LEAVE_OUT),
+    ],
+)
+def test_what_does_not_exist_yet_is_refused_not_ignored(
+    problems: Problems, text: str, where: str, feature: str, instead: str
+) -> None:
+    assert problems(text) == [f"asgiri.yaml:{where}: {not_yet(feature, instead)}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("- 1", "1:1: expected a mapping of keys at the top, got a list"),
+        ("hello", '1:1: expected a mapping of keys at the top, got "hello"'),
+        ("app: a:b\n---\napp: c:d", "2:1: expected one document, found a second"),
+        ("app: &x a", "1:6: anchors and aliases (& and *) are not supported"),
+        ("app: *x", "1:6: anchors and aliases (& and *) are not supported"),
+        ("app: !!str a", "1:6: tags (!) are not supported"),
+        ("app: !!python/object/apply:os.abort []", "1:6: tags (!) are not supported"),
+        ("<<: {app: a}", "1:1: merge keys (<<) are not supported"),
+        ("? [a]\n: 1", "1:3: expected a text as the key, got a list"),
+        ("a: " + "[" * 20 + "]" * 20, "1:20: nested more than 16 levels deep"),
+        ("[" * 100_000, "1:18: nested more than 16 levels deep"),
+        ("- \n" * 30_000, "20000:2: more than 20000 values"),
+        ("app: a: b", "1:7: not valid YAML: mapping values are not allowed here"),
+        ("app: @a", "1:6: not valid YAML: found character '@' that cannot start any token"),
+        (
+            "app: [a,\n b",
+            (
+                "2:3: not valid YAML: expected ',' or ']', but got '<stream end>'"
+                " (while parsing a flow sequence that begins on line 1)"
+            ),
+        ),
+        (
+            'app: "a\n',
+            (
+                "2:1: not valid YAML: found unexpected end of stream"
+                " (while scanning a quoted scalar that begins on line 1)"
+            ),
+        ),
+        ("workers:\n\tcount: 1", "2:1: a tab cannot indent; use spaces"),
+        ("workers:\n  \tcount: 1", "2:3: a tab cannot indent; use spaces"),
+        ("app: a\nloop: \x07", "2:7: not valid YAML: character U+0007"),
+        (b"app: a\nloop: \xff", "2:7: not UTF-8: byte 0xff"),
+        ('app: "\\UFFFFFFFF"', OUT_OF_RANGE),
+        ("%YAML 1." + "9" * 5000 + "\n---\n", OUT_OF_RANGE),
+    ],
+)
+def test_what_is_not_the_plain_part_of_yaml(problems: Problems, text: str | bytes, error: str) -> None:
+    assert problems(text) == [f"asgiri.yaml:{error}"]
+
+
+def test_a_file_over_one_mebibyte_is_not_read(problems: Problems) -> None:
+    assert problems("#" * (1 << 20) + "\n") == ['asgiri.yaml: "asgiri.yaml" is larger than 1MiB']
+
+
+def test_a_key_given_twice(problems: Problems) -> None:
+    text = "workers:\n  count: 1\n  count: 2\n  boot_timeout: 1s\n"
+    assert problems(text) == ["asgiri.yaml:3:3: workers.count: given twice; the first is on line 2"]
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file_then_environment_then_flags(problems: Problems) -> None:
+    text = "workers:\n  count: two\n  count: 3\nwrokers: 1\nlisten:\n  - {bind: a, backlog: 0}\ntimeouts: {write: x}\n"
+    environ = {"ASGIRI_LOOP": "x", "ASGIRI_WORKER__COUNT": "2"}
+    flags = [Setting("--lifespan", "lifespan", "x"), Setting("--set", "wrokers.count", "4")]
+    assert problems(text, environ, flags) == [
+        f'asgiri.yaml:2:10: workers.count: {COUNT}, got "two"',
+        "asgiri.yaml:3:3: workers.count: given twice; the first is on line 2",
+        'asgiri.yaml:4:1: unknown key "wrokers"; did you mean "workers"?',
+        f'asgiri.yaml:6:12: listen[0].bind: {BIND}, got "a"',
+        "asgiri.yaml:6:24: listen[0].backlog: expected a number from 1 to 65535, got 0",
+        f'asgiri.yaml:7:19: timeouts.write: {DURATION}, got "x"',
+        'ASGIRI_WORKER__COUNT: no such variable; did you mean "ASGIRI_WORKERS__COUNT"?',
+        '--set: unknown key "wrokers.count"; did you mean "workers.count"?',
+        f'ASGIRI_LOOP: loop: {LOOP}, got "x"',
+        '--lifespan: lifespan: expected "auto", "on" or "off", got "x"',
+    ]
+
+
+def test_a_message_is_a_line_whatever_the_file_holds(problems: Problems) -> None:
+    (line,) = problems(f"loop: {'x' * 100_000}")
+    assert len(line) < 400
+
+
+# What goes over what.
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "count"),
+    [
+        ({}, [], 2),
+        ({"WEB_CONCURRENCY": "3"}, [], 3),
+        ({"WEB_CONCURRENCY": ""}, [], 2),
+        ({"WEB_CONCURRENCY": "3", "ASGIRI_WORKERS__COUNT": "4"}, [], 4),
+        ({"ASGIRI_WORKERS": "{count: 5}"}, [], 5),
+        ({"ASGIRI_WORKERS": "{count: 5}", "ASGIRI_WORKERS__COUNT": "4"}, [], 4),
+        ({"WEB_CONCURRENCY": "3"}, [Setting("--workers", "workers.count", "auto")], "auto"),
+        ({}, [Setting("--set", "workers.count", "6"), Setting("--set", "workers.count", "7")], 7),
+    ],
+)
+def test_flags_go_over_environment_over_file(
+    loaded: Load, environ: Environ, flags: list[Setting], count: int | str
+) -> None:
+    workers = loaded("workers: {count: 2, boot_timeout: 1s}", environ, flags).config.workers
+    assert workers.count == count
+    assert workers.boot_timeout == 1.0
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "binds"),
+    [
+        ({}, [], ["a:1", "a:2"]),
+        ({"PORT": "80"}, [], ["0.0.0.0:80"]),
+        ({"PORT": ""}, [], ["a:1", "a:2"]),
+        ({"PORT": "80", "ASGIRI_LISTEN": "[{bind: b:1}]"}, [], ["b:1"]),
+        (
+            {"PORT": "80", "ASGIRI_LISTEN": "[{bind: b:1}]"},
+            [Setting("--bind", "listen", ("c:1", "unix:x"))],
+            ["c:1", "unix:x"],
+        ),
+        ({"PORT": "x"}, [Setting("--bind", "listen", ("c:1",))], ["c:1"]),
+    ],
+)
+def test_the_listeners_of_flag_environment_and_port(
+    loaded: Load, environ: Environ, flags: list[Setting], binds: list[str]
+) -> None:
+    listen = loaded("listen: [{bind: a:1, backlog: 5}, {bind: a:2}]", environ, flags).config.listen
+    assert [listener.bind for listener in listen] == binds
+
+
+@pytest.mark.parametrize(
+    ("environ", "config"),
+    [
+        ({"ASGIRI_APP": "a:b"}, Config(app="a:b")),
+        ({"ASGIRI_APP": ""}, Config(app="file:app")),
+        ({"ASGIRI_APP": "null"}, Config()),
+        ({"ASGIRI_APP_DIR": "true"}, Config(app="file:app", app_dir="true")),
+        ({"ASGIRI_FACTORY": "1"}, Config(app="file:app", factory=True)),
+        ({"ASGIRI_ENV": "{A: b}"}, Config(app="file:app", env={"A": "b"})),
+        ({"ASGIRI_LOG__FORMAT": "json"}, Config(app="file:app", log=Log(format="json"))),
+        ({"ASGIRI_PROCESS__UMASK": "027"}, Config(app="file:app", process=Process(umask=0o27))),
+        ({"ASGIRIX": "x", "HOME": "/"}, Config(app="file:app")),
+    ],
+)
+def test_environment_variables(loaded: Load, environ: Environ, config: Config) -> None:
+    assert loaded("app: file:app", environ).config == config
+
+
+def test_there_is_a_variable_for_every_key() -> None:
+    names = variables()
+    assert names["ASGIRI_WORKERS__RESPAWN_BACKOFF__FIRST"] == "workers.respawn_backoff.first"
+    assert names["ASGIRI_LISTEN"] == "listen"
+
+
+@pytest.mark.parametrize(
+    ("environ", "error"),
+    [
+        ({"WEB_CONCURRENCY": "x"}, f'WEB_CONCURRENCY: workers.count: {COUNT}, got "x"'),
+        ({"PORT": "http"}, 'PORT: listen[0].bind: expected a port from 0 to 65535, got "http"'),
+        ({"ASGIRI_ENV": "{A: b"}, "ASGIRI_ENV: env: not valid YAML: expected ',' or '}', but got '<stream end>'"),
+        ({"ASGIRI_ENV": "{A: b, A: c}"}, "ASGIRI_ENV: env.A: given twice"),
+        ({"ASGIRI_LISTEN": "[{bind: a:1, tls: {certfile: x}}]"}, f"ASGIRI_LISTEN: listen[0].tls: {not_yet('TLS')}"),
+        ({"ASGIRI_WORKERS": "{cuont: 1}"}, 'ASGIRI_WORKERS: workers: unknown key "cuont"; did you mean "count"?'),
+        ({"ASGIRI_WORKERS": "5"}, "ASGIRI_WORKERS: workers: expected a mapping of keys, got 5"),
+        ({"ASGIRI_CONFIGS": "x"}, 'ASGIRI_CONFIGS: no such variable; did you mean "ASGIRI_CONFIG"?'),
+        ({"ASGIRI_XYZZY__X": "x"}, "ASGIRI_XYZZY__X: no such variable"),
+    ],
+)
+def test_an_error_in_the_environment_names_the_variable(problems: Problems, environ: Environ, error: str) -> None:
+    assert problems("", environ) == [error]
+
+
+@pytest.mark.parametrize(
+    ("setting", "config"),
+    [
+        (Setting("--factory", "factory", True), Config(factory=True)),
+        (Setting("--no-date", "date_header", False), Config(date_header=False)),
+        (Setting("--root-path", "root_path", ""), Config()),
+        (Setting("--set", "app", "null"), Config()),
+        (Setting("--set", "env.A.b", "true"), Config(app="a:b", env={"X": "1", "A.b": "true"}, root_path="/x")),
+        (Setting("--set", "env", "{A: b}"), Config(app="a:b", env={"A": "b"}, root_path="/x")),
+        (Setting("--set", "timeouts", "{write: 3}"), Config(timeouts=Timeouts(write=3.0))),
+    ],
+)
+def test_flags(loaded: Load, setting: Setting, config: Config) -> None:
+    text = "app: a:b\nroot_path: /x\nenv: {X: 1}"
+    changed = setting.path.partition(".")[0]
+    assert getattr(loaded(text, {}, [setting]).config, changed) == getattr(config, changed)
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        (Setting("--workers", "workers.count", "x"), f'--workers: workers.count: {COUNT}, got "x"'),
+        (Setting("--bind", "listen", ("a:1", "b")), f'--bind: listen[1].bind: {BIND}, got "b"'),
+        (
+            Setting("--bind", "listen", ("a:1", "a:1")),
+            "--bind: listen[1].bind: a:1 is bound already, by listen[0].bind (--bind)",
+        ),
+        (Setting("--admin", "admin.bind", "a:1"), f"--admin: admin.bind: {not_yet('the admin listener')}"),
+        (Setting("--reload", "reload.enabled", True), f"--reload: reload.enabled: {not_yet('reload on change')}"),
+        (Setting("--set", "listen[0].bind", "a:1"), '--set: unknown key "listen[0].bind"; did you mean "listen"?'),
+        (Setting("--set", "app.x", "a:1"), '--set: unknown key "app.x"; did you mean "app"?'),
+        (Setting("--set", "", "a:1"), '--set: unknown key ""'),
+    ],
+)
+def test_an_error_in_a_flag_names_the_flag(problems: Problems, setting: Setting, error: str) -> None:
+    assert problems("", {}, [setting]) == [error]
+
+
+def test_a_flag_below_a_section_that_is_wrong_in_the_file_does_not_hide_that(problems: Problems) -> None:
+    flags = [Setting("--workers", "workers.count", "2")]
+    assert problems("workers: 5", {}, flags) == ["asgiri.yaml:1:10: workers: expected a mapping of keys, got 5"]
+
+
+# Which file.
+
+
+def test_which_file_is_read(tmp_path: Path) -> None:
+    here, system = tmp_path / "here.yaml", tmp_path / "system.yaml"
+    environ = {"ASGIRI_CONFIG": "from-environment"}
+    assert find_file(None, {}, [here, system]) is None
+    system.touch()
+    assert find_file(None, {}, [here, system]) == Found(system)
+    here.touch()
+    assert find_file(None, {}, [here, system]) == Found(here)
+    assert find_file(None, {"ASGIRI_CONFIG": ""}, [here, system]) == Found(here)
+    assert find_file(None, environ, [here]) == Found(Path("from-environment"), "ASGIRI_CONFIG")
+    assert find_file("from-flag", environ, [here]) == Found(Path("from-flag"), "--config")
+
+
+def test_a_file_that_was_asked_for_and_is_missing_is_the_fault_of_who_asked(problems: Problems, tmp_path: Path) -> None:
+    assert problems("", {"ASGIRI_CONFIG": "x.yaml"}) == [
+        'ASGIRI_CONFIG: cannot read "x.yaml": No such file or directory'
+    ]
+    with pytest.raises(ConfigError) as caught:
+        load(str(tmp_path), {"ASGIRI_CONFIG": "x.yaml", "ASGIRI_LOOP": "x"})
+    assert str(caught.value).splitlines() == [
+        f'--config: cannot read "{tmp_path}": Is a directory',
+        f'ASGIRI_LOOP: loop: {LOOP}, got "x"',
+    ]
+
+
+# Whatever it is given, it answers, and soon.
+
+
+YAML_MARKS = [
+    ": ",
+    "\n",
+    "  ",
+    "- ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ", ",
+    '"',
+    "'",
+    "|",
+    "&a ",
+    "*a",
+    "!!str ",
+    "? ",
+    "#",
+    "\t",
+    "\\",
+]
+YAML_WORDS = ["workers", "count", "listen", "bind", "a:80", "unix:x", "env", "null", "true", "1", "10s", "tls", "auto"]
+YAML_PIECES = st.sampled_from([*YAML_MARKS, *YAML_WORDS, "%YAML 1.2\n", "---\n"])
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("load") / "any.yaml"
+
+
+def load_any(file: Path, environ: Environ) -> tuple[Config, list[Problem]]:
+    """The config and no problems, or the default config and the problems."""
+    try:
+        return load(str(file), environ).config, []
+    except ConfigError as error:
+        return Config(), error.problems
+
+
+@settings(deadline=None)  # a disk may take its time
+@given(data=st.text().map(str.encode) | st.binary() | st.lists(YAML_PIECES).map("".join).map(str.encode))
+def test_any_file_is_a_config_or_a_config_error(file: Path, data: bytes) -> None:
+    file.write_bytes(data)
+    config, problems = load_any(file, {})
+    assert all("\n" not in str(problem) for problem in problems)
+    assert msgspec.convert(msgspec.to_builtins(config), Config) == config
+
+
+@settings(deadline=None)
+@given(
+    name=st.sampled_from(sorted(variables())),
+    value=st.text(st.characters(exclude_characters="\0")) | st.lists(YAML_PIECES).map("".join),
+)
+def test_any_variable_is_a_config_or_a_config_error(file: Path, name: str, value: str) -> None:
+    file.write_bytes(b"")
+    _, problems = load_any(file, {name: value})
+    assert all(problem.where == name for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: 1\n" * 200_000, "- " * 500_000, "a: " + "x " * 500_000, f"env: {{{'a: 1, ' * 170_000}}}", "? " * 500_000],
+    ids=["keys", "lists", "words", "pairs", "question marks"],
+)
+def test_a_large_file_is_refused_quickly(problems: Problems, text: str) -> None:
+    started = time.monotonic()
+    assert problems(text)
+    assert time.monotonic() - started < 20  # seconds; some two on a usual machine

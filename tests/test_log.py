@@ -1,0 +1,345 @@
+"""The log: the shape of a line, what cannot be smuggled into it, and that it never fails the program."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgiri.errors import ConfigError
+from asgiri.log.setup import configure, escape, reopen, set_role
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG = logging.getLogger("asgiri.test")
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} "
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """The logger as it was before, whatever a test makes of it."""
+    logger = logging.getLogger("asgiri")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    logger.handlers.clear()
+    yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers[:], _, logger.propagate = before
+    logger.setLevel(before[1])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+def to_file(file: Path, format: str = "text", level: str = "info") -> None:  # noqa: A002 - as in configure
+    configure(level=level, format=format, file=str(file), role="master")
+
+
+def without_stamp(text: str) -> list[str]:
+    """The lines, each without the time that it must begin with."""
+    lines = text.splitlines()
+    assert all(re.match(STAMP, line) for line in lines)
+    return [re.sub(STAMP, "", line, count=1) for line in lines]
+
+
+def objects(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text("ascii").splitlines()]
+
+
+def test_lines_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    configure(level="debug", format="text", file="-", role="worker 1 gen 2")
+    LOG.debug("a")
+    LOG.info("b %s", 1)
+    LOG.warning("c")
+    LOG.error("d")
+    LOG.critical("e")
+    out, err = capfd.readouterr()
+    assert not out
+    assert without_stamp(err) == [
+        "DEBUG [worker 1 gen 2] a",
+        "INFO  [worker 1 gen 2] b 1",
+        "WARN  [worker 1 gen 2] c",
+        "ERROR [worker 1 gen 2] d",
+        "CRIT  [worker 1 gen 2] e",
+    ]
+
+
+def test_what_is_below_the_level_or_of_another_logger_is_not_written(file: Path) -> None:
+    to_file(file, level="WARNING")
+    LOG.info("a")
+    logging.getLogger("other").error("b")
+    LOG.warning("c")
+    assert without_stamp(file.read_text()) == ["WARN  [master] c"]
+
+
+def test_the_role_can_change(file: Path) -> None:
+    to_file(file)
+    LOG.info("a")
+    set_role("worker 3 gen 1")
+    LOG.info("b")
+    assert without_stamp(file.read_text()) == ["INFO  [master] a", "INFO  [worker 3 gen 1] b"]
+
+
+def test_nothing_happens_before_configure() -> None:
+    set_role("master")
+    reopen()
+    assert not logging.getLogger("asgiri").handlers
+
+
+def test_configuring_again_replaces_what_was_there(file: Path, tmp_path: Path) -> None:
+    to_file(file)
+    LOG.info("a")
+    to_file(tmp_path / "other")
+    LOG.info("b")
+    assert without_stamp(file.read_text()) == ["INFO  [master] a"]
+    assert without_stamp((tmp_path / "other").read_text()) == ["INFO  [master] b"]
+
+
+def test_a_file_that_cannot_be_opened_leaves_the_old_setup(file: Path, tmp_path: Path) -> None:
+    to_file(file)
+    with pytest.raises(ConfigError) as caught:
+        to_file(tmp_path / "none" / "log")
+    assert str(caught.value) == f'log.file: cannot open "{tmp_path}/none/log": No such file or directory'
+    LOG.info("a")
+    assert without_stamp(file.read_text()) == ["INFO  [master] a"]
+
+
+@pytest.mark.parametrize(("level", "format"), [("loud", "text"), ("info", "xml")])
+def test_unknown_names(file: Path, level: str, format: str) -> None:  # noqa: A002 - as in configure
+    with pytest.raises(ValueError, match="unknown log level or format"):
+        to_file(file, format, level)
+    assert not file.exists()
+
+
+def test_a_json_line(file: Path) -> None:
+    to_file(file, "json")
+    before = datetime.now().astimezone().replace(microsecond=0)
+    LOG.info("a\nb %s", "\x1b")
+    set_role("worker 1 gen 2")
+    LOG.warning("ü", extra={"trace": "t\n  u\n"})
+    first, second = objects(file)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", str(first["timestamp"]))
+    assert before <= datetime.fromisoformat(str(first.pop("timestamp"))) <= datetime.now().astimezone()
+    assert first == {
+        "level": "info",
+        "logger": "asgiri.test",
+        "pid": os.getpid(),
+        "role": "master",
+        "message": "a\nb \x1b",
+    }
+    second.pop("timestamp")
+    assert second == {
+        "level": "warning",
+        "logger": "asgiri.test",
+        "pid": os.getpid(),
+        "role": "worker",
+        "worker": 1,
+        "generation": 2,
+        "message": "ü",
+        "trace": "t\n  u\n",
+    }
+
+
+def fail() -> None:
+    raise RuntimeError("first\nsecond\x1b[31m")
+
+
+def test_a_traceback_keeps_its_lines_and_nothing_else(file: Path) -> None:
+    to_file(file)
+    try:
+        fail()
+    except RuntimeError:
+        LOG.exception("failed")
+    head, *below = file.read_text().splitlines()
+    assert without_stamp(head) == ["ERROR [master] failed"]
+    assert below[0] == "Traceback (most recent call last):"
+    assert below[-2:] == ["RuntimeError: first", r"second\x1b[31m"]
+
+
+def test_a_traceback_in_json(file: Path) -> None:
+    to_file(file, "json")
+    try:
+        fail()
+    except RuntimeError:
+        LOG.exception("failed")
+    (line,) = objects(file)
+    assert line["message"] == "failed"
+    assert str(line["exc"]).endswith("RuntimeError: first\nsecond\x1b[31m")
+
+
+def test_exc_info_without_an_exception_and_a_stack(file: Path) -> None:
+    to_file(file)
+    LOG.error("a", exc_info=True)
+    LOG.error("b", stack_info=True)
+    first, second, stack, *_ = file.read_text().splitlines()
+    assert without_stamp(f"{first}\n{second}") == ["ERROR [master] a", "ERROR [master] b"]
+    assert stack == "Stack (most recent call last):"
+
+
+def test_a_trace_is_printed_below_the_line(file: Path) -> None:
+    to_file(file)
+    LOG.error("the application failed", extra={"trace": 'Traceback:\n  File "a.py"\n\tx\nKeyError: 1\n'})
+    head, below = file.read_text().split("\n", 1)
+    assert without_stamp(head) == ["ERROR [master] the application failed"]
+    assert below == 'Traceback:\n  File "a.py"\n\tx\nKeyError: 1\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a\r\nb", r"a\r\nb"),
+        ("\x1b[2J\x07\x00\t", r"\x1b[2J\x07\x00\t"),
+        ("\x7f\x85\x9b1m", r"\x7f\x85\x9b1m"),
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("\udcff", r"\udcff"),
+        ("äß 漢 🙂 \\n", "äß 漢 🙂 \\n"),
+    ],
+)
+def test_control_characters_are_escaped(file: Path, text: str, written: str) -> None:
+    to_file(file)
+    LOG.info("%s", text)
+    assert without_stamp(file.read_text("utf-8")) == [f"INFO  [master] {written}"]
+
+
+@given(st.text(st.characters()))
+def test_an_escaped_text_is_one_printable_line(text: str) -> None:
+    assert len(escape(text).splitlines()) <= 1
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", escape(text))
+    escape(text).encode("utf-8")
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_arguments_that_do_not_fit_are_shown(file: Path, format: str, capfd: pytest.CaptureFixture[str]) -> None:  # noqa: A002
+    to_file(file, format)
+    LOG.info("a %s %s", 1)
+    LOG.info("%d", "x")
+    LOG.info("%(a)s", {"b": 1})
+    assert "'a %s %s' with the arguments (1,)" in file.read_text()
+    assert len(file.read_text().splitlines()) == 3
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_rotated_file_is_reopened(file: Path) -> None:
+    to_file(file)
+    LOG.info("a")
+    file.rename(file.with_suffix(".1"))
+    LOG.info("b")
+    reopen()
+    LOG.info("c")
+    assert without_stamp(file.with_suffix(".1").read_text()) == ["INFO  [master] a", "INFO  [master] b"]
+    assert without_stamp(file.read_text()) == ["INFO  [master] c"]
+
+
+def test_a_file_that_cannot_be_reopened_stays_and_says_why(tmp_path: Path) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    to_file(room / "log")
+    room.rename(tmp_path / "moved")
+    reopen()
+    (line,) = without_stamp((tmp_path / "moved" / "log").read_text())
+    assert line == f'ERROR [master] cannot reopen the log file "{room}/log": No such file or directory'
+
+
+def test_reopening_stderr_does_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    configure(level="info", format="text", file="-", role="master")
+    reopen()
+    LOG.info("a")
+    assert without_stamp(capfd.readouterr().err) == ["INFO  [master] a"]
+
+
+def test_a_closed_stderr_does_not_matter(capfd: pytest.CaptureFixture[str]) -> None:
+    configure(level="info", format="text", file="-", role="master")
+    kept = os.dup(2)
+    os.close(2)
+    try:
+        LOG.info("a")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    LOG.info("b")
+    assert without_stamp(capfd.readouterr().err) == ["INFO  [master] b"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_does_not_matter(capfd: pytest.CaptureFixture[str]) -> None:
+    to_file(Path("/dev/full"))
+    LOG.info("a")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_reader_that_went_away_does_not_matter(capfd: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    to_file(Path(f"/dev/fd/{writing}"))
+    LOG.info("a")
+    os.close(writing)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_file_is_appended_to_and_not_inherited_by_other_programs(file: Path) -> None:
+    file.write_text("before\n")
+    to_file(file)
+    LOG.info("a")
+    assert file.read_text().startswith("before\n")
+    assert descriptors(file)
+    assert not any(os.get_inheritable(fd) for fd in descriptors(file))
+    reopen()
+    assert len(descriptors(file)) == 1
+    assert not any(os.get_inheritable(fd) for fd in descriptors(file))
+
+
+def descriptors(file: Path) -> list[int]:
+    """The descriptors of this process that are open on ``file``."""
+    return [fd for fd in map(int, os.listdir("/dev/fd")) if is_open(fd) and same_file(fd, file)]
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def same_file(fd: int, file: Path) -> bool:
+    return os.path.samestat(os.fstat(fd), file.stat())
+
+
+FORKING = """
+import logging, os, sys
+from asgiri.log.setup import configure, set_role
+configure(level="info", format="text", file=sys.argv[1], role="master")
+child = os.fork()
+if child == 0:
+    set_role("worker 1 gen 1")
+for _ in range(200):
+    logging.getLogger("asgiri").info("x" * 500)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_child_writes_whole_lines_into_the_same_file(file: Path) -> None:
+    subprocess.run([sys.executable, "-c", FORKING, str(file)], check=True, cwd=ROOT)
+    lines = sorted(without_stamp(file.read_text()))
+    assert lines == [f"INFO  [{role}] {'x' * 500}" for role in ("master", "worker 1 gen 1") for _ in range(200)]
+
+
+def test_stderr_that_python_replaced_is_not_used(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    configure(level="info", format="text", file="-", role="master")
+    LOG.info("a")
+    assert without_stamp(capfd.readouterr().err) == ["INFO  [master] a"]
