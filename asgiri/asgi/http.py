@@ -123,6 +123,7 @@ class HttpSession:
 
     def body_received(self, data: bytes) -> None:
         if self._input is Input.OPEN and self._output is not Output.DONE:
+            self._request.expect_continue = False  # it did not wait for the 100 (RFC 9110 section 10.1.1)
             self._chunks.append(data)
             self.buffered += len(data)
             self._awaken()
@@ -165,7 +166,10 @@ class HttpSession:
         """Call the application and answer for it when it fails. Raises only CancelledError."""
         try:
             await self._context.app(self._scope, self.receive, self.send)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            if not being_cancelled():  # nobody cancelled us: the app awaited something that was
+                self._failed(error)
+                return
             self._give_up()
             raise
         except BaseException as error:
@@ -245,7 +249,7 @@ class HttpSession:
         """
         if self._output is Output.LOST:
             raise ClientDisconnectedError("the client has disconnected")
-        kind = message["type"]
+        kind = message.get("type")
         if kind == "http.response.body":
             self._send_body(message)
             waiting = self._stream.drain(self)
@@ -263,7 +267,7 @@ class HttpSession:
     def _send_start(self, message: Message) -> None:
         if self._output is not Output.NONE:
             raise RuntimeError("http.response.start was sent already")
-        status = message["status"]
+        status = message.get("status")
         if not isinstance(status, int):
             raise TypeError(f"status: expected an int, got {status!r}")
         headers = response_headers(message.get("headers", ()))
@@ -336,11 +340,23 @@ def with_defaults(headers: Headers, context: AppContext) -> Headers:
     return headers
 
 
+def being_cancelled() -> bool:
+    """Whether somebody has cancelled the task that this runs in."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def comes_of_disconnect(error: BaseException | None) -> bool:
-    """Whether the error is our ClientDisconnectedError, or was raised because of it."""
-    while error is not None and not isinstance(error, ClientDisconnectedError):
+    """Whether the error is our ClientDisconnectedError, was raised because of it, or is a group of such alone."""
+    seen: set[int] = set()  # `raise error from error` makes a circle
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ClientDisconnectedError):
+            return True
+        if isinstance(error, BaseExceptionGroup) and all(map(comes_of_disconnect, error.exceptions)):
+            return True
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error is not None
+    return False
 
 
 def response_headers(headers: Iterable[Any]) -> Headers:
@@ -367,7 +383,7 @@ def bytes_of(value: object) -> bytes:
 
 def content_length(headers: Headers) -> int | None:
     """The Content-Length of an answer, None without one; ValueError when it is none, or there are two."""
-    values = [value for name, value in headers if name == b"content-length"]
+    values = [value.strip(b" \t") for name, value in headers if name == b"content-length"]
     if not values:
         return None
     if len(values) > 1 or not values[0].isdigit():

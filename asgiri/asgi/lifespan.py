@@ -70,7 +70,7 @@ class Lifespan:
 
     def _unsupported(self, task: asyncio.Task[None]) -> None:
         """The app ended without an answer: for ``auto`` that is an app without a lifespan."""
-        error = task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         trace = self._error()
         if self._mode == "on":
             how = f"raised {type(error).__name__}" if error else "returned"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from asgiri.codec.events import Request
 from asgiri.types import ASGIApp, Scope
@@ -43,15 +43,16 @@ def http_scope(request: Request, peers: Peers, context: AppContext) -> Scope:
     """The scope of one HTTP request.
 
     ``path`` is percent-decoded UTF-8 (what is no UTF-8 becomes U+FFFD), ``raw_path`` is as received, without the
-    query. Both begin with ``root_path``: a proxy that strips the prefix gets it put back.
+    query. Both begin with ``root_path``: a proxy that strips the prefix gets it put back (``*`` is no path and has
+    none).
     """
     raw_path = request.path
     plain = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
     path = plain.decode("utf-8", "replace")
     root_path = context.root_path
-    if root_path and path != root_path and not path.startswith(root_path + "/"):
+    if root_path and path != "*" and path != root_path and not path.startswith(root_path + "/"):
         path = root_path + path
-        raw_path = root_path.encode("utf-8") + raw_path
+        raw_path = quote(root_path).encode("ascii") + raw_path
     return {
         "type": "http",
         "asgi": {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION},

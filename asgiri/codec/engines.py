@@ -10,7 +10,9 @@ from asgiri.codec.rules import HttpLimits
 
 Http1Engine = Callable[[HttpLimits], Http1Codec]
 
+HTTP1_ENGINES: dict[str, Http1Engine] = {"h11": H11Codec}
+
 
 def http1_engine(name: str) -> Http1Engine:
     """The HTTP/1.1 engine called ``name``; ``auto`` is the fastest one that is installed."""
-    return {"auto": H11Codec, "h11": H11Codec}[name]
+    return HTTP1_ENGINES["h11" if name == "auto" else name]

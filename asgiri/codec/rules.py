@@ -20,6 +20,10 @@ FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 # RFC 9112 section 3.2.2: absolute-form, as far as an origin server takes it apart. The authority may not be empty
 # (RFC 9110 section 4.2.1), and userinfo is refused (section 4.2.4).
 ABSOLUTE_FORM = re.compile(rb"(?i:https?)://(?P<authority>[^/?#@]+)(?P<rest>.*)", re.DOTALL)
+# RFC 9110 section 7.2 with RFC 3986 section 3.2: uri-host [":" port]; empty for a target that has no authority.
+HOST = re.compile(rb"(?:\[[0-9A-Za-z:.]+\]|[0-9A-Za-z\-._~%!$&'()*+,;=]*)(?::[0-9]*)?")
+
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
@@ -44,6 +48,20 @@ def check_head(limits: HttpLimits, request_line: int, headers: Headers) -> None:
     size = sum(map(len, (part for field in headers for part in field))) + 4 * len(headers)
     if limits.header_size and size > limits.header_size:
         raise RemoteProtocolError("the header fields are too large", 431)
+    # Some parsers let control characters pass, some do not (RFC 9110 section 5.5: invalid, and dangerous).
+    if FIELD_VALUE.fullmatch(b"".join([value for _, value in headers])) is None:
+        raise RemoteProtocolError("a header field holds a control character")
+
+
+def check_host(version: str, headers: Headers) -> None:
+    """Refuse a request whose Host is missing, there twice, or none (RFC 9112 section 3.2); 1.0 may have none."""
+    hosts = [value for name, value in headers if name == b"host"]
+    if not hosts and version != "1.0":
+        raise RemoteProtocolError("the Host header field is missing")
+    if len(hosts) > 1:
+        raise RemoteProtocolError("there is more than one Host header field")
+    if hosts and HOST.fullmatch(hosts[0]) is None:
+        raise RemoteProtocolError("the Host header field is malformed")
 
 
 def check_version(version: bytes) -> str:
@@ -69,6 +87,8 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | No
         return b"*", b"", None
     elif match := ABSOLUTE_FORM.fullmatch(target):
         authority = match["authority"]
+        if HOST.fullmatch(authority) is None:
+            raise RemoteProtocolError("the request target is malformed")
         rest = match["rest"]
         if not rest.startswith(b"/"):
             rest = b"/" + rest
@@ -78,8 +98,11 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | No
     return path, query, authority
 
 
-def check_framing(version: str, headers: Headers, limits: HttpLimits) -> None:
-    """Refuse a body whose length two parties could read in two ways (RFC 9112 section 6), or that is too large."""
+def check_framing(version: str, headers: Headers, limits: HttpLimits) -> bool:
+    """Whether a body follows the head (RFC 9112 section 6.3).
+
+    Refuses one whose length two parties could read in two ways (section 6.1), or that is too large.
+    """
     content_length = transfer_encoding = None
     for name, value in headers:
         if name == b"content-length":
@@ -91,8 +114,11 @@ def check_framing(version: str, headers: Headers, limits: HttpLimits) -> None:
             raise RemoteProtocolError("Content-Length and Transfer-Encoding exclude each other")
         if version == "1.0":
             raise RemoteProtocolError("Transfer-Encoding is not known in HTTP/1.0")
-    elif content_length is not None and limits.body_size and int(content_length) > limits.body_size:
+        return True
+    size = 0 if content_length is None else int(content_length)
+    if limits.body_size and size > limits.body_size:
         raise RemoteProtocolError("the request body is too large", 413)
+    return size > 0
 
 
 def with_authority(headers: Headers, authority: bytes) -> Headers:
@@ -114,3 +140,15 @@ def check_answer(status: int, headers: Headers) -> None:
             raise LocalProtocolError(f"header name {name!r} is no token")
         if FIELD_VALUE.fullmatch(value) is None:
             raise LocalProtocolError(f"the value of header {name!r} holds a control character: {value!r}")
+
+
+def answer_fields(status: int, headers: Headers) -> Headers:
+    """The fields as they go onto the wire.
+
+    Values are trimmed (RFC 9110 section 5.5); an answer that ends with its head by definition, 1xx or 204, names no
+    framing (section 8.6, RFC 9112 section 6.1).
+    """
+    fields = [(name, value.strip(b" \t")) for name, value in headers]
+    if status < 200 or status == 204:
+        return [field for field in fields if field[0].lower() not in FRAMING]
+    return fields

@@ -14,7 +14,6 @@ from msgspec import Struct
 from asgiri.config.address import Address, parse_bind
 from asgiri.config.keys import key
 
-
 DEMO_APP = "asgiri.demo:app"
 
 
