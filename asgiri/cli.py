@@ -40,6 +40,14 @@ KEYS = {
     "pidfile": ("--pidfile", "process.pidfile"),
 }
 
+# Flags of features that are not in this release: parameter -> (what the user typed, the feature).
+LATER = {
+    "certfile": ("--certfile", "TLS"),
+    "keyfile": ("--keyfile", "TLS"),
+    "print_config": ("--print-config", "printing the resolved configuration"),
+    "schema": ("--schema", "the JSON Schema of the file"),
+}
+
 EXAMPLES = """
 \b
 Examples:
@@ -62,6 +70,9 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--reload-dir", metavar="DIR", multiple=True, help="Folder to watch (not in this release).")
 @option("--reload-include", metavar="GLOB", multiple=True, help="Files to watch (not in this release).")
 @option("--reload-exclude", metavar="GLOB", multiple=True, help="Files not to watch (not in this release).")
+@option("--certfile", metavar="FILE", help="TLS certificate chain (not in this release).")
+@option("--keyfile", metavar="FILE", help="TLS private key (not in this release).")
+@option("--http", type=click.Choice(["auto", "http/1.1", "h2"]), help="What is spoken (h2 is not in this release).")
 @option("--loop", metavar="NAME", help="auto, uvloop or asyncio.")
 @option("--lifespan", metavar="MODE", help="auto, on or off.")
 @option("--factory", is_flag=True, help="APP is a function that makes the application.")
@@ -77,14 +88,20 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--set", "set_", metavar="KEY=VALUE", multiple=True, help="Any key of the file, as in workers.count=4.")
 @option("--check-config", is_flag=True, help="Check the configuration and exit: 0 is good, 2 is bad.")
 @option("--import", "import_", is_flag=True, help="With --check-config: import the application too.")
+@option("--print-config", is_flag=True, help="Print the resolved configuration (not in this release).")
+@option("--schema", is_flag=True, help="Print the JSON Schema of the file (not in this release).")
 @click.version_option(__version__, prog_name="asgiri", message="%(prog)s %(version)s")
-def command(config: str | None, check_config: bool, import_: bool, set_: Sequence[str], **flags: Any) -> None:
+def command(
+    config: str | None, check_config: bool, import_: bool, set_: Sequence[str], http: str | None, **flags: Any
+) -> None:
     """Serve an ASGI application from forked workers.
 
     APP is module:attribute. Without it, the file's app is served; without that, a built-in demo.
     """
     if import_ and not check_config:
         raise click.UsageError("--import goes with --check-config")
+    if http == "h2":
+        raise click.UsageError("--http h2: HTTP/2 is not in this release; use auto or http/1.1")
     settings = [*from_flags(flags), *from_sets(set_)]
     loaded = load(config, os.environ, settings)
     if check_config:
@@ -113,6 +130,9 @@ def from_flags(flags: dict[str, Any]) -> list[Setting]:
     for name, value in flags.items():
         if value is None or value is False or value == ():
             continue
+        if name in LATER:
+            flag, feature = LATER[name]
+            raise click.UsageError(f"{flag}: {feature} is not in this release")
         given.append(Setting(*KEYS[name], value))
     return given
 

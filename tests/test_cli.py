@@ -1,0 +1,124 @@
+"""The command line: what it offers, what it refuses, and what its flags stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from asgiri import __version__
+from asgiri.cli import KEYS, LATER, command, from_flags, from_sets
+from asgiri.config.keys import paths
+from asgiri.config.load import Setting, load
+from asgiri.config.schema import Config
+
+# Every option of the interface, but for --help.
+OPTIONS = [
+    "-c",
+    "--config",
+    "-b",
+    "--bind",
+    "-w",
+    "--workers",
+    "--reload",
+    "--reload-dir",
+    "--reload-include",
+    "--reload-exclude",
+    "--certfile",
+    "--keyfile",
+    "--http",
+    "--loop",
+    "--lifespan",
+    "--factory",
+    "--app-dir",
+    "--root-path",
+    "--log-level",
+    "--log-format",
+    "--access-log",
+    "--no-access-log",
+    "--admin",
+    "--user",
+    "--group",
+    "--pidfile",
+    "--set",
+    "--check-config",
+    "--import",
+    "--print-config",
+    "--schema",
+    "--version",
+]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(command, list(arguments), prog_name="asgiri")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_the_version() -> None:
+    assert run("--version") == (0, f"asgiri {__version__}\n")
+
+
+def test_every_option_of_the_interface_is_there_and_no_other() -> None:
+    offered = {name for param in command.params for name in (*param.opts, *param.secondary_opts) if name[0] == "-"}
+    assert offered == set(OPTIONS)
+
+
+def test_help_fits_a_terminal_and_ends_with_examples() -> None:
+    code, text = run("--help")
+    assert code == 0
+    assert max(map(len, text.splitlines())) <= 80
+    assert [line.split()[0] for line in text.rstrip().splitlines()[-3:]] == ["asgiri"] * 3
+
+
+def test_each_flag_stands_for_a_key_that_exists() -> None:
+    known = {path for path, _ in paths(Config)}
+    assert {path for _, path in KEYS.values()} <= known
+    names = {param.name for param in command.params}
+    assert names >= set(KEYS) | set(LATER)
+    own = {"config", "set_", "check_config", "import_", "http", "version"}
+    assert names - own == set(KEYS) | set(LATER)  # none is taken and then forgotten
+
+
+def test_flags_become_settings() -> None:
+    flags = {"app": "main:app", "bind": ("a:1", "b:2"), "workers": None, "factory": False, "access_log": True}
+    assert from_flags(flags) == [
+        Setting("APP", "app", "main:app"),
+        Setting("--bind", "listen", ("a:1", "b:2")),
+        Setting("--access-log", "log.access.enabled", True),
+    ]
+
+
+def test_set_takes_any_key() -> None:
+    settings = from_sets(["workers.count=3", "env.A=b=c"])
+    config = load(None, {}, settings).config
+    assert config.workers.count == 3
+    assert config.env == {"A": "b=c"}
+    with pytest.raises(click.BadParameter, match=r"expected KEY\.PATH=VALUE"):
+        from_sets(["workers.count"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--certfile", "a.pem"], "--certfile: TLS is not in this release"),
+        (["--http", "h2"], "HTTP/2 is not in this release"),
+        (["--schema"], "--schema: the JSON Schema of the file is not in this release"),
+        (["--import"], "--import goes with --check-config"),
+        (["--worker", "1"], "No such option"),
+        (["one:app", "two:app"], "unexpected extra argument"),
+    ],
+)
+def test_bad_usage_exits_with_2(arguments: list[str], message: str) -> None:
+    code, text = run(*arguments)
+    assert code == 2
+    assert message in text
+
+
+def test_check_config_says_what_it_read(tmp_path: Path) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text("workers: {count: 3}\n", "utf-8")
+    assert run("-c", str(file), "--check-config") == (0, f"asgiri: {file} is good\n")
