@@ -177,10 +177,11 @@ def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
     from asgiri.log import setup as log
     from asgiri.server import loop_factory
     from asgiri.supervisor.master import Hooks, Master
-    from asgiri.supervisor.process import apply_process, pidfile, title
+    from asgiri.supervisor.process import apply_process, fill_standard_streams, pidfile, title
 
     config = loaded.config
-    loop_factory(config.loop)
+    fill_standard_streams()
+    loop_factory(config.loop)  # whether it is installed, a reload or not
     file = str(loaded.file) if loaded.file else None
     if file is not None and config.process.chdir is not None:
         file = os.path.abspath(file)  # a reload reads it again, from wherever that leads

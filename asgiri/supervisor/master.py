@@ -10,7 +10,7 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
@@ -126,21 +126,23 @@ class Master:
 
     # The one place that blocks
 
-    def _wait(self) -> list[Event]:
-        """Sleep until something happens or is due; what it was, as events, exits before the tick."""
+    def _wait(self) -> Iterator[Event]:
+        """Sleep until something happens or is due; what it was, as events, and the tick last.
+
+        Each event is fed to the fleet before the next piece of news is looked at: what a signal does may depend on
+        what the one before it has led to.
+        """
         deadline = self._fleet.deadline()
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        events: list[Event] = []
         for key, _ in self._selector.select(timeout):
             if key.fileobj is self._signals:
                 for number in self._signals.read():
-                    events += self._on_signal(number)
+                    yield from self._on_signal(number)
             else:
-                events += self._hear(key.data)
+                yield from self._hear(key.data)
         deadline = self._fleet.deadline()
         if deadline is not None and deadline <= time.monotonic():
-            events.append(Tick())
-        return events
+            yield Tick()
 
     def _feed(self, event: Event) -> None:
         """Give the fleet an event and run what it commands, and what comes of that in turn."""
@@ -237,6 +239,8 @@ class Master:
 
     def _reload(self) -> list[Event]:
         """Read and check the config, bind what is new. Whatever fails leaves everything as it is."""
+        if self._fleet.phase in (Phase.STOPPING, Phase.GONE):
+            return []
         logger.info("HUP: reloading")
         try:
             config = self._hooks.load()
@@ -322,8 +326,7 @@ class Master:
         plan = self._plan(command.generation)
         ours, theirs = make_link()
         boot = Boot(command.number, command.generation, plan.config, plan.listeners, theirs, master_pid=os.getpid())
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush_streams()  # or the child would write what is in their buffers once more
         with self._signals.held_back():
             try:
                 pid = os.fork()
@@ -365,10 +368,15 @@ class Master:
         except BaseException:
             logger.exception("the worker crashed")
         finally:
-            with suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
+            flush_streams()
             os._exit(status)
+
+
+def flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError, ValueError):  # a full disk, a closed pipe: not a reason to fail
+                stream.flush()
 
 
 def policy_of(config: Config) -> Policy:

@@ -13,6 +13,15 @@ from asgiri.config.schema import Process
 from asgiri.errors import AsgiriError, ConfigError, Problem
 
 
+def fill_standard_streams() -> None:
+    """Point descriptors 0, 1 and 2 to /dev/null where they are closed: no socket of ours may become one of them."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 def apply_process(process: Process) -> None:
     """Change directory and set the umask. ConfigError when the directory cannot be entered."""
     if process.chdir is not None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.service import Client, Service, eventually, get, load
+from tests.e2e.service import ROOT, Client, Service, eventually, get, load
 
 GIB = 1 << 30
 
@@ -414,6 +415,52 @@ def test_a_reload_binds_what_is_new_and_closes_what_is_gone(start: Start) -> Non
     assert eventually(lambda: not old.exists())
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(new))) as client:
         assert client.get("http://web/who").json()["generation"] == 2
+
+
+def test_a_storm_of_reloads_is_weathered(start: Start) -> None:
+    service = start("-w", "3").ready()
+    with load(service) as clients:
+        for _ in range(50):
+            service.signal(signal.SIGHUP)
+        service.log.wait("is kept until")
+        service.log.wait("the reload is complete: generation [2-9]")
+        service.signal(signal.SIGHUP)
+        assert eventually(lambda: len({title.split()[4] for title in service.workers().values()}) == 1)
+    assert [failure for client in clients for failure in client.failures] == []
+    service.signal(signal.SIGHUP)
+    service.signal(signal.SIGTERM)  # in the middle of a roll
+    assert service.wait() == 0
+    assert "Traceback" not in str(service.log)
+
+
+def test_it_serves_without_standard_streams(tmp_path: Path) -> None:
+    """Closed descriptors 0 to 2 must not be taken by sockets and pipes, which a print would then write into."""
+    arguments = ["-b", "unix:web.sock", "--app-dir", str(Path(__file__).parent), "app:app"]
+    process = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "asgiri", *arguments],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(tmp_path / "web.sock"))) as client:
+            assert eventually((tmp_path / "web.sock").exists)
+            pid = client.get("http://web/who").json()["pid"]
+        assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_full_disk_does_not_stop_it(start: Start) -> None:
+    service = start("--bind", "unix:web.sock", "--set", "log.file=/dev/full", bind=False)
+    path = service.directory / "web.sock"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+        assert eventually(path.exists)
+        assert client.get("http://web/who").status_code == 200
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
 
 
 def test_usr1_reopens_the_log_file(start: Start) -> None:
