@@ -119,9 +119,7 @@ def test_the_page_is_guarded_and_brings_all_it_needs() -> None:
     answer = ask("GET", "/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["content-security-policy"].startswith(
-        "default-src 'none'; style-src 'unsafe-inline'"
-    )
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'unsafe-inline'")
     for outside in ("<script", "http://", "https://", "@import", "url("):
         assert outside not in answer.text.replace("http://www.w3.org/2000/svg", "")
     for step in ("asgiri module:app", "asgiri -c asgiri.yaml", "asgiri --help"):

@@ -105,9 +105,7 @@ def allowed(importer: str, imported: str) -> bool:
 @pytest.mark.parametrize("name", modules())
 def test_a_module_imports_only_what_its_layer_may(name: str) -> None:
     known = modules()
-    assert layer(name) in MAY_IMPORT, (
-        f"no layer is known for asgiri.{name}: add it to the table and to the design"
-    )
+    assert layer(name) in MAY_IMPORT, f"no layer is known for asgiri.{name}: add it to the table and to the design"
     broken = sorted(
         target
         for target in imports(name, known[name])

@@ -181,9 +181,7 @@ def test_a_target_that_is_nearly_right_is_corrected(write: Write, target: str, r
 def test_a_target_without_an_attribute_is_told_what_the_module_offers(write: Write) -> None:
     write("offer_a.py", ASGI3 + "class C: ...\ndef make_app(): ...\nasync def job(): ...\n_app = app\n")
     error = refusal("offer_a")
-    assert str(error) == (
-        '"offer_a" names no attribute: write offer_a:app; it offers app, make_app (with --factory)'
-    )
+    assert str(error) == ('"offer_a" names no attribute: write offer_a:app; it offers app, make_app (with --factory)')
     assert error.trace == ""
 
 
@@ -229,8 +227,7 @@ def test_a_missing_submodule_names_its_package(write: Write) -> None:
     file = write("pack_b/__init__.py", "")
     write("pack_b/Server.py", ASGI3)
     assert str(refusal("pack_b.servr:app")) == (
-        f"module pack_b.servr was not found: package pack_b ({file}) has no module servr; "
-        "did you mean pack_b.Server?"
+        f"module pack_b.servr was not found: package pack_b ({file}) has no module servr; did you mean pack_b.Server?"
     )
 
 
@@ -262,8 +259,7 @@ def test_a_missing_dependency_is_not_a_missing_module(write: Write) -> None:
     file = write("dep_c.py", "import no_such_dependency\n")
     error = refusal("dep_c:app")
     assert str(error) == (
-        "module dep_c was found, but importing it failed: "
-        "ModuleNotFoundError: No module named 'no_such_dependency'"
+        "module dep_c was found, but importing it failed: ModuleNotFoundError: No module named 'no_such_dependency'"
     )
     assert error.trace == (
         "Traceback (most recent call last):\n"
@@ -323,8 +319,7 @@ def test_a_missing_attribute_names_the_module_and_its_offer(write: Write) -> Non
 def test_a_module_with_nothing_to_offer_says_so(write: Write, tmp_path: Path) -> None:
     (tmp_path / "space_d").mkdir()
     assert str(refusal("space_d:app")) == (
-        f'module space_d ({tmp_path}/space_d) has no attribute "app"; '
-        "nothing in it looks like an ASGI application"
+        f'module space_d ({tmp_path}/space_d) has no attribute "app"; nothing in it looks like an ASGI application'
     )
 
 
@@ -365,12 +360,8 @@ BAD = {
     "class app:\n def __init__(self, inner): ...\n async def __call__(self, scope, receive, send): ...": (
         "is a class, not an ASGI application: name an instance of it"
     ),
-    "def app(): ...": (
-        "is a function that takes no arguments: if calling it makes the application, add --factory"
-    ),
-    "class app: ...": (
-        "is a class that takes no arguments: if calling it makes the application, add --factory"
-    ),
+    "def app(): ...": ("is a function that takes no arguments: if calling it makes the application, add --factory"),
+    "class app: ...": ("is a class that takes no arguments: if calling it makes the application, add --factory"),
     "async def app(scope, receive): ...": (
         "is not an ASGI application: it cannot be called with (scope, receive, send)"
     ),

@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Event | None = None  # there while the peer does not read fast enough
         self._written = 0  # bytes given to the transport
         self._read_by_peer = 0  # bytes of them that it had passed on at the last sweep
-        self._read_at = 0.0  # when that number last changed, or nothing waited
+        self._read_at = shared.now  # when that number last changed, or nothing waited
 
     # Transport's side
 

@@ -128,8 +128,6 @@ class Http11Connection(Connection):
         self._peer_ended = True
         if self._state not in (State.LINGERING, State.CLOSED, State.IDLE):
             self._dispatch(self._codec.receive(b""))
-            if self._session is not None:
-                self._session.peer_ended()
         if self._state not in (State.ANSWERING, State.DISCARDING):
             self._close()
         return self._state is not State.CLOSED
@@ -146,6 +144,8 @@ class Http11Connection(Connection):
 
     def _handle(self, events: list[Event]) -> None:
         for event in events:
+            if self._state in (State.LINGERING, State.CLOSED):  # an early answer was the last one
+                return
             match event:
                 case Request():
                     self._request(event)
@@ -154,15 +154,13 @@ class Http11Connection(Connection):
                 case End():
                     if self._session is not None:
                         self._session.body_ended()
-                    self._move_if(Signal.END)
+                    self._move(Signal.END)
                 case Reset():
                     self._reset_by_peer()
                 case Failure():
                     self._refuse(event)
-
-    def _move_if(self, signal: Signal) -> None:
-        if self._state is not State.CLOSED:
-            self._move(signal)
+        if self._peer_ended and self._session is not None:
+            self._session.peer_ended()
 
     def _request(self, request: Request) -> None:
         self._move(Signal.WHOLE_REQUEST if request.end_stream else Signal.REQUEST)
@@ -193,9 +191,13 @@ class Http11Connection(Connection):
     def _pace(self) -> None:
         """Read on, or not: a body waits for the app, and pipelined requests wait for their turn."""
         session = self._session
-        full = session is not None and session.buffered > HIGH_WATER
-        ahead = self._state in (State.ANSWERING, State.DISCARDING) and self._codec.pending
-        self._read(not (full or ahead))
+        match self._state:
+            case State.RECEIVING:
+                self._read(session is None or session.buffered <= HIGH_WATER)
+            case State.ANSWERING:
+                self._read(not self._codec.pending)
+            case _:  # nothing waits: what is discarded is read all the same
+                self._read(True)
 
     def _read(self, on: bool) -> None:
         if on is self._reading or self._state is State.CLOSED:
@@ -233,7 +235,9 @@ class Http11Connection(Connection):
 
     def send_informational(self, session: HttpSession, status: int, headers: Headers) -> None:
         if session is self._session:
-            self._awaits_continue = False
+            if self._awaits_continue:
+                self._awaits_continue = False
+                self._since = self.shared.now  # until now the body was not the peer's to send
             self._codec.send_informational(self._requests, status, headers)
             self._flush()
 
@@ -258,7 +262,9 @@ class Http11Connection(Connection):
         self._codec.send_body(self._requests, data, end_stream)
         self._flush()
         if end_stream:
-            self._move_if(Signal.ANSWERED)
+            if self._state is State.CLOSED:
+                return
+            self._move(Signal.ANSWERED)
             if self._state is State.DISCARDING:
                 self._stop_receiving()
             else:
@@ -329,8 +335,12 @@ class Http11Connection(Connection):
         self._move(Signal.REFUSED)
         if self._peer_ended or not self.transport.can_write_eof():
             self._close()
-        else:
+            return
+        try:
             self.transport.write_eof()
+        except OSError:  # ENOTCONN: the peer has reset the connection, and the loop does not know it yet
+            self.abort()
+        else:
             self._read(True)
 
     def _close(self) -> None:
@@ -369,7 +379,7 @@ class Http11Connection(Connection):
             case State.HEAD:
                 if 0 < times.request_head < waited:
                     self._answer(HTTPStatus.REQUEST_TIMEOUT, "the request head took too long")
-            case State.RECEIVING if self._reading and 0 < times.request_body < waited:
+            case State.RECEIVING if self._reading and not self._awaits_continue and 0 < times.request_body < waited:
                 self._cut_short(HTTPStatus.REQUEST_TIMEOUT, "the request body took too long")
             case State.RECEIVING | State.ANSWERING:
                 if 0 < times.request < now - self._began:
@@ -378,7 +388,9 @@ class Http11Connection(Connection):
                 if 0 < times.request_body < waited:
                     self._linger()
             case State.LINGERING:
-                if waited > LINGER_SECONDS:
+                if self.transport.get_write_buffer_size():
+                    self._since = now  # the answer is still on its way; ``timeouts.write`` watches over that
+                elif waited > LINGER_SECONDS:
                     self.abort()
 
     def _overtime(self) -> None:
