@@ -319,6 +319,9 @@ class HttpSession:
                 raise RuntimeError(f"the answer's head cannot be sent: {error}") from error
             self._head = None
         self._output = Output.DONE if last else Output.SENT
+        if last:  # the app is told no more of the request: what it left must not hold the reading up
+            self._chunks.clear()
+            self.buffered = 0
         stream.send_body(self, body, last)
         if last:
             self._awaken()  # who waits in receive() hears that it is over

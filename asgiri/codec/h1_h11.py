@@ -12,6 +12,8 @@ from asgiri.types import Headers
 
 # What h11 may hold of a head that is not whole, when the limits are off: some bound must stand.
 _UNLIMITED_HEAD = 1 << 20
+# The client's state when its request asks for an upgrade. Documented, and missing in h11's __all__.
+_MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]
 _EMPTY_LINE = (b"\r", b"\n")
 
 
@@ -49,7 +51,7 @@ class H11Codec:
 
     def _expects_head(self) -> bool:
         """No byte of the next request has come: empty lines before it are dropped (RFC 9112 section 2.2)."""
-        return self._h11.their_state in (h11.IDLE, h11.DONE) and not self._waiting()
+        return self._h11.their_state in (h11.IDLE, h11.DONE, _MIGHT_SWITCH) and not self._waiting()
 
     def _waiting(self) -> bytes:
         """What h11 holds and has not parsed, from the first byte that is of a line."""
@@ -156,7 +158,7 @@ class H11Codec:
         rules.check_answer(status, headers)
         if status >= 200:
             raise LocalProtocolError(f"status {status} cannot be an interim answer")
-        if status == 101 and self._h11.their_state is not h11.MIGHT_SWITCH_PROTOCOL:
+        if status == 101 and self._h11.their_state is not _MIGHT_SWITCH:
             raise LocalProtocolError("status 101 answers a request that asked for an upgrade")
         if self._h11.their_http_version == b"1.0":  # which has no such answers (RFC 9110 section 15.2)
             return
@@ -219,4 +221,4 @@ class H11Codec:
 
     @property
     def pending(self) -> bool:
-        return self._h11.their_state in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL) and bool(self._waiting())
+        return self._h11.their_state in (h11.DONE, _MIGHT_SWITCH) and bool(self._waiting())
