@@ -62,6 +62,8 @@ class SignalQueue:
         # A Ctrl-C reaches the whole terminal group; what it means is the master's to say. A handler, and not
         # SIG_IGN, because programs that the application starts would inherit that.
         signal.signal(signal.SIGINT, _noted)
+        # A worker that boots has nothing to finish; the default effect would leave a core file behind.
+        signal.signal(signal.SIGQUIT, _leave)
         # A terminal's hang-up and the master's own verbs are no business of a worker's.
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
@@ -79,3 +81,8 @@ class SignalQueue:
 
 def _noted(number: int, frame: FrameType | None) -> None:
     """Where there is a wakeup pipe, it has the number already."""
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End the process at once."""
+    os._exit(128 + number)
