@@ -217,7 +217,7 @@ class HttpSession:
                 return self._next_piece()
             if self._request.expect_continue and self._input is Input.OPEN:
                 self._request.expect_continue = False
-                if self._output is Output.NONE:
+                if self._output in UNANSWERED:
                     self._stream.send_informational(self, HTTPStatus.CONTINUE, [])
             if self._wake is None:
                 self._wake = asyncio.Event()
@@ -355,8 +355,8 @@ def comes_of_disconnect(error: BaseException | None) -> bool:
     while error is not None and id(error) not in seen:
         if isinstance(error, ClientDisconnectedError):
             return True
-        if isinstance(error, BaseExceptionGroup) and all(map(comes_of_disconnect, error.exceptions)):
-            return True
+        if isinstance(error, BaseExceptionGroup):
+            return all(map(comes_of_disconnect, error.exceptions))
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return False

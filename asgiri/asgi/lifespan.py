@@ -148,7 +148,11 @@ class Lifespan:
             "asgi": {"version": ASGI_VERSION, "spec_version": LIFESPAN_SPEC_VERSION},
             "state": self.state,
         }
-        await self._app(scope, self._receive, self._send)
+        try:
+            await self._app(scope, self._receive, self._send)
+        except SystemExit as error:  # asyncio would end the whole process with it, and nobody would know why
+            self._failure = f"it called sys.exit({error.code!r})"
+            self._answered.set()
 
     async def _receive(self) -> Message:
         self._heard = True
