@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from enum import Enum
 from types import TracebackType
@@ -39,6 +40,8 @@ logger = logging.getLogger("asgiri.server")
 # the window only has to cover what is on its way. On a retirement, it covers clients that come back now and then.
 STOP_WINDOW = 1.0
 RETIRE_WINDOW = 5.0
+# How long to go on accepting until nobody waits to be: with other processes on a busy socket, somebody always does.
+TAKE_OVER_SECONDS = 0.5
 # How long cancelled applications may take to clean up, and the app's shutdown in a quick stop, in seconds.
 CUT_SECONDS = 1.0
 QUICK_SHUTDOWN = 1.0
@@ -163,8 +166,11 @@ class Server:
             raise ValueError("should_exit can be set to True only: a server that stops cannot be held back")
         if self._loop is None:
             self._exit.set()
-        else:
+            return
+        try:
             self._loop.call_soon_threadsafe(self._exit.set)
+        except RuntimeError:  # the loop is closed: it has exited
+            self._exit.set()
 
     # Start
 
@@ -216,7 +222,7 @@ class Server:
         for listener in listeners:
             options: dict[str, Any] = {"sock": listener.sock, "backlog": listener.listen.backlog}
             if listener.is_unix:
-                if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop):
+                if sys.version_info >= (3, 13):  # uvloop (0.21 and later) does as asyncio does
                     options["cleanup_socket"] = False  # the file is its binder's to remove
                 server = await loop.create_unix_server(lambda: Http11Connection(shared), **options)
             else:
@@ -230,11 +236,12 @@ class Server:
         """Once an interval: read the clock, refresh the date, and ask each connection whether it is overdue."""
         shared = self._shared
         assert shared is not None
+        # First of all: a defect in a check is loud, but the timeouts of all the others must outlive it.
+        self._sweeping = shared.loop.call_later(shared.times.sweep_interval(), self._sweep)
         now = shared.now = shared.loop.time()
         self._refresh_headers()
         for connection in list(shared.connections):
             connection.check(now)
-        self._sweeping = shared.loop.call_later(shared.times.sweep_interval(), self._sweep)
 
     def _refresh_headers(self) -> None:
         date = formatdate(usegmt=True).encode("ascii")
@@ -274,11 +281,7 @@ class Server:
     async def _drain(self, window: float) -> None:
         shared = self._shared
         assert shared is not None
-        # Two turns of the loop: what the kernel has accepted for us by now is taken over before we stop accepting,
-        # and what was accepted becomes a connection.
-        await self._turns()
-        for server in self._accepting:
-            server.close()
+        await self._stop_accepting(shared.loop)
         shared.draining = True
         await self._turns()
         timeout = self.config.workers.drain_timeout
@@ -287,8 +290,32 @@ class Server:
         await self._quiet(shared, self._window_over, None)
         for connection in list(shared.connections):
             connection.close_idle()
+        # An answer that began before the drain did not say close: its connection gets a window of its own after it.
+        shared.times = replace(shared.times, keep_alive=min(shared.times.keep_alive or window, max(window, 0.001)))
         await self._quiet(shared, self._cut, None if deadline is None else max(0.0, deadline - shared.loop.time()))
         await self._cut_off(shared)
+
+    async def _stop_accepting(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take over what the kernel has accepted for us by now, and no more.
+
+        uvloop accepts one connection a turn. asyncio takes two turns to make a connection of an accepted socket, and
+        drops it when the server has been closed in between: so the accepting ends first, and the closing comes once
+        those turns are over.
+        """
+        queues = select.poll()
+        for sock in self.sockets:
+            queues.register(sock, select.POLLIN)
+        deadline = loop.time() + TAKE_OVER_SECONDS
+        await self._turns()
+        while queues.poll(0) and loop.time() < deadline:
+            await self._turns()
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            for server in self._accepting:
+                for sock in server.sockets:
+                    loop.remove_reader(sock.fileno())
+            await self._turns()
+        for server in self._accepting:
+            server.close()
 
     async def _turns(self) -> None:
         for _ in range(2):
@@ -308,8 +335,7 @@ class Server:
         """End what the drain could not, and say what it was."""
         for session in list(shared.sessions):
             logger.warning("cut off while stopping: %s", session.summary)
-            if session.task is not None:
-                session.task.cancel()
+            shared.cancel(session)
         for connection in list(shared.connections):
             connection.abort()
         await self._quiet(shared, asyncio.Event(), CUT_SECONDS)
@@ -334,10 +360,15 @@ class Server:
 
 
 def with_address(config: Config, host: str | None, port: int | None) -> Config:
-    """The config listening on ``host`` and ``port`` alone."""
+    """The config listening on ``host`` and ``port`` alone. ConfigError when they are none."""
     host = "127.0.0.1" if host is None else host
-    text = f"[{host}]:{port}" if ":" in host else f"{host}:{8000 if port is None else port}"
-    return msgspec.structs.replace(config, listen=(Listen(bind=text),))
+    port = 8000 if port is None else port
+    listen = Listen(bind=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    try:
+        _ = listen.address
+    except ValueError as error:
+        raise ConfigError([Problem("Server", "host, port", str(error))]) from None
+    return msgspec.structs.replace(config, listen=(listen,))
 
 
 def extensions(identity: Identity) -> dict[str, dict[str, Any]]:

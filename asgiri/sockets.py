@@ -127,14 +127,22 @@ def bind_unix(path: str, listen: Listen) -> socket.socket:
         finally:
             if before is not None:
                 os.umask(before)
-        if listen.owner is not None or listen.group is not None:
-            os.chown(path, user_id(listen.owner), group_id(listen.group))
-        if listen.mode is not None:
-            os.chmod(path, listen.mode)
+        try:
+            set_access(path, listen)
+        except BaseException:
+            os.unlink(path)
+            raise
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def set_access(path: str, listen: Listen) -> None:
+    if listen.owner is not None or listen.group is not None:
+        os.chown(path, user_id(listen.owner), group_id(listen.group))
+    if listen.mode is not None:
+        os.chmod(path, listen.mode)
 
 
 def remove_stale(path: str) -> None:
@@ -177,7 +185,12 @@ def group_id(name: str | None) -> int:
 
 def adopt(fd: int) -> socket.socket:
     """Take over a socket that the parent process has opened and passed on."""
-    sock = socket.socket(fileno=os.dup(fd))
+    own = os.dup(fd)
+    try:
+        sock = socket.socket(fileno=own)
+    except OSError:
+        os.close(own)
+        raise
     if sock.type != socket.SOCK_STREAM:
         sock.close()
         raise OSError(errno.EINVAL, "the file descriptor is no stream socket")

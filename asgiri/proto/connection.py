@@ -7,6 +7,7 @@ that no request pays for a timer. A deadline is met to within one sweep.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,6 +74,16 @@ class Shared:
         self.sessions.discard(session)
         if self.quiet:
             self.on_quiet()
+
+    def cancel(self, session: HttpSession) -> None:
+        """Cancel the session's application."""
+        task = session.task
+        if task is None:
+            return
+        task.cancel()
+        coro = task.get_coro()
+        if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+            self.forget_session(session)  # cancelled before its first step, it will never say that it is over
 
 
 class Connection(asyncio.Protocol):

@@ -398,5 +398,4 @@ class Http11Connection(Connection):
         session = self._session
         assert session is not None
         self._cut_short(HTTPStatus.SERVICE_UNAVAILABLE, "the request took too long")
-        if session.task is not None:
-            session.task.cancel()
+        self.shared.cancel(session)
