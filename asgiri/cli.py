@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from asgiri import __version__
+from asgiri.config.envfile import read_env_file
 from asgiri.config.load import Loaded, Setting, load
 from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode
 
@@ -148,8 +149,12 @@ def from_sets(pairs: Sequence[str]) -> list[Setting]:
 
 
 def check(loaded: Loaded, import_app: bool) -> None:
-    """``--check-config``: the configuration is good, or ConfigError has said already what is not."""
+    """``--check-config``: the configuration is good, or ConfigError says what is not."""
+    from asgiri.supervisor.process import apply_process
+
     config = loaded.config
+    apply_process(config.process)  # relative paths start where the master would work
+    check_env_file(config)
     if import_app:
         from asgiri.loader import load_app
         from asgiri.worker import prepare_environment
@@ -170,6 +175,12 @@ def check(loaded: Loaded, import_app: bool) -> None:
     click.echo(f"asgiri: {loaded.file or 'the configuration'} is good")
 
 
+def check_env_file(config: Config) -> None:
+    """ConfigError when the file cannot be used. The workers read it; whether they can is known before any is forked."""
+    if config.env_file is not None:
+        read_env_file(config.env_file)
+
+
 def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
     """Be the master until stopped."""
     # The workers' modules are imported here, before any fork, so that workers share them and start at once.
@@ -187,6 +198,12 @@ def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
         file = os.path.abspath(file)  # a reload reads it again, from wherever that leads
     environ = dict(os.environ)
     apply_process(config.process)
+    check_env_file(config)
+
+    def reread() -> Config:
+        config = load(file, environ, settings).config
+        check_env_file(config)
+        return config
 
     def apply(config: Config) -> None:
         log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")
@@ -197,10 +214,11 @@ def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
     logger.info("asgiri %s, Python %s, pid %d", __version__, sys.version.split()[0], os.getpid())
     if not config.app:
         logger.info("no application is named: serving the built-in demo (%s)", config.target)
-    hooks = Hooks(load=lambda: load(file, environ, settings).config, apply=apply, worker_main=worker.main)
+    hooks = Hooks(load=reread, apply=apply, worker_main=worker.main)
     try:
-        with pidfile(config.process.pidfile):
-            code = Master(config, hooks).run()
+        # The pid file comes after the sockets: who finds them taken leaves the other master's file alone.
+        with Master(config, hooks) as master, pidfile(config.process.pidfile):
+            code = master.run()
     except AsgiriError as error:
         logger.critical("%s", error)
         return error.exit_code

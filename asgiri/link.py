@@ -42,6 +42,11 @@ _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 
 
+def _sendable(text: str) -> str:
+    """``text`` with its lone surrogates, which UTF-8 cannot carry, shown as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class ParentEnd:
     """The master's end of a link."""
 
@@ -90,6 +95,8 @@ class ChildEnd:
 
     def report(self, report: Report) -> None:
         """Tell the master; one that is gone is not told."""
+        if isinstance(report, BootFailed):
+            report = BootFailed(_sendable(report.message), _sendable(report.trace))
         line = memoryview(_encode(report) + b"\n")
         with contextlib.suppress(BrokenPipeError):
             while line:
@@ -109,9 +116,14 @@ class ChildEnd:
 
 
 def make_link() -> tuple[ParentEnd, ChildEnd]:
-    """Two pipes, by end. After the fork each side closes the other's end."""
+    """Two pipes, by end. After the fork each side closes the other's end. OSError when no descriptor is left."""
     orders_read, orders_write = os.pipe()
-    reports_read, reports_write = os.pipe()
+    try:
+        reports_read, reports_write = os.pipe()
+    except OSError:
+        os.close(orders_read)
+        os.close(orders_write)
+        raise
     return ParentEnd(orders_write, reports_read), ChildEnd(orders_read, reports_write)
 
 

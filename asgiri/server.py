@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from email.utils import formatdate
@@ -45,6 +46,8 @@ TAKE_OVER_SECONDS = 0.5
 # How long cancelled applications may take to clean up, and the app's shutdown in a quick stop, in seconds.
 CUT_SECONDS = 1.0
 QUICK_SHUTDOWN = 1.0
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class HttpProtocolVersion(Enum):
@@ -123,20 +126,27 @@ class Server:
             runner.run(self._run())
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-        for number in signals:
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
+        if threading.current_thread() is not threading.main_thread():  # which alone can have signal handlers
             await self.serve()
+            return
+        serving = asyncio.ensure_future(self.serve())
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number, serving)
+        try:
+            await asyncio.wait({serving})
+            if not (serving.cancelled() and self._exit.is_set()):
+                await serving
         finally:
-            for number in signals:
+            for number in STOP_SIGNALS:
                 loop.remove_signal_handler(number)
 
-    def _on_signal(self, number: int) -> None:
+    def _on_signal(self, number: int, serving: asyncio.Future[None]) -> None:
         if number == signal.SIGQUIT or (number == signal.SIGINT and self._exit.is_set()):
             self.cut()
-        self.should_exit = True
+        self._exit.set()
+        if self.state is ServerState.STARTING:  # nothing is served yet, so there is nothing to finish
+            serving.cancel()
 
     async def serve(self) -> None:
         """Serve in the running loop until :attr:`should_exit` is set or :meth:`shutdown` is called."""
@@ -344,6 +354,7 @@ class Server:
         """Do not wait for what is running any more: the quick stop."""
         self._window_over.set()
         self._cut.set()
+        self._lifespan.hurry(QUICK_SHUTDOWN)
 
     async def _close_all(self) -> None:
         """Leave nothing open, whichever state the start had come to."""

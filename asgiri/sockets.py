@@ -99,9 +99,9 @@ def reason(error: OSError) -> str:
 
 
 def bind_tcp(address: Address) -> socket.socket:
-    family, kind, proto, _, where = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # Of a name with addresses of both families ("localhost") the IPv4 one, as 127.0.0.1 is the default.
+    family, kind, proto, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     sock = socket.socket(family, kind, proto)
     try:
         # A restarted server finds connections of its predecessor in TIME_WAIT, which is no reason to fail.

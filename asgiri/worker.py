@@ -14,10 +14,12 @@ import logging
 import os
 import signal
 import sys
+from types import FrameType
 
 from setproctitle import setproctitle
 
 from asgiri.config.envfile import read_env_file
+from asgiri.config.nodes import printable
 from asgiri.config.schema import Config
 from asgiri.errors import AppError, AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order
@@ -29,19 +31,22 @@ logger = logging.getLogger("asgiri.worker")
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
+# What a drain may overrun when nobody is left to kill the worker, in seconds; as the master's own grace.
+ALARM_GRACE = 2.0
+
 
 def main(boot: Boot) -> int:
     """Be a worker; the exit status. Everything that keeps it from serving is told to the master."""
     config = boot.config
     tie_to_master(boot.master_pid)
     name_process(boot)
-    log.configure(
-        level=config.log.level,
-        format=config.log.format,
-        file=config.log.file,
-        role=f"worker {boot.number} gen {boot.generation}",
-    )
     try:
+        log.configure(
+            level=config.log.level,
+            format=config.log.format,
+            file=config.log.file,
+            role=f"worker {boot.number} gen {boot.generation}",
+        )
         prepare_environment(config)
         app = load_app(config.target, app_dir=config.app_dir, factory=config.factory, interface=config.interface)
         identity = Identity(boot.number, boot.generation)
@@ -63,6 +68,7 @@ async def serve(server: Server, boot: Boot) -> None:
     orders: asyncio.Queue[Order] = asyncio.Queue()
     await server.start()
     loop.add_signal_handler(signal.SIGTERM, orders.put_nowait, Order.STOP)
+    limit_orphan(boot)
     loop.add_signal_handler(signal.SIGQUIT, quit_now, server, orders)
     loop.add_signal_handler(signal.SIGUSR1, log.reopen)
     loop.add_reader(boot.link.fileno(), hear, boot, orders, loop)
@@ -91,6 +97,7 @@ def hear(boot: Boot, orders: asyncio.Queue[Order], loop: asyncio.AbstractEventLo
     if read is None:
         loop.remove_reader(boot.link.fileno())
         logger.warning("the master is gone: draining")
+        end_by_alarm(boot)
         read = [Order.STOP]
     for order in read:
         orders.put_nowait(order)
@@ -109,9 +116,30 @@ def tie_to_master(master_pid: int) -> None:
         os._exit(1)
 
 
+def limit_orphan(boot: Boot) -> None:
+    """Let the TERM that tells of the master's death also set an alarm.
+
+    Python runs this handler where an application blocks the loop, too; the loop's own part it does not touch, for
+    that hangs on the wakeup descriptor.
+    """
+
+    def on_term(_number: int, _frame: FrameType | None) -> None:
+        if os.getppid() != boot.master_pid:
+            end_by_alarm(boot)
+
+    signal.signal(signal.SIGTERM, on_term)
+
+
+def end_by_alarm(boot: Boot) -> None:
+    """End for certain, now that no master does it: the kernel ends what is not done when a drain must be."""
+    if boot.config.workers.drain_timeout:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, boot.config.workers.drain_timeout + ALARM_GRACE)
+
+
 def name_process(boot: Boot) -> None:
     config = boot.config
-    setproctitle(f"{config.process.title}: worker {boot.number} gen {boot.generation} [{config.target}]")
+    setproctitle(printable(f"{config.process.title}: worker {boot.number} gen {boot.generation} [{config.target}]"))
 
 
 def prepare_environment(config: Config) -> None:

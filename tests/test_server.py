@@ -960,3 +960,98 @@ def test_run_is_quick_when_told_so(loop: str, numbers: list[signal.Signals]) -> 
             process.send_signal(number)
             wait_for(functools.partial(is_free, client.getpeername()[1]))
         assert process.wait(5) == 0
+
+
+STUCK = """
+import asyncio, sys
+from asgiri.config.schema import Config, Listen
+from asgiri.server import Server
+from asgiri.sockets import bind
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        print("serving", flush=True)
+        return
+    for step in ("startup", "shutdown"):
+        await receive()
+        print(step, flush=True)
+        if step == sys.argv[2]:
+            await asyncio.Event().wait()
+        await send({"type": f"lifespan.{step}.complete"})
+
+listener = bind(Listen(bind="127.0.0.1:0"))
+print(listener.sock.getsockname()[1], flush=True)
+Server(app, listeners=[listener], config=Config(loop=sys.argv[1])).run()
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    ("step", "numbers"),
+    [
+        ("startup", [signal.SIGTERM]),
+        ("startup", [signal.SIGINT]),
+        ("shutdown", [signal.SIGTERM, signal.SIGQUIT]),
+        ("shutdown", [signal.SIGINT, signal.SIGINT]),
+    ],
+)
+def test_a_stuck_lifespan_does_not_hold_run(loop: str, step: str, numbers: list[signal.Signals]) -> None:
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", STUCK, loop, step],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = iter(process.stdout)
+            port = int(next(said))
+            assert next(said) == "startup\n"
+            if step == "shutdown":
+                with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                    client.sendall(request("/", "Connection: close"))
+                    assert next(said) == "serving\n"
+            process.send_signal(numbers[0])
+            if step == "shutdown":
+                assert next(said) == "shutdown\n"
+                process.send_signal(numbers[1])
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+def test_run_serves_from_a_thread_that_is_not_the_main_one() -> None:
+    server = Server(hello, port=0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: server.state is ServerState.SERVING)
+        host, port = server.sockets[0].getsockname()
+        assert httpx.get(f"http://{host}:{port}/").status_code == 200
+    finally:
+        server.should_exit = True
+        thread.join(20)
+    assert server.state is ServerState.STOPPED
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_answer_that_ends_with_the_connection_cannot_be_taken_for_whole(loop: str) -> None:
+    """Without a length and without chunks only a reset tells a broken answer from a whole one."""
+
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise ValueError("the other half")
+
+    async def ask() -> None:
+        async with Server(breaks, port=0, config=Config(lifespan="off")) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(ask())

@@ -43,6 +43,7 @@ class Lifespan:
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._answered = asyncio.Event()
         self._heard = False  # the app has asked for the startup message
+        self._limit: asyncio.Timeout | None = None  # of the shutdown in progress
         self._failure: str | None = None  # the app's own words, from *.failed
         self.phase = LifespanState.NEW
         self.state: dict[str, Any] = {}
@@ -60,7 +61,11 @@ class Lifespan:
         self.phase = LifespanState.STARTING
         self._task = asyncio.create_task(self._run(), name="asgiri-lifespan")
         self._inbox.put_nowait({"type": "lifespan.startup"})
-        await self._answer()
+        try:
+            await self._answer()
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
         if self._failure is not None:
             await self._end()
             reason, trace = self._words()
@@ -93,10 +98,11 @@ class Lifespan:
         self._answered.clear()
         self._inbox.put_nowait({"type": "lifespan.shutdown"})
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as self._limit:
                 await self._answer()
         except TimeoutError:
             logger.error("the application did not finish its lifespan.shutdown in time; it is cut off")
+        self._limit = None
         await self._end()
         if self._failure is not None:
             reason, trace = self._words()
@@ -104,6 +110,13 @@ class Lifespan:
         elif trace := self._error():
             logger.error("the application raised during its shutdown", extra={"trace": trace})
         self.phase = LifespanState.DOWN
+
+    def hurry(self, timeout: float) -> None:
+        """Give a shutdown that is in progress ``timeout`` seconds more, and no longer."""
+        if self.phase is LifespanState.STOPPING and self._limit is not None:
+            end = asyncio.get_running_loop().time() + timeout
+            due = self._limit.when()
+            self._limit.reschedule(end if due is None else min(due, end))
 
     async def _answer(self) -> None:
         """Wait until the app has answered or ended, whichever comes first."""

@@ -36,23 +36,29 @@ def configure(*, level: str, format: str, file: str, role: str) -> None:  # noqa
     """Set up the "asgiri" logger of this process, in place of what was set up before.
 
     ``level`` is the name of a level, ``format`` "text" or "json", ``file`` a path or "-" for stderr, ``role``
-    what :func:`set_role` takes. Raises ConfigError, with the old setup left in place, when the file cannot be
+    what :func:`set_role` takes. A file that is open already and cannot be opened anew (its directory is gone)
+    goes on being written to. Raises ConfigError, with the old setup left in place, when another one cannot be
     opened; ValueError for an unknown level or format.
     """
     threshold = logging.getLevelNamesMapping().get(level.upper())
     formatter = _FORMATTERS.get(format)
     if threshold is None or formatter is None:
         raise ValueError(f"unknown log level or format: {level!r}, {format!r}")
+    before = _handlers()
     try:
         handler = LineHandler(file)
     except OSError as error:
-        what = f'cannot open "{escape(file)}": {error.strerror}'
-        raise ConfigError([Problem("", "log.file", what)]) from error
+        still_open = next((old for old in before if old.file == file), None)
+        if still_open is None:
+            what = f'cannot open "{escape(file)}": {error.strerror}'
+            raise ConfigError([Problem("", "log.file", what)]) from error
+        handler = still_open
     handler.setFormatter(formatter(role))
     logger = logging.getLogger(LOGGER)
     for old in logger.handlers[:]:
-        logger.removeHandler(old)
-        old.close()
+        if old is not handler:
+            logger.removeHandler(old)
+            old.close()
     logger.addHandler(handler)
     logger.setLevel(threshold)
     logger.propagate = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 HIGH_WATER = 64 << 10
 # How long a peer that was refused may go on sending before it is cut off, in seconds (RFC 9112 section 9.6).
 LINGER_SECONDS = 2.0
+# struct linger: on, for no time at all.
+NO_LINGER = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,12 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection, whatever is in progress."""
         self.transport.abort()
+
+    def reset_transport(self) -> None:
+        """Let the coming abort be a TCP reset: an answer that ends with the connection must not look whole."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
 
     def write(self, data: bytes) -> None:
         self._written += len(data)

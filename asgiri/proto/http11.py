@@ -30,7 +30,11 @@ from asgiri.types import Headers
 # How much of an unwanted body is read, so that the connection can be kept, before it is cut instead (bytes).
 DISCARD_LIMIT = 256 << 10
 
+# How many pipelined exchanges may follow each other before other connections get their turn.
+IN_A_ROW = 16
+
 CLOSE = (b"connection", b"close")
+EMPTY_LINE = b"\r\n"
 
 
 class State(Enum):
@@ -67,13 +71,10 @@ LIFE: dict[tuple[State, Signal], State] = {
     (S.DISCARDING, G.END): S.DONE,
     (S.DONE, G.NEXT): S.IDLE,
     (S.HEAD, G.REFUSED): S.LINGERING,
-    (S.IDLE, G.REFUSED): S.LINGERING,
+    (S.DONE, G.REFUSED): S.LINGERING,
     (S.DISCARDING, G.REFUSED): S.LINGERING,
     **{(state, G.CLOSED): S.CLOSED for state in State},
 }
-
-# States in which an exchange is in progress that a drain must wait for.
-BUSY = frozenset({S.HEAD, S.RECEIVING, S.ANSWERING, S.DISCARDING, S.DONE})
 
 if sys.version_info >= (3, 12):
 
@@ -100,6 +101,7 @@ class Http11Connection(Connection):
         self._requests = 0
         self._began = 0.0  # when the request in progress did
         self._unread = 0  # bytes of body thrown away
+        self._more_has_come = False  # bytes behind the request in progress, when its answer began
         self._awaits_continue = False  # the peer holds its body back until a 100
         self._peer_ended = False  # it sends nothing more, though it may still read
         self._refusing = False  # the answer in progress is the last one, whatever else holds
@@ -117,6 +119,8 @@ class Http11Connection(Connection):
         if state is State.LINGERING or state is State.CLOSED:
             return
         if state is State.IDLE:
+            if data[0] in EMPTY_LINE and not data.strip(EMPTY_LINE):
+                return  # empty lines begin no request (RFC 9112 section 2.2)
             self._move(Signal.BYTES)
         elif state is State.RECEIVING:
             self._since = self.shared.now
@@ -128,7 +132,7 @@ class Http11Connection(Connection):
         self._peer_ended = True
         if self._state not in (State.LINGERING, State.CLOSED, State.IDLE):
             self._dispatch(self._codec.receive(b""))
-        if self._state not in (State.ANSWERING, State.DISCARDING):
+        if self._state not in (State.ANSWERING, State.DISCARDING, State.DONE):
             self._close()
         return self._state is not State.CLOSED
 
@@ -137,8 +141,12 @@ class Http11Connection(Connection):
         self._dispatching = True
         try:
             self._handle(events)
-            while self._state is State.DONE:
+            for _ in range(IN_A_ROW):
+                if self._state is not State.DONE:
+                    break
                 self._handle(self._next_exchange())
+            else:
+                self.shared.loop.call_soon(self._advance)
         finally:
             self._dispatching = False
 
@@ -194,7 +202,7 @@ class Http11Connection(Connection):
         match self._state:
             case State.RECEIVING:
                 self._read(session is None or session.buffered <= HIGH_WATER)
-            case State.ANSWERING:
+            case State.ANSWERING | State.DONE:
                 self._read(not self._codec.pending)
             case _:  # nothing waits: what is discarded is read all the same
                 self._read(True)
@@ -221,7 +229,10 @@ class Http11Connection(Connection):
         self._session = None
         self._unread = 0
         if not self._codec.reusable:
-            self._close()
+            if self._more_has_come or not self._reading:
+                self._linger()  # what we have not read would reset the connection, and the answer with it
+            else:
+                self._close()
             return []
         self._move(Signal.NEXT)
         if self._codec.pending:
@@ -243,6 +254,7 @@ class Http11Connection(Connection):
 
     def send_head(self, session: HttpSession, status: int, headers: Headers) -> None:
         if session is self._session:
+            self._more_has_come = self._codec.pending
             if self._last_answer():
                 headers = [*headers, CLOSE]
             self._codec.send_head(self._requests, status, headers)
@@ -254,7 +266,7 @@ class Http11Connection(Connection):
         most = self.shared.requests_per_connection
         if self._refusing or (most and self._requests >= most):
             return True
-        return (self.shared.draining or self._peer_ended) and not self._codec.pending
+        return (self.shared.draining or self._peer_ended) and not self._more_has_come
 
     def send_body(self, session: HttpSession, data: bytes, end_stream: bool) -> None:
         if session is not self._session:
@@ -280,6 +292,7 @@ class Http11Connection(Connection):
     def reset(self, session: HttpSession) -> None:
         if session is self._session:
             session.lost()
+            self.reset_transport()
             self.abort()
 
     def drain(self, session: HttpSession) -> Awaitable[object] | None:

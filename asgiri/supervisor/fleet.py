@@ -13,11 +13,13 @@ happens; a late event is no error. Where it names a signal the worker becomes KI
     READY                        gone              DRAINING       DRAINING       QUIT
     DRAINING                     gone    KILL                     told again     QUIT
     FAILED                       gone    KILL                                    QUIT
-    KILLED                       gone    KILL                                    QUIT, if it was TERM
+    KILLED    DRAINING*          gone    KILL                                    QUIT, if it was TERM
+
+    * after a TERM: it was READY before that came, and drains
 
 What follows from a boot that did not end in READY, or from an exit that nobody asked for:
 
-    while STARTING             the fleet stops, with ExitCode.APP
+    while STARTING             the fleet stops, with ExitCode.APP (FAILED when it could not be forked)
     of the candidate           Abandon: the current generation goes on
     of the current generation  another takes its number: at once if it was READY for HEALTHY_AFTER seconds,
                                else after the backoff
@@ -102,7 +104,7 @@ class Worker:
     since: float
     born: float
     deadline: float | None = None  # when it is overdue in this state
-    sent: KillHow | None = None  # the last signal, in state KILLED
+    sent: KillHow | None = None  # the last signal
 
     def __str__(self) -> str:
         return f"worker {self.number} gen {self.generation}"
@@ -266,13 +268,16 @@ class Fleet:
         match event, worker.state:
             case Ready(), WorkerState.BOOTING:
                 self._became_ready(worker)
+            case Ready(), WorkerState.KILLED if worker.sent is KillHow.TERM:
+                # It serves already: its TERM begins a drain, which is to have its time.
+                self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
             case Failed(why=why), WorkerState.BOOTING:
                 self._enter(worker, WorkerState.FAILED, QUICK_GRACE)
                 self._boot_failed(worker, why)
-            case Exited(how=how), state:
+            case Exited(how=how, forked=forked), state:
                 del self._workers[worker.id]
                 if state is WorkerState.BOOTING:
-                    self._boot_failed(worker, f"it {how}")
+                    self._boot_failed(worker, f"it {how}", ExitCode.APP if forked else ExitCode.FAILED)
                 elif state is WorkerState.READY:
                     self._died(worker, how)
 
@@ -285,10 +290,10 @@ class Fleet:
             self._backoff = _Backoff()
             self._commands.append(Commit(worker.generation))
 
-    def _boot_failed(self, worker: Worker, why: str) -> None:
+    def _boot_failed(self, worker: Worker, why: str, code: ExitCode = ExitCode.APP) -> None:
         if self._phase is Phase.STARTING:
             self._report("error", f"{worker} did not boot: {why}")
-            self._stop(ExitCode.APP)
+            self._stop(code)
         elif self._candidate is not None and worker.generation == self._candidate.number:
             self._candidate = None
             self._commands.append(Abandon(worker.generation, why))
@@ -460,9 +465,12 @@ class Fleet:
 
     def _drain(self, worker: Worker, reason: DrainReason) -> None:
         if worker.state is WorkerState.READY:  # one that drains already keeps its deadline
-            limit = worker.policy.drain_timeout
-            self._enter(worker, WorkerState.DRAINING, limit + DRAIN_GRACE if limit else None)
+            self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
         self._commands.append(Drain(worker.id, reason))
+
+    def _drain_limit(self, worker: Worker) -> float | None:
+        limit = worker.policy.drain_timeout
+        return limit + DRAIN_GRACE if limit else None
 
     def _kill(self, worker: Worker, how: KillHow) -> None:
         self._enter(worker, WorkerState.KILLED, None if how is KillHow.KILL else QUICK_GRACE)

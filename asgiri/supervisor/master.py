@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
@@ -86,7 +86,7 @@ class Hooks:
 
 
 class Master:
-    """Owns the sockets, the signals and the children of one service."""
+    """Owns the sockets, the signals and the children of one service: the first two while it is entered."""
 
     def __init__(self, config: Config, hooks: Hooks) -> None:
         self._hooks = hooks
@@ -100,8 +100,8 @@ class Master:
         self._interrupted = False  # an INT has asked for the graceful stop
         self._exit_code: ExitCode | None = None
 
-    def run(self) -> ExitCode:
-        """Bind, fork, and serve until stopped. Raises BindError when an address cannot be had."""
+    def __enter__(self) -> Self:
+        """Bind, and take over the signals. Raises BindError when an address cannot be had."""
         plan = self._plans[1]
         listeners = bind_all(plan.config.listen)
         plan.listeners.extend(listeners)
@@ -110,18 +110,22 @@ class Master:
         self._signals = SignalQueue()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._signals.close()
+        self._selector.close()
+        for listener in self._all_listeners():
+            listener.close()
+
+    def run(self) -> ExitCode:
+        """Fork, and serve until stopped."""
         gc.collect()
         gc.freeze()  # the workers share these pages: no collection of theirs shall write to them
-        try:
-            self._feed(Start())
-            while self._exit_code is None:
-                for event in self._wait():
-                    self._feed(event)
-        finally:
-            self._signals.close()
-            self._selector.close()
-            for listener in self._all_listeners():
-                listener.close()
+        self._feed(Start())
+        while self._exit_code is None:
+            for event in self._wait():
+                self._feed(event)
         return self._exit_code
 
     # The one place that blocks
@@ -299,11 +303,13 @@ class Master:
             case Fork():
                 self._fork(command)
             case Drain(worker_id, reason):
-                self._by_worker[worker_id].link.send(ORDERS[reason])
+                if child := self._by_worker.get(worker_id):  # else its exit is among the events that come next
+                    child.link.send(ORDERS[reason])
             case Kill(worker_id, how):
-                os.kill(self._by_worker[worker_id].pid, SIGNALS[how])
+                if child := self._by_worker.get(worker_id):
+                    os.kill(child.pid, SIGNALS[how])
             case Commit(generation):
-                self._hooks.apply(self._plans[generation].config)
+                self._apply(self._plans[generation].config)
             case Abandon(generation, why):
                 logger.error(
                     "the reload failed, generation %d goes on: %s",
@@ -322,9 +328,19 @@ class Master:
             case Exit(code):
                 self._exit_code = code
 
+    def _apply(self, config: Config) -> None:
+        try:
+            self._hooks.apply(config)
+        except AsgiriError as error:  # the workers serve with it already: no reason to leave them
+            logger.error("the master itself goes on as it was: %s", error)
+
     def _fork(self, command: Fork) -> None:
         plan = self._plan(command.generation)
-        ours, theirs = make_link()
+        try:
+            ours, theirs = make_link()
+        except OSError as error:
+            self._not_forked(command, error)
+            return
         boot = Boot(command.number, command.generation, plan.config, plan.listeners, theirs, master_pid=os.getpid())
         flush_streams()  # or the child would write what is in their buffers once more
         with self._signals.held_back():
@@ -333,7 +349,7 @@ class Master:
             except OSError as error:
                 ours.close()
                 theirs.close()
-                self._pending.append(Exited(command.worker_id, f"could not be forked: {error.strerror}"))
+                self._not_forked(command, error)
                 return
             if pid == 0:
                 self._become_worker(boot, ours)
@@ -342,6 +358,9 @@ class Master:
         self._children[pid] = child
         self._by_worker[command.worker_id] = child
         self._selector.register(ours, selectors.EVENT_READ, child)
+
+    def _not_forked(self, command: Fork, error: OSError) -> None:
+        self._pending.append(Exited(command.worker_id, f"could not be forked: {error.strerror}", forked=False))
 
     def _plan(self, generation: int) -> Plan:
         """The generation's plan; a generation that has none yet is the reload that was submitted last."""

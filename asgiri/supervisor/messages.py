@@ -66,10 +66,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The worker was reaped, or could not be forked. ``how`` is a verb phrase: "was killed by SIGKILL"."""
+    """The worker was reaped, or could not be ``forked``. ``how`` is a verb phrase: "was killed by SIGKILL"."""
 
     worker_id: int
     how: str
+    forked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
+from asgiri.config.nodes import printable
 from asgiri.config.schema import Process
-from asgiri.errors import AsgiriError, ConfigError, Problem
+from asgiri.errors import ConfigError, Problem
 
 
 def fill_standard_streams() -> None:
@@ -36,12 +37,15 @@ def apply_process(process: Process) -> None:
 
 def title(prefix: str, role: str, app: str) -> None:
     """Set the process title: ``asgiri: master [module:app]``."""
-    setproctitle(f"{prefix}: {role} [{app}]")
+    setproctitle(printable(f"{prefix}: {role} [{app}]"))
 
 
 @contextmanager
 def pidfile(path: str | None) -> Iterator[None]:
-    """Keep this process's id in a file, and remove the file afterwards if it is still ours."""
+    """Keep this process's id in a file, and remove the file afterwards if it is still ours.
+
+    ConfigError when it cannot be written.
+    """
     if path is None:
         yield
         return
@@ -51,7 +55,8 @@ def pidfile(path: str | None) -> Iterator[None]:
         fresh.write_text(f"{os.getpid()}\n", encoding="ascii")
         fresh.replace(file)  # whoever reads it sees a whole number
     except OSError as error:
-        raise AsgiriError(f"process.pidfile: cannot write {path}: {error.strerror}") from error
+        what = f'cannot write "{path}": {error.strerror}'
+        raise ConfigError([Problem("", "process.pidfile", what)]) from error
     try:
         yield
     finally:

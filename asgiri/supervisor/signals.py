@@ -8,17 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-HANDLED = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+VERBS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+HANDLED = (*STOPS, *VERBS, signal.SIGCHLD)
 
 
 class SignalQueue:
@@ -59,22 +51,22 @@ class SignalQueue:
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
-        # A Ctrl-C reaches the whole terminal group; what it means is the master's to say. A handler, and not
-        # SIG_IGN, because programs that the application starts would inherit that.
-        signal.signal(signal.SIGINT, _noted)
+        # A Ctrl-C and a hang-up reach the whole terminal group; what they and the master's own verbs mean is the
+        # master's to say. A handler, and not SIG_IGN, because programs that the application starts would inherit that.
+        for number in (*VERBS, signal.SIGINT):
+            signal.signal(number, _noted)
         # A worker that boots has nothing to finish; the default effect would leave a core file behind.
         signal.signal(signal.SIGQUIT, _leave)
-        # A terminal's hang-up and the master's own verbs are no business of a worker's.
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
-            signal.signal(number, signal.SIG_IGN)
         os.close(self._read)
         os.close(self._write)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def close(self) -> None:
+        """Hear nothing any more. The process is about to exit, and one TERM too many must not take its exit code."""
+        for number in (*STOPS, *VERBS):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        for number in HANDLED:
-            signal.signal(number, signal.SIG_DFL)
         os.close(self._read)
         os.close(self._write)
 
@@ -85,4 +77,5 @@ def _noted(number: int, frame: FrameType | None) -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     """End the process at once."""
+    del frame
     os._exit(128 + number)

@@ -7,6 +7,7 @@ import functools
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, TimeLimits
-from asgiri.proto.http11 import DISCARD_LIMIT, LIFE, Signal, State
+from asgiri.proto.http11 import DISCARD_LIMIT, IN_A_ROW, LIFE, Signal, State
 from asgiri.types import Message, Receive, Scope, Send
 from tests.proto.fakes import (
     ByHand,
@@ -569,6 +570,32 @@ async def test_the_write_timeout_can_be_off() -> None:
     await peer.end()
 
 
+@in_loop
+async def test_a_pipeline_lets_others_have_their_turn() -> None:
+    peer = Peer(hello)
+    count = 20 * IN_A_ROW
+    peer.feed(b"".join(request(f"/{number}") for number in range(count)))
+    served = []
+    while len(peer.answers) < count:
+        served.append(len(peer.answers))
+        await asyncio.sleep(0)
+    assert max(after - before for before, after in pairwise([0, *served, count])) <= IN_A_ROW + 1
+    await peer.end()
+
+
+@in_loop
+async def test_empty_lines_begin_no_request() -> None:
+    peer = Peer(hello, times=TimeLimits(request_head=10, keep_alive=75))
+    for piece in (b"\r\n", b"\r", b"\n"):
+        peer.feed(piece)
+        assert peer.state() is State.IDLE
+    peer.passes(20)
+    assert not peer.transport.is_closing()
+    peer.feed(b"\r\n" + request())
+    await until(peer.has_answered(1))
+    await peer.end()
+
+
 # What ends a connection
 
 
@@ -598,6 +625,8 @@ async def test_connection_close_of_the_app() -> None:
 
     peer = Peer(closing)
     peer.feed(request() + request())
+    await until(lambda: peer.state() is State.LINGERING)  # a close would reset the connection over what is unread
+    peer.eof()
     await until(lambda: peer.transport.is_lost())
     assert len(peer.answers) == 1
     await peer.end()
@@ -609,7 +638,9 @@ async def test_the_last_request_of_a_connection_is_answered_with_a_close() -> No
     peer.feed(request("/1"))
     await until(lambda: peer.answers)
     peer.feed(request("/2") + request("/3") + request("/4"))
-    await until(lambda: peer.transport.is_closing())
+    await until(lambda: peer.state() is State.LINGERING)
+    peer.passes(LINGER_SECONDS + 0.5)
+    assert peer.transport.is_closing()
     assert [answer.closes for answer in peer.answers] == [False, False, True]
     await peer.end()
 
@@ -623,6 +654,9 @@ async def test_draining_says_close_but_answers_what_was_sent() -> None:
     peer.shared.draining = True
     for path in ("/1", "/2", "/3"):
         app.release(path)
+    await until(peer.has_answered(3))
+    if peer.state() is State.LINGERING:  # it was not reading: what it has not read could be a request
+        peer.eof()
     await until(lambda: peer.transport.is_lost())
     assert [(answer.body, answer.closes) for answer in peer.answers] == [(b"/1", False), (b"/2", False), (b"/3", True)]
     await peer.end()
@@ -1210,7 +1244,7 @@ IMPOSSIBLE: dict[tuple[State, Signal], str] = {
     **{(state, G.NEXT): "the exchange is not over on both sides" for state in set(S) - {S.DONE}},
     (S.RECEIVING, G.REFUSED): "it becomes an answer first, and that leads to DISCARDING",
     (S.ANSWERING, G.REFUSED): "the request was whole and well-formed",
-    (S.DONE, G.REFUSED): "nothing of the next request was looked at",
+    (S.IDLE, G.REFUSED): "nothing of a request is here",
     (S.LINGERING, G.REFUSED): "nothing is parsed any more",
     (S.CLOSED, G.REFUSED): "nothing is parsed any more",
 }
