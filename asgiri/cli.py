@@ -201,9 +201,12 @@ def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
     check_env_file(config)
 
     def reread() -> Config:
-        config = load(file, environ, settings).config
-        check_env_file(config)
-        return config
+        fresh = load(file, environ, settings).config
+        check_env_file(fresh)
+        for key in ("chdir", "umask", "pidfile"):
+            if getattr(fresh.process, key) != getattr(config.process, key):
+                logger.warning("process.%s is changed by a restart only, and stays as it is", key)
+        return fresh
 
     def apply(config: Config) -> None:
         log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")

@@ -13,6 +13,7 @@ from asgiri.cli import KEYS, LATER, command, from_flags, from_sets
 from asgiri.config.keys import paths
 from asgiri.config.load import Setting, load
 from asgiri.config.schema import Config
+from asgiri.errors import ConfigError
 
 # Every option of the interface, but for --help.
 OPTIONS = [
@@ -122,3 +123,15 @@ def test_check_config_says_what_it_read(tmp_path: Path) -> None:
     file = tmp_path / "shop.yaml"
     file.write_text("workers: {count: 3}\n", "utf-8")
     assert run("-c", str(file), "--check-config") == (0, f"asgiri: {file} is good\n")
+
+
+def test_check_config_looks_where_the_master_would_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # and back at the end
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "env").write_text("A=1\n", "utf-8")
+    there = ["--set", "process.chdir=shop", "--set", "env_file=env"]
+    assert run("--check-config", *there) == (0, "asgiri: the configuration is good\n")
+    with pytest.raises(ConfigError, match=r'env_file: cannot read "env"'):
+        run("--check-config", "--set", "process.chdir=/", "--set", "env_file=env")
+    with pytest.raises(ConfigError, match=r"process\.chdir: cannot enter none"):
+        run("--check-config", "--set", "process.chdir=none")

@@ -115,6 +115,17 @@ def test_a_file_that_cannot_be_opened_leaves_the_old_setup(file: Path, tmp_path:
     assert without_stamp(file.read_text()) == ["INFO  [master] a"]
 
 
+def test_a_file_that_is_open_is_kept_when_it_cannot_be_opened_anew(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    to_file(directory / "log")
+    (directory / "log").rename(tmp_path / "moved")
+    directory.rmdir()
+    to_file(directory / "log", "json")
+    LOG.info("a")
+    assert json.loads((tmp_path / "moved").read_text())["message"] == "a"
+
+
 @pytest.mark.parametrize(("level", "format"), [("loud", "text"), ("info", "xml")])
 def test_unknown_names(file: Path, level: str, format: str) -> None:  # noqa: A002 - as in configure
     with pytest.raises(ValueError, match="unknown log level or format"):

@@ -142,6 +142,7 @@ class Master:
             if key.fileobj is self._signals:
                 for number in self._signals.read():
                     yield from self._on_signal(number)
+                yield from self._reap()  # a queue that was full had no room for a CHLD
             else:
                 yield from self._hear(key.data)
         deadline = self._fleet.deadline()
@@ -269,6 +270,8 @@ class Master:
                     fresh.append(bind(listen))
                 else:
                     kept.remove(same)  # each of two ports 0 keeps its own
+                    if same.listen != listen:
+                        logger.warning("%s stays as it was bound: what else changed needs a restart", same.url)
                 wanted.append(same or fresh[-1])
         except BaseException:
             for listener in fresh:

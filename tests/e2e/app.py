@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -29,6 +31,11 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await download(int(query["size"]), send)
         case "/env":
             await answer(send, {"value": os.environ.get(query["name"])})
+        case "/block":
+            Path(os.environ["MARKS"], "blocked").touch()
+            time.sleep(float(query["seconds"]))
+        case "/signals":
+            await answer(send, {"status": subprocess.check_output(["cat", "/proc/self/status"], text=True)})
         case "/exit":
             os._exit(int(query["status"]))
         case path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from asgiri.supervisor.signals import HANDLED
 from tests.e2e.conftest import Start
 from tests.e2e.service import ROOT, Client, Service, eventually, get, load
 
@@ -218,16 +220,11 @@ def test_an_idle_connection_is_answered_once_more_in_a_reload(start: Start) -> N
     service = start().ready()
     with Held(service) as held:
         service.signal(signal.SIGHUP)
-        assert_rolled(service, 2)
+        service.log.wait(r"worker 1 gen 1\] draining: 1 connections, 0 requests")
         answer = held.ask("/who")
         assert b"connection: close" in answer.lower()
         assert b'"generation": 1' in answer
     assert get(service, "/who")["generation"] == 2
-
-
-def assert_rolled(service: Service, generation: int) -> None:
-    assert eventually(lambda: any(f"gen {generation} " in title for title in service.workers().values()))
-    assert eventually(lambda: get(service, "/who")["generation"] == generation)
 
 
 def test_a_gibibyte_goes_up_in_little_memory(start: Start) -> None:
@@ -346,6 +343,8 @@ BROKEN_APPS = {
     "raises": ("raise ValueError('from the app')\n", "ValueError: from the app"),
     "no attribute": ("other = 1\n", "app"),
     "lifespan": (FAILING_LIFESPAN, "no database"),
+    "exits": ("import os\nos._exit(9)\n", "exited with status 9"),
+    "surrogate": ("raise ValueError('\\ud800')\n", "ValueError: \\ud800"),
 }
 
 
@@ -361,6 +360,30 @@ def test_a_broken_app_exits_with_3_and_one_message(start: Start, tmp_path: Path,
     assert log.count(" ERROR ") == 1, log
     assert "asgiri/" not in log.replace("asgiri/asgiri.yaml", ""), log
     assert log.count("Traceback") <= 1
+
+
+def test_workers_that_die_all_at_once_are_one_message(start: Start, tmp_path: Path) -> None:
+    """They are reaped together: what the first one's end leads to must not reach for the others."""
+    (tmp_path / "broken.py").write_text("import os\nos._exit(9)\n", "utf-8")
+    service = start("-w", "8", app="broken:app")
+    assert service.wait() == 3
+    assert str(service.log).count(" ERROR ") == 1, str(service.log)
+    assert "Traceback" not in str(service.log)
+
+
+def test_a_name_that_is_no_utf_8_is_a_name_like_others(start: Start) -> None:
+    service = start("--set", "process.title=\udcff", app="\udcff:app")
+    assert service.wait() == 3
+    service.log.wait("was not found")
+    assert "Traceback" not in str(service.log)
+
+
+@pytest.mark.parametrize("key", ["process.pidfile", "log.file", "env_file", "process.chdir"])
+def test_a_file_that_cannot_be_had_exits_with_2(start: Start, key: str) -> None:
+    service = start("--set", f"{key}=none/such")
+    assert service.wait() == 2
+    service.log.wait(f"{key}: cannot ")
+    assert "Traceback" not in str(service.log)
 
 
 def test_a_taken_port_exits_with_4(start: Start) -> None:
@@ -415,6 +438,84 @@ def test_a_reload_binds_what_is_new_and_closes_what_is_gone(start: Start) -> Non
     assert eventually(lambda: not old.exists())
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(new))) as client:
         assert client.get("http://web/who").json()["generation"] == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("log: {file: none/such}\n", "the reload failed, generation 1 goes on: log.file: cannot open"),
+        ("env_file: none\n", "the reload is refused, generation 1 goes on: env_file: cannot read"),
+        ("process: {umask: '027'}\n", "process.umask is changed by a restart only"),
+    ],
+)
+def test_a_reload_says_what_it_does_not_take(start: Start, config: str, message: str) -> None:
+    service = start().ready()
+    (service.directory / "asgiri.yaml").write_text(config)
+    service.signal(signal.SIGHUP)
+    service.log.wait(message)
+    assert "Traceback" not in str(service.log)
+    assert get(service, "/who")
+
+
+def test_a_reload_says_that_a_bound_socket_stays_as_it_is(start: Start) -> None:
+    text = f"app: app:app\napp_dir: {Path(__file__).parent}\nlisten: [{{bind: 'unix:web.sock', mode: '0600'}}]\n"
+    service = start(config=text, app=None, bind=False).ready()
+    (service.directory / "asgiri.yaml").write_text(text.replace("0600", "0660"))
+    service.signal(signal.SIGHUP)
+    service.log.wait("unix:web.sock stays as it was bound")
+    service.log.wait("the reload is complete")
+
+
+def test_a_master_without_descriptors_goes_on(start: Start) -> None:
+    service = start().ready()
+    limit = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+    used = max(int(fd) for fd in os.listdir(f"/proc/{service.pid}/fd"))
+    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (used + 1, limit[1]))
+    service.signal(signal.SIGTTIN)
+    service.log.wait("worker 2 gen 1 did not boot: it could not be forked: Too many open files; backing off")
+    assert len(get(service, "/who")["state"]) == 1
+    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, limit)
+    assert eventually(lambda: len(service.workers()) == 2)
+    assert "Traceback" not in str(service.log)
+
+
+def test_what_the_application_starts_inherits_no_ignored_signal(start: Start) -> None:
+    service = start().ready()
+    status = get(service, "/signals")["status"]
+    ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+    assert [number.name for number in HANDLED if ignored >> (number - 1) & 1] == []
+
+
+def test_a_signal_at_the_very_end_does_not_take_the_exit_code(start: Start) -> None:
+    service = start("--pidfile", "master.pid").ready()
+
+    def gone_in_a_hail() -> bool:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            service.signal(number)
+        return service.process.poll() is not None
+
+    assert eventually(gone_in_a_hail)
+    assert service.wait() == 0
+    assert not (service.directory / "master.pid").exists()
+
+
+def test_a_second_start_leaves_the_pid_file_to_the_first(start: Start, tmp_path: Path) -> None:
+    first = start("--pidfile", "master.pid").ready()
+    second = start("--bind", f"127.0.0.1:{first.port}", "--pidfile", "master.pid", bind=False)
+    assert second.wait() == 4
+    assert (tmp_path / "master.pid").read_text() == f"{first.pid}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing reaches a worker that blocks its loop")
+def test_a_worker_that_blocks_goes_too_when_the_master_is_killed(start: Start, tmp_path: Path) -> None:
+    service = start("--set", "workers.drain_timeout=100ms", env={"MARKS": str(tmp_path)}).ready()
+    asking = Client(service.port, path="/block?seconds=600")
+    asking.start()
+    assert eventually((tmp_path / "blocked").exists)
+    os.kill(service.pid, signal.SIGKILL)
+    assert service.wait() == -signal.SIGKILL
+    asking.stop()
+    assert eventually(lambda: not service.members())
 
 
 def test_a_storm_of_reloads_is_weathered(start: Start) -> None:

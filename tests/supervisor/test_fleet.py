@@ -174,6 +174,15 @@ def test_a_first_worker_that_dies_while_booting_ends_everything() -> None:
     )  # fmt: skip
 
 
+def test_a_first_worker_that_cannot_be_forked_is_no_fault_of_the_application() -> None:
+    fleet = started(2)
+    play(
+        fleet,
+        (0, Exited(1, "could not be forked: x", forked=False), [Says("error", "could not be forked"), Kill(2, TERM)]),
+        (1, Exited(2, KILLED_9), [Exit(ExitCode.FAILED)]),
+    )
+
+
 def test_a_first_boot_that_takes_too_long_ends_everything() -> None:
     play(
         started(2, boot_timeout=5),
@@ -868,6 +877,15 @@ def test_news_of_unknown_and_gone_workers_is_ignored() -> None:
         (21, Failed(3, "no"), []),
     )
     assert numbers(fleet) == [(1, 1), (2, 1)]
+
+
+def test_a_ready_that_crosses_the_term_has_its_time_to_drain() -> None:
+    fleet = started(1, drain_timeout=30)
+    play(fleet, (1, Stop(), [Kill(1, TERM)]), (1, Ready(1), []))
+    assert fleet.workers[1].state is WorkerState.DRAINING
+    assert fleet.deadline() == 31 + DRAIN_GRACE
+    play(fleet, (5, QuickStop(), [Kill(1, QUIT)]), (6, Ready(1), []))
+    assert fleet.deadline() == 5 + QUICK_GRACE
 
 
 def test_a_ready_that_comes_after_the_kill_is_ignored() -> None:
