@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -172,7 +173,7 @@ def check(loaded: Loaded, import_app: bool) -> None:
             if error.trace:
                 click.echo(error.trace.rstrip("\n"), err=True)
             sys.exit(ExitCode.USAGE)
-    click.echo(f"asgiri: {loaded.file or 'the configuration'} is good")
+    click.echo(f"asgiri: {loaded.found.path if loaded.found else 'the configuration'} is good")
 
 
 def check_env_file(config: Config) -> None:
@@ -193,15 +194,15 @@ def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
     config = loaded.config
     fill_standard_streams()
     loop_factory(config.loop)  # whether it is installed, a reload or not
-    file = str(loaded.file) if loaded.file else None
-    if file is not None and config.process.chdir is not None:
-        file = os.path.abspath(file)  # a reload reads it again, from wherever that leads
+    found = loaded.found
+    if found is not None and config.process.chdir is not None:
+        found = replace(found, path=found.path.absolute())  # a reload reads it again, from wherever that leads
     environ = dict(os.environ)
     apply_process(config.process)
     check_env_file(config)
 
     def reread() -> Config:
-        fresh = load(file, environ, settings).config
+        fresh = load(found, environ, settings).config
         check_env_file(fresh)
         for key in ("chdir", "umask", "pidfile"):
             if getattr(fresh.process, key) != getattr(config.process, key):

@@ -184,8 +184,11 @@ class Server:
 
     # Start
 
-    async def start(self) -> None:
-        """Run the app's startup, then listen. Raises AppError or BindError; then nothing is left open."""
+    async def start(self, before_listening: Callable[[], None] | None = None) -> None:
+        """Run the app's startup, then listen. Raises AppError or BindError; then nothing is left open.
+
+        ``before_listening`` is called in between: what must be in place before the first connection is accepted.
+        """
         if self.state is not ServerState.NEW:
             raise RuntimeError(f"a server starts once, and this one is {self.state.value}")
         self.state = ServerState.STARTING
@@ -195,6 +198,8 @@ class Server:
             self._context.state = self._lifespan.state
             self._shared = self._make_shared(self._loop)
             self._sweep()
+            if before_listening is not None:
+                before_listening()
             await self._listen(self._shared)
         except BaseException:
             await self._close_all()

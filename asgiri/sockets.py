@@ -37,6 +37,11 @@ class Listener:
         host, port = name[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    @property
+    def is_lost(self) -> bool:
+        """The socket's file was removed or replaced: no client finds it any more."""
+        return self._file is not None and identity(self._file[0]) != self._file[1:]
+
     def close(self) -> None:
         """Close the socket, and remove its file when it is still the one that was bound."""
         if self._file is not None and identity(self._file[0]) == self._file[1:]:

@@ -66,11 +66,14 @@ async def serve(server: Server, boot: Boot) -> None:
     """Start, say so, serve until told to stop, drain."""
     loop = asyncio.get_running_loop()
     orders: asyncio.Queue[Order] = asyncio.Queue()
-    await server.start()
-    loop.add_signal_handler(signal.SIGTERM, orders.put_nowait, Order.STOP)
-    limit_orphan(boot)
-    loop.add_signal_handler(signal.SIGQUIT, quit_now, server, orders)
-    loop.add_signal_handler(signal.SIGUSR1, log.reopen)
+
+    def take_signals() -> None:  # from here on there may be requests, which a signal must not cut
+        loop.add_signal_handler(signal.SIGTERM, orders.put_nowait, Order.STOP)
+        limit_orphan(boot)
+        loop.add_signal_handler(signal.SIGQUIT, quit_now, server, orders)
+        loop.add_signal_handler(signal.SIGUSR1, log.reopen)
+
+    await server.start(take_signals)
     loop.add_reader(boot.link.fileno(), hear, boot, orders, loop)
     gc.collect()
     gc.freeze()  # what start-up made stays: no later collection needs to look at it

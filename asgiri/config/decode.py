@@ -97,8 +97,8 @@ class Decoder:
         if is_null(node) and key.default is not msgspec.NODEFAULT:
             return key.default
         if key.section:
-            if key.optional and later:  # off is null; what is in it says nothing more
-                return self._unless_later(key, None if _is_empty(node) else node, node, path, later)
+            if key.optional and later:  # off is null, and nothing else; what is in it says nothing more
+                return self._unless_later(key, node, node, path, later)
             return self.section(key.section, node, path, later)
         self.places[path] = node.place
         value = self._list(key, node, path) if key.container == "list" else self._map(key, node, path)
@@ -239,7 +239,3 @@ def _is_text(text: str) -> bool:
         return b"\0" not in text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return False
-
-
-def _is_empty(node: Node) -> bool:
-    return isinstance(node, Mapping) and not node.entries

@@ -41,7 +41,7 @@ class Loaded:
     """
 
     config: Config
-    file: Path | None
+    found: Found | None
     origins: dict[str, str]
 
 
@@ -61,14 +61,16 @@ def find_file(
     return next((Found(path) for path in defaults if os.path.lexists(path)), None)
 
 
-def load(file: str | None, environ: AbstractMapping[str, str], flags: AbstractSequence[Setting] = ()) -> Loaded:
+def load(file: str | Found | None, environ: AbstractMapping[str, str], flags: AbstractSequence[Setting] = ()) -> Loaded:
     """The configuration that ``file`` (the --config flag), environment and flags make; flags go over all.
+
+    A reload gives the file as :func:`find_file` found it (``Loaded.found``), so that errors name who asked for it.
 
     Raises ConfigError with every problem that was found, in the order of the file, then variables, then
     flags.
     """
     faults = Faults()
-    found = find_file(file, environ)
+    found = file if isinstance(file, Found) else find_file(file, environ)
     written = parse_file(found.path, found.asked_by, faults) if found else None
     tree = _top(written, faults)
     for setting in (*from_environment(environ, flags, faults), *flags):
@@ -79,7 +81,7 @@ def load(file: str | None, environ: AbstractMapping[str, str], flags: AbstractSe
     check(config, decoder.places, faults)
     faults.raise_any()
     origins = {path: place.origin for path, place in decoder.places.items()}
-    return Loaded(config, found.path if found else None, origins)
+    return Loaded(config, found, origins)
 
 
 def _top(node: Node | None, faults: Faults) -> Mapping:

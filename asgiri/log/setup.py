@@ -35,9 +35,9 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def configure(*, level: str, format: str, file: str, role: str) -> None:  # noqa: A002
     """Set up the "asgiri" logger of this process, in place of what was set up before.
 
-    ``level`` is the name of a level, ``format`` "text" or "json", ``file`` a path or "-" for stderr, ``role``
-    what :func:`set_role` takes. A file that is open already and cannot be opened anew (its directory is gone)
-    goes on being written to. Raises ConfigError, with the old setup left in place, when another one cannot be
+    ``level`` is the name of a level, ``format`` "text" or "json", ``file`` a path or "-" for stderr, ``role`` who
+    writes: "master", "worker 1 gen 2". A file that is open already and cannot be opened anew (its directory is
+    gone) goes on being written to. Raises ConfigError, with the old setup left in place, when another one cannot be
     opened; ValueError for an unknown level or format.
     """
     threshold = logging.getLevelNamesMapping().get(level.upper())
@@ -64,13 +64,6 @@ def configure(*, level: str, format: str, file: str, role: str) -> None:  # noqa
     logger.propagate = False
 
 
-def set_role(role: str) -> None:
-    """Say who writes from now on, after a fork: "master", "worker 1 gen 2". Does nothing before configure."""
-    for handler in _handlers():
-        if isinstance(handler.formatter, _Formatter):
-            handler.formatter.role = role
-
-
 def reopen() -> None:
     """Open the log file anew, after a rotation. When that fails, the old file stays, and says why."""
     for handler in _handlers():
@@ -85,7 +78,8 @@ class LineHandler(logging.Handler):
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self._fd = _STDERR_FD if file == STDERR else _open(file)
+        # A descriptor of our own: when an app closes 2, a connection may get that number, and must not get our lines.
+        self._fd = os.dup(_STDERR_FD) if file == STDERR else _open(file)
         super().__init__()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -108,10 +102,10 @@ class LineHandler(logging.Handler):
             os.close(fresh)
 
     def close(self) -> None:
-        """Close the file; stderr stays open. What is written later is lost."""
+        """Close the file. What is written later is lost."""
         self.acquire()
         try:
-            if self._fd > _STDERR_FD:
+            if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
         finally:

@@ -251,7 +251,8 @@ class Master:
             config = self._hooks.load()
             listeners = self._bind_changed(config)
         except AsgiriError as error:
-            logger.error("the reload is refused, generation %d goes on: %s", self._fleet.generation, error)
+            why = "; ".join(str(error).splitlines())
+            logger.error("the reload is refused, generation %d goes on: %s", self._fleet.generation, why)
             return []
         before = self._all_listeners()
         self._submitted = Plan(config, listeners)  # in the place of one that has not begun
@@ -259,8 +260,8 @@ class Master:
         return [Reload(policy_of(config))]
 
     def _bind_changed(self, config: Config) -> list[Listener]:
-        """The listeners of ``config``: kept where the address stays, bound where it is new."""
-        kept = self._all_listeners()
+        """The listeners of ``config``: kept where the address stays, bound where it is new, or its file is gone."""
+        kept = [listener for listener in self._all_listeners() if not listener.is_lost]
         wanted: list[Listener] = []
         fresh: list[Listener] = []
         try:

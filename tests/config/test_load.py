@@ -79,7 +79,7 @@ def problems(loaded: Load) -> Callable[..., list[str]]:
 )
 def test_an_empty_file_is_the_default_config(loaded: Load, text: str) -> None:
     found = loaded(text)
-    assert found == Loaded(Config(), Path("asgiri.yaml"), {})
+    assert found == Loaded(Config(), Found(Path("asgiri.yaml")), {})
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_empty_file_is_the_default_config(loaded: Load, text: str) -> None:
             Config(listen=(Listen(bind="unix:a", mode=0o660, owner="0"),)),
         ),
         ("listen: [{bind: a:0}, {bind: a:0}]", Config(listen=(Listen(bind="a:0"), Listen(bind="a:0")))),
-        ("listen: [{bind: a:1, tls: {}, name: null}]", Config(listen=(Listen(bind="a:1"),))),
+        ("listen: [{bind: a:1, tls: null, name: null}]", Config(listen=(Listen(bind="a:1"),))),
     ],
 )
 def test_values_are_read_by_the_type_that_the_schema_wants(loaded: Load, text: str, config: Config) -> None:
@@ -273,6 +273,7 @@ def test_a_wrong_value(problems: Problems, text: str, error: str) -> None:
         ("listen: [{bind: a:1, http: [h2]}]", "1:28: listen[0].http", "HTTP/2", 'use "http/1.1"'),
         ("listen: [{bind: a:1, name: x}]", "1:28: listen[0].name", "systemd socket activation", LEAVE_OUT),
         ("listen: [{bind: a:1, tls: {certfile: x}}]", "1:27: listen[0].tls", "TLS", LEAVE_OUT),
+        ("listen: [{bind: a:1, tls: {}}]", "1:27: listen[0].tls", "TLS", LEAVE_OUT),
         ("timeouts: {tls_handshake: 10s}", "1:27: timeouts.tls_handshake", "TLS", LEAVE_OUT),
         ("workers: {heartbeat_timeout: 9}", "1:30: workers.heartbeat_timeout", "the hang watchdog", LEAVE_OUT),
         ("workers: {max_requests: 9}", "1:25: workers.max_requests", "worker recycling", LEAVE_OUT),

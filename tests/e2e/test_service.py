@@ -568,6 +568,52 @@ def test_a_full_disk_does_not_stop_it(start: Start) -> None:
     assert service.wait() == 0
 
 
+def test_a_reload_makes_a_socket_file_that_was_removed_anew(start: Start) -> None:
+    service = start("--bind", "unix:web.sock", bind=False).ready()
+    path = service.directory / "web.sock"
+    for generation in (2, 3):
+        path.unlink()
+        service.signal(signal.SIGHUP)
+        service.log.wait(f"the reload is complete: generation {generation} serves")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            assert client.get("http://web/who").json()["generation"] == generation
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert not path.exists()
+
+
+def test_the_log_is_for_no_client(start: Start, tmp_path: Path) -> None:
+    """An app that closes descriptor 2 lets the next connection have that number; our lines must not go there."""
+    (tmp_path / "closer.py").write_text(CLOSER, "utf-8")
+    service = start(app="closer:app").ready()
+    assert httpx.get(f"{service.url}/close").status_code == 200
+    taker = socket.create_connection(("127.0.0.1", service.port), timeout=20)
+    with taker:
+        taker.sendall(b"GET /fd HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert taker.recv(65536).endswith(b"socket")
+        assert httpx.get(f"{service.url}/fail").status_code == 500
+        service.log.wait("ValueError: for the log alone")
+        taker.sendall(b"GET /fd HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert taker.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+CLOSER = """
+import os
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    if scope["path"] == "/close":
+        for fd in (0, 1, 2):
+            os.close(fd)
+    if scope["path"] == "/fail":
+        raise ValueError("for the log alone")
+    links = [f"/proc/self/fd/{fd}" for fd in (0, 1, 2)]
+    kinds = {os.readlink(link).partition(":")[0] for link in links if os.path.lexists(link)}
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": " ".join(kinds).encode()})
+"""
+
+
 def test_usr1_reopens_the_log_file(start: Start) -> None:
     service = start(config="log: {file: asgiri.log}")
     log = service.directory / "asgiri.log"
