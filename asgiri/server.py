@@ -298,7 +298,7 @@ class Server:
         assert shared is not None
         await self._stop_accepting(shared.loop)
         shared.draining = True
-        logger.info("draining: %d connections, %d requests", len(shared.connections), len(shared.sessions))
+        logger.info("draining (connections: %d, requests: %d)", len(shared.connections), len(shared.sessions))
         await self._turns()
         timeout = self.config.workers.drain_timeout
         deadline = shared.loop.time() + timeout if timeout else None

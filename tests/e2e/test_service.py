@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from asgiri.supervisor.signals import HANDLED
-from tests.e2e.conftest import Start
+from tests.e2e.conftest import APP_DIR, Start
 from tests.e2e.service import ROOT, Client, Service, eventually, get, load
 
 GIB = 1 << 30
@@ -220,7 +220,7 @@ def test_an_idle_connection_is_answered_once_more_in_a_reload(start: Start) -> N
     service = start().ready()
     with Held(service) as held:
         service.signal(signal.SIGHUP)
-        service.log.wait(r"worker 1 gen 1\] draining: 1 connections, 0 requests")
+        service.log.wait(r"worker 1 gen 1\] draining \(connections: 1, requests: 0\)")
         answer = held.ask("/who")
         assert b"connection: close" in answer.lower()
         assert b'"generation": 1' in answer
@@ -247,6 +247,19 @@ def test_the_workers_go_when_the_master_is_killed(start: Start) -> None:
     os.kill(service.pid, signal.SIGKILL)
     assert service.wait() == -signal.SIGKILL
     assert eventually(lambda: not service.members())
+
+
+def test_the_master_has_one_thread_and_never_imports_the_app(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "telling.py").write_text(
+        "import os\nfrom app import app\nopen(f'imported-{os.getpid()}', 'w').close()\n", "utf-8"
+    )
+    service = start("-w", "2", app="telling:app", env={"PYTHONPATH": f"{ROOT}:{APP_DIR}"}).ready()
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload is complete")
+    importers = {int(path.name.removeprefix("imported-")) for path in tmp_path.glob("imported-*")}
+    assert len(importers) == 4  # two workers of two generations
+    assert service.pid not in importers
+    assert len(list(Path(f"/proc/{service.pid}/task").iterdir())) == 1
 
 
 def test_ttin_and_ttou_scale(start: Start) -> None:
