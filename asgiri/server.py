@@ -43,8 +43,9 @@ STOP_WINDOW = 1.0
 RETIRE_WINDOW = 5.0
 # How long to go on accepting until nobody waits to be: with other processes on a busy socket, somebody always does.
 TAKE_OVER_SECONDS = 0.5
-# How long cancelled applications may take to clean up, and the app's shutdown in a quick stop, in seconds.
-CUT_SECONDS = 1.0
+# How long cancelled applications may take to clean up, and the app's shutdown in a quick stop or after a drain that
+# took all of its time, in seconds. Together less than the grace after which a master kills.
+CUT_SECONDS = 0.5
 QUICK_SHUTDOWN = 1.0
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -112,6 +113,7 @@ class Server:
         self._accepting: list[asyncio.Server] = []
         self._sweeping: asyncio.TimerHandle | None = None
         self._exit = asyncio.Event()
+        self._deadline: float | None = None  # of the drain, in the loop's time
         self._cut = asyncio.Event()  # a quick stop was asked for
         self._window_over = asyncio.Event()  # idle connections are kept no longer
         self._stopped = asyncio.Event()
@@ -301,15 +303,21 @@ class Server:
         logger.info("draining (connections: %d, requests: %d)", len(shared.connections), len(shared.sessions))
         await self._turns()
         timeout = self.config.workers.drain_timeout
-        deadline = shared.loop.time() + timeout if timeout else None
-        self.shorten(window if deadline is None else min(window, timeout))
+        self._deadline = shared.loop.time() + timeout if timeout else None
+        self.shorten(min(window, timeout) if timeout else window)
         await self._quiet(shared, self._window_over, None)
         for connection in list(shared.connections):
             connection.close_idle()
         # An answer that began before the drain did not say close: its connection gets a window of its own after it.
         shared.times = replace(shared.times, keep_alive=min(shared.times.keep_alive or window, max(window, 0.001)))
-        await self._quiet(shared, self._cut, None if deadline is None else max(0.0, deadline - shared.loop.time()))
+        await self._quiet(shared, self._cut, self._left())
         await self._cut_off(shared)
+
+    def _left(self, least: float = 0.0) -> float | None:
+        """Seconds until the drain must be over, ``least`` at least; None without a limit."""
+        if self._deadline is None or self._loop is None:
+            return None
+        return max(least, self._deadline - self._loop.time())
 
     async def _stop_accepting(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take over what the kernel has accepted for us by now, and no more.
@@ -368,9 +376,7 @@ class Server:
             server.close()
         if self._sweeping is not None:
             self._sweeping.cancel()
-        await self._lifespan.shutdown(
-            QUICK_SHUTDOWN if self._cut.is_set() else self.config.workers.drain_timeout or None
-        )
+        await self._lifespan.shutdown(QUICK_SHUTDOWN if self._cut.is_set() else self._left(QUICK_SHUTDOWN))
         for listener in self._own:
             listener.close()
         self.state = ServerState.STOPPED

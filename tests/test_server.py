@@ -515,6 +515,32 @@ async def test_the_drain_timeout_cuts_a_hanging_app(caplog: pytest.LogCaptureFix
 
 
 @on_both_loops
+async def test_the_lifespan_ends_well_after_a_drain_that_took_all_of_its_time() -> None:
+    hangs = asyncio.Event()
+    steps: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            hangs.set()
+            await asyncio.Event().wait()
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        for _ in range(100):  # as a pool that closes its connections
+            await asyncio.sleep(0)
+        steps.append("closed")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    server = Server(app, config=config(drain_timeout=0.1, lifespan="auto"))
+    await server.start()
+    async with connected(server) as client:
+        client.send(request("/"))
+        await hangs.wait()
+        await server.shutdown()
+    assert steps == ["closed"]
+
+
+@on_both_loops
 async def test_an_app_that_resists_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
     over = asyncio.Event()
     started = asyncio.Event()

@@ -21,7 +21,7 @@ logger = logging.getLogger("asgiri.lifespan")
 
 
 # How long the app's task may take to return by itself once it has answered, in seconds.
-END_SECONDS = 1.0
+END_SECONDS = 0.3
 
 
 class LifespanState(Enum):
@@ -92,7 +92,7 @@ class Lifespan:
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Tell the app to shut down and wait for it, ``timeout`` seconds at most. Failures are logged, not raised."""
-        if not self.is_up:
+        if not self.is_up or self._task is None:
             return
         self.phase = LifespanState.STOPPING
         self._answered.clear()
@@ -102,6 +102,7 @@ class Lifespan:
                 await self._answer()
         except TimeoutError:
             logger.error("the application did not finish its lifespan.shutdown in time; it is cut off")
+            self._task.cancel()
         self._limit = None
         await self._end()
         if self._failure is not None:
