@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import gc
 import inspect
@@ -1081,3 +1082,63 @@ def test_an_answer_that_ends_with_the_connection_cannot_be_taken_for_whole(loop:
 
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         runner.run(ask())
+
+
+WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+
+async def remembers(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with what the context knew before this request, and leaves its own name in it."""
+    before = WHO.get()
+    WHO.set(scope["path"])
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": before.encode()})
+
+
+@on_both_loops
+async def test_no_request_sees_the_context_of_another() -> None:
+    async with Server(remembers, config=config()) as server, connected(server) as client:
+        size = 1 << 20  # enough to pause the reading, which the app's own task then resumes
+        client.send(request("/upload", f"Content-Length: {size}", method="POST") + bytes(size))
+        assert (await client.answer()).body == b"nobody"
+        client.send(request("/after"))
+        assert (await client.answer()).body == b"nobody"
+        client.send(request("/slow", "Content-Length: 2", method="POST") + b"a")
+        await until(lambda: shared_of(server).sessions)
+        client.send(b"b" + request("/behind", "Connection: close"))
+        answers, _ = parse_answers(await client.rest())
+        assert [answer.body for answer in answers] == [b"nobody", b"nobody"]
+
+
+@on_both_loops
+async def test_a_peer_that_resets_is_seen_however_much_it_has_left_behind() -> None:
+    async def polls(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    timeouts = Timeouts(keep_alive=0.2)  # so that the sweep comes often
+    async with Server(polls, config=config(timeouts=timeouts)) as server:
+        loop = asyncio.get_running_loop()
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.setblocking(False)
+            await loop.sock_sendall(sock, request("/wait") + bytes(1 << 19))
+            await until(lambda: shared_of(server).sessions)
+        await until(lambda: shared_of(server).quiet)
+
+
+@on_both_loops
+async def test_an_answer_that_is_cut_by_a_timeout_cannot_be_taken_for_whole() -> None:
+    async def drips(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await asyncio.Event().wait()
+
+    async with Server(drips, config=config(timeouts=Timeouts(request=0.1))) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()

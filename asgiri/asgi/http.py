@@ -175,7 +175,9 @@ class HttpSession:
         except BaseException as error:
             self._failed(error)
         else:
-            if self._output not in (Output.DONE, Output.LOST):
+            if self._input is Input.GONE and self._output is not Output.DONE:
+                self._give_up()  # it was told that the peer has left, and rightly saw no use in an answer
+            elif self._output not in (Output.DONE, Output.LOST):
                 self._fail("returned without completing its answer", "")
         finally:
             self._stream.finished(self)

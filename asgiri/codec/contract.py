@@ -58,6 +58,11 @@ class Http1Codec(HttpCodec, Protocol):
         """Bytes beyond the present request have come and wait for :meth:`next_request`."""
         ...
 
+    @property
+    def held(self) -> int:
+        """How many bytes beyond the present request have come."""
+        ...
+
     def next_request(self) -> list[Event]:
         """Leave the exchange that is over; events of the next one, as far as its bytes are here."""
         ...

@@ -222,3 +222,8 @@ class H11Codec:
     @property
     def pending(self) -> bool:
         return self._h11.their_state in (h11.DONE, _MIGHT_SWITCH) and bool(self._waiting())
+
+    @property
+    def held(self) -> int:
+        after = self._h11.their_state in (h11.DONE, _MIGHT_SWITCH)
+        return len(self._h11.trailing_data[0]) if after else 0

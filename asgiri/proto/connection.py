@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import select
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -56,6 +59,8 @@ class Shared:
     times: TimeLimits
     loop: asyncio.AbstractEventLoop
     requests_per_connection: int = 0
+    # Each request runs in a copy of it: in the context that happens to be current, it could see an earlier one's.
+    base_context: Context = field(default_factory=copy_context)
     now: float = 0.0  # monotonic seconds, as fresh as the last sweep
     draining: bool = False  # answer what comes, once more, with Connection: close
     connections: set[Connection] = field(default_factory=set)
@@ -141,7 +146,17 @@ class Connection(asyncio.Protocol):
         """Let the coming abort be a TCP reset: an answer that ends with the connection must not look whole."""
         sock = self.transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            with suppress(OSError):  # it is closed already
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+
+    def is_reset(self) -> bool:
+        """Whether the peer has reset the connection: what a transport that does not read cannot see by itself."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return False
+        news = select.poll()
+        news.register(sock.fileno(), 0)  # errors and hang-ups are told without being asked for
+        return bool(news.poll(0))
 
     def write(self, data: bytes) -> None:
         self._written += len(data)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Coroutine
+from contextvars import Context
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
@@ -78,15 +79,15 @@ LIFE: dict[tuple[State, Signal], State] = {
 
 if sys.version_info >= (3, 12):
 
-    def start(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """Run the coroutine at once up to its first wait: most answers are complete before this returns."""
-        return asyncio.Task(coro, loop=loop, eager_start=True)
+        return asyncio.Task(coro, loop=loop, eager_start=True, context=context)
 
 else:
 
-    def start(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """Run the coroutine from the loop's next turn on: Python 3.11 has no eager start."""
-        return loop.create_task(coro)
+        return loop.create_task(coro, context=context)
 
 
 class Http11Connection(Connection):
@@ -142,13 +143,22 @@ class Http11Connection(Connection):
         try:
             self._handle(events)
             for _ in range(IN_A_ROW):
-                if self._state is not State.DONE:
+                if not self._may_go_on():
                     break
                 self._handle(self._next_exchange())
             else:
                 self.shared.loop.call_soon(self._advance)
         finally:
             self._dispatching = False
+
+    def _may_go_on(self) -> bool:
+        """The exchange is over, and the peer reads its answer; or no other follows, so it need not."""
+        return self._state is State.DONE and (self._writable is None or not self._codec.reusable)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._state is State.DONE:
+            self.shared.loop.call_soon(self._advance)
 
     def _handle(self, events: list[Event]) -> None:
         for event in events:
@@ -179,7 +189,7 @@ class Http11Connection(Connection):
         scope = http_scope(request, self.peers, shared.context)
         session = self._session = HttpSession(request, scope, self, shared.context)
         shared.sessions.add(session)
-        session.task = start(shared.loop, session.run())
+        session.task = start(shared.loop, session.run(), shared.base_context.copy())
 
     def _body(self, event: Body) -> None:
         self._awaits_continue = False
@@ -203,7 +213,7 @@ class Http11Connection(Connection):
             case State.RECEIVING:
                 self._read(session is None or session.buffered <= HIGH_WATER)
             case State.ANSWERING | State.DONE:
-                self._read(not self._codec.pending)
+                self._read(self._codec.held <= HIGH_WATER)  # as long as we read, we see the peer leave
             case _:  # nothing waits: what is discarded is read all the same
                 self._read(True)
 
@@ -284,7 +294,7 @@ class Http11Connection(Connection):
 
     def _stop_receiving(self) -> None:
         """The answer is complete before the request is: throw the rest of it away, or end here."""
-        if self._codec.closing:
+        if self._codec.closing or self.shared.draining:
             self._linger()
         else:
             self._read(True)
@@ -292,7 +302,6 @@ class Http11Connection(Connection):
     def reset(self, session: HttpSession) -> None:
         if session is self._session:
             session.lost()
-            self.reset_transport()
             self.abort()
 
     def drain(self, session: HttpSession) -> Awaitable[object] | None:
@@ -362,6 +371,8 @@ class Http11Connection(Connection):
             self.transport.close()
 
     def abort(self) -> None:
+        if self._state in (State.RECEIVING, State.ANSWERING) or self.transport.get_write_buffer_size():
+            self.reset_transport()
         if self._state is not State.CLOSED:
             self._move(Signal.CLOSED)
         super().abort()
@@ -376,11 +387,13 @@ class Http11Connection(Connection):
     def close_idle(self) -> None:
         if self._state is State.IDLE:
             self._close()
+        elif self._state is State.DISCARDING:  # the answer is out, and nothing that comes is of use
+            self._linger()
 
     # Time
 
     def check(self, now: float) -> None:
-        if self.write_overdue(now):
+        if self.write_overdue(now) or (not self._reading and self.is_reset()):
             self.abort()
             return
         waited = now - self._since

@@ -858,3 +858,17 @@ def test_the_connection_answers_in_the_apps_place(before: list[Message], log: li
     test()
     assert heard == [DISCONNECT]
     assert not log
+
+
+@in_loop
+async def test_an_app_that_returns_because_the_peer_has_left_is_not_blamed(log: list[logging.LogRecord]) -> None:
+    async def polls(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    exchange = Exchange(polls)
+    exchange.start()
+    await settle()
+    exchange.session.peer_ended()
+    await exchange.finish()
+    assert lines(log) == []

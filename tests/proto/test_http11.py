@@ -239,14 +239,56 @@ async def test_pipelined_bytes_pause_reading() -> None:
     await until(lambda: app.paths)
     assert peer.transport.is_reading()
     peer.feed(b"G")
+    assert peer.transport.is_reading()  # or it would not be seen when the peer leaves
+    peer.feed(request("/2")[1:] + request("/3", f"X-Padding: {'x' * 4 * KIB}") * 20)
     assert not peer.transport.is_reading()
-    app.release("/1")
-    await until(lambda: peer.answers)
+    for path in ("/1", "/2", "/3"):
+        app.release(path)
+    await until(peer.has_answered(22))
     assert peer.transport.is_reading()
-    assert peer.state() is S.HEAD
-    app.release("/2")
-    peer.feed(request("/2")[1:])
-    await until(lambda: len(peer.answers) == 2)
+    await peer.end()
+
+
+@in_loop
+async def test_an_app_hears_that_the_peer_has_left_although_it_left_a_byte_behind() -> None:
+    app = ByHand()
+    peer = Peer(app)
+    peer.feed(request("/1") + b"G")
+    call = await app.next()
+    await call.receive()
+    peer.eof()
+    assert await call.receive() == {"type": "http.disconnect"}
+    call.finish()
+    await until(lambda: peer.transport.is_closing() or peer.state() is S.LINGERING)
+    await peer.end()
+
+
+@in_loop
+async def test_pipelined_requests_wait_until_the_peer_reads_its_answers() -> None:
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await reply(send, bytes(1 << 20))
+
+    peer = Peer(large)
+    peer.transport.stalled = True
+    peer.feed(request() * 50)
+    await settle()
+    assert len(peer.answers) == 1
+    assert len(peer.sent()) < 2 << 20
+    for count in range(2, 51):
+        peer.transport.peer_reads(2 << 20)
+        await until(peer.has_answered(count))
+    await peer.end()
+
+
+@in_loop
+async def test_the_window_of_a_drain_ends_what_only_discards() -> None:
+    peer = Peer(hello)
+    peer.feed(head(1000) + b"ab")
+    await until(lambda: peer.state() is State.DISCARDING)
+    peer.shared.draining = True
+    peer.connection.close_idle()
+    assert peer.state() is State.LINGERING
+    peer.passes(LINGER_SECONDS + 1)
     await peer.end()
 
 
