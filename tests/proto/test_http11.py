@@ -266,16 +266,16 @@ async def test_an_app_hears_that_the_peer_has_left_although_it_left_a_byte_behin
 @in_loop
 async def test_pipelined_requests_wait_until_the_peer_reads_its_answers() -> None:
     async def large(scope: Scope, receive: Receive, send: Send) -> None:
-        await reply(send, bytes(1 << 20))
+        await reply(send, bytes(2 * HIGH_WATER))
 
     peer = Peer(large)
     peer.transport.stalled = True
-    peer.feed(request() * 50)
+    peer.feed(request() * 10)
     await settle()
     assert len(peer.answers) == 1
-    assert len(peer.sent()) < 2 << 20
-    for count in range(2, 51):
-        peer.transport.peer_reads(2 << 20)
+    assert len(peer.sent()) < 3 * HIGH_WATER
+    for count in range(2, 11):
+        peer.transport.peer_reads(3 * HIGH_WATER)
         await until(peer.has_answered(count))
     await peer.end()
 
