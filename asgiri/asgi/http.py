@@ -202,7 +202,7 @@ class HttpSession:
         """Answer in the application's place; what it sends later is refused as if the peer had gone."""
         headers, body = plain_answer(status, reason)
         self._left = None
-        self._head = (status.value, self._with_defaults(headers))
+        self._head = (status.value, with_defaults(headers, self._context))
         self._output = Output.HELD
         self._write(body, True)
         self.lost()
@@ -275,7 +275,7 @@ class HttpSession:
         headers = response_headers(message.get("headers", ()))
         self._silent = self._request.method == "HEAD" or status in (204, 304)
         self._left = None if self._silent else content_length(headers)
-        self._head = (int(status), self._with_defaults(headers))
+        self._head = (int(status), with_defaults(headers, self._context))
         self._output = Output.HELD
 
     def _send_body(self, message: Message) -> None:
@@ -327,9 +327,6 @@ class HttpSession:
         stream.send_body(self, body, last)
         if last:
             self._awaken()  # who waits in receive() hears that it is over
-
-    def _with_defaults(self, headers: Headers) -> Headers:
-        return with_defaults(headers, self._context)
 
 
 def plain_answer(status: HTTPStatus, reason: str = "") -> tuple[Headers, bytes]:

@@ -13,6 +13,8 @@ from urllib.parse import parse_qs
 
 Message = dict[str, Any]
 
+RELEASED = asyncio.Event()
+
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
@@ -26,9 +28,10 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await asyncio.sleep(float(query["seconds"]))
             await answer(send, {"slept": query["seconds"]})
         case "/upload":
-            await upload(query, receive, send)
-        case "/download":
-            await download(int(query["size"]), send)
+            await upload(receive, send)
+        case "/release":
+            RELEASED.set()
+            await answer(send, {})
         case "/env":
             await answer(send, {"value": os.environ.get(query["name"])})
         case "/block":
@@ -52,10 +55,10 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def upload(query: dict[str, str], receive: Any, send: Any) -> None:
-    """Count a body; with ``pause``, first wait until nothing more can have arrived, and tell what that cost."""
+async def upload(receive: Any, send: Any) -> None:
+    """Take nothing of a body until ``/release`` is asked for; then count it, and tell what memory that cost."""
     before = resident()
-    await asyncio.sleep(float(query.get("pause", "0")))
+    await RELEASED.wait()
     size, peak = 0, resident()
     while True:
         message = await receive()
@@ -65,15 +68,6 @@ async def upload(query: dict[str, str], receive: Any, send: Any) -> None:
         if not message["more_body"]:
             break
     await answer(send, {"size": size, "grown": max(peak, resident()) - before})
-
-
-async def download(size: int, send: Any) -> None:
-    piece = bytes(256 << 10)
-    headers = [(b"content-length", str(size).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    while size > 0:
-        await send({"type": "http.response.body", "body": piece[:size], "more_body": size > len(piece)})
-        size -= len(piece)
 
 
 async def answer(send: Any, what: object) -> None:
