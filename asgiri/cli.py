@@ -13,8 +13,8 @@ import click
 
 from asgiri import __version__
 from asgiri.config.envfile import read_env_file
-from asgiri.config.load import Loaded, Setting, load
-from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode
+from asgiri.config.load import Found, Loaded, Setting, load
+from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode, Problem
 
 if TYPE_CHECKING:
     from asgiri.config.schema import Config
@@ -42,10 +42,11 @@ KEYS = {
     "pidfile": ("--pidfile", "process.pidfile"),
 }
 
+# Flags that turn off what is on: parameter -> what the user typed.
+OFF = {"access_log": "--no-access-log"}
+
 # Flags of features that are not in this release: parameter -> (what the user typed, the feature).
 LATER = {
-    "certfile": ("--certfile", "TLS"),
-    "keyfile": ("--keyfile", "TLS"),
     "print_config": ("--print-config", "printing the resolved configuration"),
     "schema": ("--schema", "the JSON Schema of the file"),
 }
@@ -72,8 +73,8 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--reload-dir", metavar="DIR", multiple=True, help="Folder to watch (not in this release).")
 @option("--reload-include", metavar="GLOB", multiple=True, help="Files to watch (not in this release).")
 @option("--reload-exclude", metavar="GLOB", multiple=True, help="Files not to watch (not in this release).")
-@option("--certfile", metavar="FILE", help="TLS certificate chain (not in this release).")
-@option("--keyfile", metavar="FILE", help="TLS private key (not in this release).")
+@option("--certfile", metavar="FILE", help="TLS, with this certificate chain, on every listener that has none.")
+@option("--keyfile", metavar="FILE", help="Private key of --certfile; default: it is in that file too.")
 @option("--http", type=click.Choice(["auto", "http/1.1", "h2"]), help="What is spoken (h2 is not in this release).")
 @option("--loop", metavar="NAME", help="auto, uvloop or asyncio.")
 @option("--lifespan", metavar="MODE", help="auto, on or off.")
@@ -82,7 +83,7 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--root-path", metavar="PATH", help="Prefix that a proxy in front has stripped.")
 @option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.")
 @option("--log-format", metavar="FORMAT", help="text or json.")
-@option("--access-log/--no-access-log", help="A line for each request (not in this release).")
+@option("--access-log/--no-access-log", help="A line for each request; default: there is one.")
 @option("--admin", metavar="ADDR", help="Health and metrics listener (not in this release).")
 @option("--user", metavar="NAME", help="User of the workers (not in this release).")
 @option("--group", metavar="NAME", help="Group of the workers (not in this release).")
@@ -94,7 +95,14 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--schema", is_flag=True, help="Print the JSON Schema of the file (not in this release).")
 @click.version_option(__version__, prog_name="asgiri", message="%(prog)s %(version)s")
 def command(
-    config: str | None, check_config: bool, import_: bool, set_: Sequence[str], http: str | None, **flags: Any
+    config: str | None,
+    check_config: bool,
+    import_: bool,
+    set_: Sequence[str],
+    http: str | None,
+    certfile: str | None,
+    keyfile: str | None,
+    **flags: Any,
 ) -> None:
     """Serve an ASGI application from forked workers.
 
@@ -104,12 +112,20 @@ def command(
         raise click.UsageError("--import goes with --check-config")
     if http == "h2":
         raise click.UsageError("--http h2: HTTP/2 is not in this release; use auto or http/1.1")
+    if keyfile is not None and certfile is None:
+        raise click.UsageError("--keyfile goes with --certfile")
     settings = [*from_flags(flags), *from_sets(set_)]
-    loaded = load(config, os.environ, settings)
+    environ = dict(os.environ)
+
+    def read(file: str | Found | None) -> Loaded:
+        loaded = load(file, environ, settings)
+        return loaded if certfile is None else secure(loaded, certfile, keyfile)
+
+    loaded = read(config)
     if check_config:
         check(loaded, import_)
     else:
-        sys.exit(serve(loaded, settings))
+        sys.exit(serve(loaded, read))
 
 
 def main() -> NoReturn:
@@ -130,12 +146,13 @@ def from_flags(flags: dict[str, Any]) -> list[Setting]:
     """The flags that were given, as settings of the keys that they stand for."""
     given = []
     for name, value in flags.items():
-        if value is None or value is False or value == ():
+        if value is None or value == () or (value is False and name not in OFF):
             continue
         if name in LATER:
             flag, feature = LATER[name]
             raise click.UsageError(f"{flag}: {feature} is not in this release")
-        given.append(Setting(*KEYS[name], value))
+        flag, path = KEYS[name]
+        given.append(Setting(OFF[name] if value is False else flag, path, value))
     return given
 
 
@@ -149,13 +166,26 @@ def from_sets(pairs: Sequence[str]) -> list[Setting]:
     return found
 
 
+def secure(loaded: Loaded, certfile: str, keyfile: str | None) -> Loaded:
+    """``--certfile`` and ``--keyfile``: TLS on every listener that has none."""
+    from asgiri.config.schema import Tls
+    from asgiri.tls import with_certificate
+
+    origins = dict(loaded.origins)
+    for index, listen in enumerate(loaded.config.listen):
+        if listen.tls is None:
+            origins |= {f"listen[{index}].tls.{name}": f"--{name}" for name in ("certfile", "keyfile")}
+    config = with_certificate(loaded.config, Tls(certfile=certfile, keyfile=keyfile))
+    return replace(loaded, config=config, origins=origins)
+
+
 def check(loaded: Loaded, import_app: bool) -> None:
     """``--check-config``: the configuration is good, or ConfigError says what is not."""
     from asgiri.supervisor.process import apply_process
 
     config = loaded.config
     apply_process(config.process)  # relative paths start where the master would work
-    check_env_file(config)
+    check_files(loaded)
     if import_app:
         from asgiri.loader import load_app
         from asgiri.worker import prepare_environment
@@ -176,14 +206,36 @@ def check(loaded: Loaded, import_app: bool) -> None:
     click.echo(f"asgiri: {loaded.found.path if loaded.found else 'the configuration'} is good")
 
 
-def check_env_file(config: Config) -> None:
-    """ConfigError when the file cannot be used. The workers read it; whether they can is known before any is forked."""
+def check_files(loaded: Loaded) -> None:
+    """ConfigError when a file that the config names cannot be used.
+
+    The workers read them; whether they can is known before any is forked, and before a reload begins.
+    """
+    config = loaded.config
     if config.env_file is not None:
         read_env_file(config.env_file)
+    problems: list[Problem] = []
+    for index, listen in enumerate(config.listen):
+        if listen.tls is not None:
+            from asgiri.tls import server_context  # and with it OpenSSL: only where there is need for it
+
+            try:
+                server_context(listen.tls, listen.http, f"listen[{index}].tls")
+            except ConfigError as error:
+                problems += [replace(one, where=loaded.origins.get(one.key, one.where)) for one in error.problems]
+    if config.log.access.enabled:
+        from asgiri.log.setup import check_file
+
+        try:
+            check_file("log.access.file", config.log.access.file)
+        except ConfigError as error:
+            problems += [replace(one, where=loaded.origins.get(one.key, one.where)) for one in error.problems]
+    if problems:
+        raise ConfigError(problems)
 
 
-def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
-    """Be the master until stopped."""
+def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
+    """Be the master until stopped. ``read`` is how the configuration is read once more, for a reload."""
     # The workers' modules are imported here, before any fork, so that workers share them and start at once.
     from asgiri import worker
     from asgiri.log import setup as log
@@ -197,13 +249,13 @@ def serve(loaded: Loaded, settings: list[Setting]) -> ExitCode:
     found = loaded.found
     if found is not None and config.process.chdir is not None:
         found = replace(found, path=found.path.absolute())  # a reload reads it again, from wherever that leads
-    environ = dict(os.environ)
     apply_process(config.process)
-    check_env_file(config)
+    check_files(loaded)
 
     def reread() -> Config:
-        fresh = load(found, environ, settings).config
-        check_env_file(fresh)
+        reloaded = read(found)
+        check_files(reloaded)
+        fresh = reloaded.config
         for key in ("chdir", "umask", "pidfile"):
             if getattr(fresh.process, key) != getattr(config.process, key):
                 logger.warning("process.%s is changed by a restart only, and stays as it is", key)

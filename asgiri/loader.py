@@ -8,34 +8,31 @@ import inspect
 import os
 import sys
 from contextlib import contextmanager
-from enum import Enum, auto
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from asgiri.errors import AppError
+from asgiri.interfaces.adapt import as_asgi3, interface_of
+from asgiri.interfaces.shape import Shape, is_async, kind_of, parameters, shape_of, takes
 from asgiri.tracebacks import describe, has_user_frames, user_traceback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from asgiri.types import ASGIApp
 
-_INTERFACES = ("auto", "asgi3")
-
 
 def load_app(target: str, *, app_dir: str = ".", factory: bool = False, interface: str = "auto") -> ASGIApp:
-    """Import ``target`` and return the ASGI 3 application that it names.
+    """Import ``target`` and return the application that it names, as an ASGI 3 one.
 
     ``target`` is ``module:attribute``, where the attribute may be dotted. ``app_dir`` becomes the first entry
     of ``sys.path``. With ``factory`` the attribute is called without arguments and what it returns is the
-    application. ``interface`` is ``auto`` or ``asgi3``; what is plainly not ASGI 3 is refused by both.
+    application. ``interface`` is ``auto``, ``asgi3``, ``asgi2`` or ``wsgi``: see :func:`as_asgi3`.
 
     Raises AppError for whatever goes wrong, a ``sys.exit()`` of the application included; its ``trace`` holds
     the application's own frames, and is empty when no code of the application had a part in it.
     KeyboardInterrupt passes through.
     """
-    if interface not in _INTERFACES:
-        raise AppError(f"interface {interface!r} is not served yet: use {' or '.join(_INTERFACES)}")
     module_name, attribute = _split(target)
     directory = _put_first_on_path(app_dir)
     module = _import(module_name, directory)
@@ -44,8 +41,8 @@ def load_app(target: str, *, app_dir: str = ".", factory: bool = False, interfac
     found = _resolve(module, attribute)
     where = f"{module_name}:{attribute}"
     if factory:
-        return _accept(_call_factory(found, where), f"what the factory {where} returned", made=True)
-    return _accept(found, where)
+        return _accept(_call_factory(found, where), f"what the factory {where} returned", interface, made=True)
+    return _accept(found, where, interface)
 
 
 # The target
@@ -237,7 +234,7 @@ def _offer(module: ModuleType) -> str:
     """What there is in the module to serve, as the end of a sentence."""
     applications, factories = _candidates(module)
     offers = [*applications, *(f"{name} (with --factory)" for name in factories)]
-    return f"it offers {', '.join(offers)}" if offers else "nothing in it looks like an ASGI application"
+    return f"it offers {', '.join(offers)}" if offers else "nothing in it looks like an application"
 
 
 def _example(module: ModuleType) -> str:
@@ -246,15 +243,19 @@ def _example(module: ModuleType) -> str:
 
 
 def _candidates(module: ModuleType) -> tuple[list[str], list[str]]:
-    """The names in the module that look like ASGI applications, and those that look like factories of one."""
+    """The names in the module that look like applications, and those that look like factories of one."""
     applications, factories = [], []
     for name, value in vars(module).items():
         if name.startswith("_") or inspect.isclass(value) or not callable(value):
             continue
-        shape = _shape(value)
-        if shape is _Shape.ASGI3 and (_is_async(value) or "app" in name.lower()):
+        shape = shape_of(value)
+        if shape is Shape.ASGI3 and is_async(value):
             applications.append(name)
-        elif shape is _Shape.FACTORY and "app" in name.lower():
+        elif "app" not in name.lower():
+            continue
+        elif shape in (Shape.ASGI3, Shape.ASGI2) or (shape is Shape.WSGI and "start_response" in parameters(value)):
+            applications.append(name)
+        elif shape is Shape.FACTORY:
             factories.append(name)
     return applications, factories
 
@@ -262,97 +263,24 @@ def _candidates(module: ModuleType) -> tuple[list[str], list[str]]:
 # The application
 
 
-class _Shape(Enum):
-    """What a callable looks like from the arguments that it takes."""
-
-    ASGI3 = auto()
-    ASGI2 = auto()
-    WSGI = auto()
-    FACTORY = auto()
-    OTHER = auto()
-
-
-def _shape(value: Callable[..., Any]) -> _Shape:
-    if _takes(value, 3):
-        return _Shape.ASGI3
-    if _takes(value, 0):
-        return _Shape.FACTORY
-    if inspect.isclass(value):
-        return _class_shape(value)
-    if _is_async(value):  # neither ASGI 2 nor WSGI is awaited at the first call
-        return _Shape.OTHER
-    if _takes(value, 1):
-        return _Shape.ASGI2
-    return _Shape.WSGI if _takes(value, 2) else _Shape.OTHER
-
-
-def _class_shape(value: type) -> _Shape:
-    """ASGI 2 calls the instance again, with (receive, send); WSGI iterates over it."""
-    call = inspect.getattr_static(value, "__call__", None)
-    if call is not None and _takes(value, 1) and _takes(call, 3) and not _takes(call, 4):
-        return _Shape.ASGI2
-    return _Shape.WSGI if hasattr(value, "__iter__") and _takes(value, 2) else _Shape.OTHER
-
-
-def _takes(value: Callable[..., Any], count: int) -> bool:
-    """Whether ``value`` can be called with so many positional arguments; True when that cannot be known."""
-    try:
-        # What is called is the wrapper, whatever functools.wraps makes it look like.
-        signature = inspect.signature(value, follow_wrapped=False)
-    except Exception:  # builtins, and objects of the application that resist being looked at
-        return True
-    try:
-        signature.bind(*[None] * count)
-    except TypeError:
-        return False
-    return True
-
-
-def _is_async(value: Callable[..., Any]) -> bool:
-    """Whether calling ``value``, which is no class, gives a coroutine."""
-    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)
-
-
 def _call_factory(factory: Any, where: str) -> Any:
     if not callable(factory):
-        raise AppError(f"factory {where} is {_kind(factory)}, which cannot be called")
-    if not _takes(factory, 0):
-        looks = _shape(factory) is _Shape.ASGI3
+        raise AppError(f"factory {where} is {kind_of(factory)}, which cannot be called")
+    if not takes(factory, 0):
+        looks = interface_of(factory) is not None
         hint = "; it looks like the application itself: leave --factory out" if looks else ""
         raise AppError(f"factory {where} needs arguments, but a factory is called without any{hint}")
     with _application_code(f"factory {where} was found, but calling it"):
         return factory()
 
 
-def _accept(value: Any, what: str, made: bool = False) -> ASGIApp:
-    """``value`` when it can be served as ASGI 3. ``what`` is how messages call it; ``made``: by a factory."""
+def _accept(value: Any, what: str, interface: str, made: bool = False) -> ASGIApp:
+    """``value`` as an ASGI 3 application. ``what`` is how messages call it; ``made``: by a factory."""
     if inspect.iscoroutine(value):
         value.close()  # else Python warns that it was never awaited
         raise AppError(f"{what} is a coroutine, not an application: a factory must not be async")
-    if not callable(value):
-        raise AppError(f"{what} is {_kind(value)}, not an ASGI application: it cannot be called")
-    shape = _shape(value)
-    if shape is not _Shape.ASGI3:
-        raise AppError(f"{what} {_refusal(value, shape, made)}")
-    return cast("ASGIApp", value)
-
-
-def _refusal(value: Callable[..., Any], shape: _Shape, made: bool) -> str:
-    if shape is _Shape.WSGI:
-        return "looks like a WSGI application; asgiri does not serve WSGI yet"
-    if shape is _Shape.ASGI2:
-        return "looks like an ASGI 2 application; asgiri does not serve ASGI 2 yet"
-    if shape is _Shape.FACTORY and not made:
+    if not made and callable(value) and interface_of(value, interface) is None and shape_of(value) is Shape.FACTORY:
         kind = "class" if inspect.isclass(value) else "function"
-        return f"is a {kind} that takes no arguments: if calling it makes the application, add --factory"
-    if inspect.isclass(value):
-        return "is a class, not an ASGI application: name an instance of it"
-    return "is not an ASGI application: it cannot be called with (scope, receive, send)"
-
-
-def _kind(value: object) -> str:
-    """``value`` for a sentence: its type with an article."""
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+        hint = f"is a {kind} that takes no arguments: if calling it makes the application, add --factory"
+        raise AppError(f"{what} {hint}")
+    return as_asgi3(value, interface, what)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import select
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,14 +23,18 @@ import msgspec
 
 from asgiri import __version__
 from asgiri.asgi.lifespan import Lifespan
-from asgiri.asgi.scope import AppContext
+from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
 from asgiri.codec.engines import http1_engine
 from asgiri.codec.rules import HttpLimits
-from asgiri.config.schema import Config, Listen
+from asgiri.config.schema import Config, Listen, Tls
 from asgiri.errors import ConfigError, Problem
+from asgiri.log.access import AccessLog, this_process
+from asgiri.proto.accept import Intake
 from asgiri.proto.connection import Shared, TimeLimits
 from asgiri.proto.http11 import Http11Connection
+from asgiri.proto.secure import MakeConnection, Secure
 from asgiri.sockets import Listener, bind_all
+from asgiri.tls import certificate, server_context, with_certificate
 from asgiri.types import ASGIApp
 
 logger = logging.getLogger("asgiri.server")
@@ -79,8 +81,10 @@ class Server:
     """Serves one ASGI application on an asyncio loop.
 
     ``app`` is an ASGI 3 callable. ``host`` and ``port`` (0: any free one) say where to listen when the config's
-    ``listen`` is not to be used; ``config`` is a :class:`asgiri.config.schema.Config`. ``listeners`` are bound
-    ones to take instead of all these; their binder goes on to own them. Raises ConfigError for what it cannot do.
+    ``listen`` is not to be used; ``config`` is a :class:`asgiri.config.schema.Config`. ``certfile`` and ``keyfile``
+    (None: it is in ``certfile``) put TLS on every listener that has none. ``listeners`` are bound ones to take instead
+    of all these; their binder goes on to own their files. ``access_log`` is told of each exchange, and
+    closed by who made it. Raises ConfigError for what it cannot do.
     """
 
     def __init__(
@@ -95,22 +99,29 @@ class Server:
         config: Config | None = None,
         listeners: Sequence[Listener] | None = None,
         identity: Identity | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
         if http_version is HttpProtocolVersion.HTTP_2:
             raise ConfigError([Problem("Server", "http_version", "HTTP/2 is not served yet: use HTTP_1_1 or AUTO")])
-        if certfile is not None or keyfile is not None:
-            raise ConfigError([Problem("Server", "certfile", "TLS is not served yet: leave certfile and keyfile out")])
         if config is None or host is not None or port is not None:
             config = with_address(config or Config(), host, port)
+        self._tls: Tls | None = None  # of listeners that have none of their own
+        if certfile is not None:
+            self._tls = Tls(certfile=os.fspath(certfile), keyfile=None if keyfile is None else os.fspath(keyfile))
+            config = with_certificate(config, self._tls)
+        elif keyfile is not None:
+            raise ConfigError([Problem("Server", "keyfile", "there is no certfile for it")])
         self.config = config
         self.state = ServerState.NEW
         self._given = list(listeners) if listeners is not None else None
         self._own: list[Listener] = []
         self._identity = identity or Identity()
+        self._access_log = access_log
         self._lifespan = Lifespan(app, config.lifespan)
         self._context = AppContext(app=app, root_path=config.root_path, extensions=extensions(self._identity))
         self._shared: Shared | None = None
-        self._accepting: list[asyncio.Server] = []
+        self._headers = response_headers(config)
+        self._intake: Intake | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._exit = asyncio.Event()
         self._deadline: float | None = None  # of the drain, in the loop's time
@@ -187,7 +198,7 @@ class Server:
     # Start
 
     async def start(self, before_listening: Callable[[], None] | None = None) -> None:
-        """Run the app's startup, then listen. Raises AppError or BindError; then nothing is left open.
+        """Run the app's startup, then listen. Raises ConfigError, AppError or BindError; then nothing is left open.
 
         ``before_listening`` is called in between: what must be in place before the first connection is accepted.
         """
@@ -196,13 +207,14 @@ class Server:
         self.state = ServerState.STARTING
         self._loop = asyncio.get_running_loop()
         try:
+            secured = self._secured()
             await self._lifespan.startup()
             self._context.state = self._lifespan.state
             self._shared = self._make_shared(self._loop)
             self._sweep()
             if before_listening is not None:
                 before_listening()
-            await self._listen(self._shared)
+            self._listen(self._shared, secured)
         except BaseException:
             await self._close_all()
             raise
@@ -228,24 +240,58 @@ class Server:
                 write=timeouts.write,
             ),
             loop=loop,
+            requests=limits.requests,
             requests_per_connection=limits.requests_per_connection,
+            access_log=self._access_log,
+            request_id=self._request_id(),
             now=loop.time(),
         )
 
-    async def _listen(self, shared: Shared) -> None:
+    def _secured(self) -> list[Secure | None]:
+        """What each listener needs for TLS, in their order."""
+        listens = self._listens()
+        return [
+            Secure(
+                server_context(listen.tls, listen.http, f"listen[{index}].tls"),
+                certificate(listen.tls),
+                self.config.timeouts.tls_handshake,
+            )
+            if listen.tls is not None
+            else None
+            for index, listen in enumerate(listens)
+        ]
+
+    def _listens(self) -> list[Listen]:
+        """What is said of each listener: by the config, or where that does not know its address, by its binder.
+
+        A reload keeps the bound sockets, but not what is spoken on them.
+        """
+        if self._given is None:
+            return list(self.config.listen)
+        said: list[Listen] = []
+        left = list(self.config.listen)
+        for listener in self._given:
+            listen = next((one for one in left if one.address == listener.listen.address), None)
+            if listen is not None:
+                left.remove(listen)
+            elif listener.listen.tls is None:
+                listen = msgspec.structs.replace(listener.listen, tls=self._tls)
+            said.append(listen or listener.listen)
+        return said
+
+    def _listen(self, shared: Shared, secured: list[Secure | None]) -> None:
         listeners = self._given if self._given is not None else bind_all(self.config.listen)
         self._own = [] if self._given is not None else listeners
-        loop = shared.loop
-        for listener in listeners:
-            options: dict[str, Any] = {"sock": listener.sock, "backlog": listener.listen.backlog}
-            if listener.is_unix:
-                if sys.version_info >= (3, 13):  # uvloop (0.21 and later) does as asyncio does
-                    options["cleanup_socket"] = False  # the file is its binder's to remove
-                server = await loop.create_unix_server(lambda: Http11Connection(shared), **options)
-            else:
-                server = await loop.create_server(lambda: Http11Connection(shared), **options)
-            self._accepting.append(server)
+        self._intake = Intake(shared, self.config.limits.connections)
+        for listener, secure in zip(listeners, secured, strict=True):
+            self._intake.open(listener.sock, listener.url, connection_maker(shared, secure), secure)
             self.sockets.append(listener.sock)
+
+    def _request_id(self) -> Callable[[int, int], str]:
+        """What the logs call a request: the same in the access log and beside it."""
+        if self._access_log is not None:
+            return self._access_log.request_id
+        return this_process(self._identity.worker, self._identity.generation).request_id
 
     # The sweep
 
@@ -261,14 +307,8 @@ class Server:
             connection.check(now)
 
     def _refresh_headers(self) -> None:
-        date = formatdate(usegmt=True).encode("ascii")
-        config = self.config
-        fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in config.response_headers.items()]
-        if config.date_header:
-            fields.append((b"date", date))
-        if config.server_header:
-            fields.append((b"server", b"asgiri"))
-        self._context.default_headers[:] = fields
+        date = [(b"date", formatdate(usegmt=True).encode("ascii"))] if self.config.date_header else []
+        self._context.set_default_headers([*self._headers, *date])
 
     # Stop
 
@@ -297,17 +337,25 @@ class Server:
 
     async def _drain(self, window: float) -> None:
         shared = self._shared
+        intake = self._intake
         assert shared is not None
-        await self._stop_accepting(shared.loop)
+        assert intake is not None
+        await intake.close(TAKE_OVER_SECONDS)
         shared.draining = True
-        logger.info("draining (connections: %d, requests: %d)", len(shared.connections), len(shared.sessions))
-        await self._turns()
+        logger.info(
+            "draining (connections: %d, requests: %d)",
+            len(shared.connections) + shared.arriving,
+            len(shared.sessions),
+        )
+        for _ in range(2):  # what the loop knows of by now is read
+            await asyncio.sleep(0)
         timeout = self.config.workers.drain_timeout
         self._deadline = shared.loop.time() + timeout if timeout else None
         self.shorten(min(window, timeout) if timeout else window)
         await self._quiet(shared, self._window_over, None)
         for connection in list(shared.connections):
             connection.close_idle()
+        intake.cut()
         # An answer that began before the drain did not say close: its connection gets a window of its own after it.
         shared.times = replace(shared.times, keep_alive=min(shared.times.keep_alive or window, max(window, 0.001)))
         await self._quiet(shared, self._cut, self._left())
@@ -318,32 +366,6 @@ class Server:
         if self._deadline is None or self._loop is None:
             return None
         return max(least, self._deadline - self._loop.time())
-
-    async def _stop_accepting(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take over what the kernel has accepted for us by now, and no more.
-
-        uvloop accepts one connection a turn. asyncio takes two turns to make a connection of an accepted socket, and
-        drops it when the server has been closed in between: so the accepting ends first, and the closing comes once
-        those turns are over.
-        """
-        queues = select.poll()
-        for sock in self.sockets:
-            queues.register(sock, select.POLLIN)
-        deadline = loop.time() + TAKE_OVER_SECONDS
-        await self._turns()
-        while queues.poll(0) and loop.time() < deadline:
-            await self._turns()
-        if isinstance(loop, asyncio.SelectorEventLoop):
-            for server in self._accepting:
-                for sock in server.sockets:
-                    loop.remove_reader(sock.fileno())
-            await self._turns()
-        for server in self._accepting:
-            server.close()
-
-    async def _turns(self) -> None:
-        for _ in range(2):
-            await asyncio.sleep(0)
 
     async def _quiet(self, shared: Shared, until: asyncio.Event, timeout: float | None) -> None:
         """Wait until no connection and no application is left, until ``until``, or for ``timeout`` seconds."""
@@ -372,8 +394,9 @@ class Server:
 
     async def _close_all(self) -> None:
         """Leave nothing open, whichever state the start had come to."""
-        for server in self._accepting:
-            server.close()
+        if self._intake is not None:
+            self._intake.abort()
+            self._intake.cut()
         if self._sweeping is not None:
             self._sweeping.cancel()
         await self._lifespan.shutdown(QUICK_SHUTDOWN if self._cut.is_set() else self._left(QUICK_SHUTDOWN))
@@ -394,9 +417,30 @@ def with_address(config: Config, host: str | None, port: int | None) -> Config:
     return msgspec.structs.replace(config, listen=(listen,))
 
 
+def response_headers(config: Config) -> list[tuple[bytes, bytes]]:
+    """The header fields that answers get where the app set none of that name; the date is the sweep's to add."""
+    fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in config.response_headers.items()]
+    if config.server_header:
+        fields.append((b"server", b"asgiri"))
+    return fields
+
+
+def connection_maker(shared: Shared, secure: Secure | None) -> MakeConnection:
+    """What makes the protocol of a connection that a listener has accepted."""
+    if secure is None:
+        return lambda: Http11Connection(shared)
+
+    def make() -> Http11Connection:
+        connection = Http11Connection(shared)
+        connection.secure = secure
+        return connection
+
+    return make
+
+
 def extensions(identity: Identity) -> dict[str, dict[str, Any]]:
     """The scope's extensions that every request of this server has."""
-    return {
+    return HTTP_EXTENSIONS | {
         "asgiri": {
             "worker": identity.worker,
             "generation": identity.generation,

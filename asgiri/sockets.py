@@ -10,6 +10,8 @@ import socket
 import stat
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from asgiri.config.address import Address
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
@@ -30,12 +32,13 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """Where clients find it: ``http://127.0.0.1:8000`` or ``unix:/run/app.sock``."""
+        """Where clients find it: ``http://127.0.0.1:8000``, ``https://[::1]:8443`` or ``unix:/run/app.sock``."""
         name = self.sock.getsockname()
         if self.is_unix:
             return f"unix:{os.fsdecode(name)}"
         host, port = name[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if self.listen.tls is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     @property
     def is_lost(self) -> bool:
@@ -56,6 +59,11 @@ def identity(path: str) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_dev, found.st_ino
+
+
+def binds_alike(one: Listen, other: Listen) -> bool:
+    """Whether two entries bind the same socket the same way, whatever is spoken on it."""
+    return replace(one, tls=None) == replace(other, tls=None)
 
 
 def bind_all(listens: Iterable[Listen]) -> list[Listener]:

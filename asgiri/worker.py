@@ -14,6 +14,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from setproctitle import setproctitle
@@ -25,6 +27,7 @@ from asgiri.errors import AppError, AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
 from asgiri.log import setup as log
+from asgiri.log.access import AccessLog, open_access_log, this_process
 from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Server, loop_factory
 
 logger = logging.getLogger("asgiri.worker")
@@ -47,12 +50,13 @@ def main(boot: Boot) -> int:
             file=config.log.file,
             role=f"worker {boot.number} gen {boot.generation}",
         )
-        prepare_environment(config)
-        app = load_app(config.target, app_dir=config.app_dir, factory=config.factory, interface=config.interface)
-        identity = Identity(boot.number, boot.generation)
-        server = Server(app, config=config, listeners=boot.listeners, identity=identity)
-        with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
-            runner.run(serve(server, boot))
+        with access_log(boot) as access:
+            prepare_environment(config)
+            app = load_app(config.target, app_dir=config.app_dir, factory=config.factory, interface=config.interface)
+            identity = Identity(boot.number, boot.generation)
+            server = Server(app, config=config, listeners=boot.listeners, identity=identity, access_log=access)
+            with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
+                runner.run(serve(server, boot, access))
     except AppError as error:
         boot.link.report(BootFailed(str(error), error.trace))
         return ExitCode.APP
@@ -62,7 +66,26 @@ def main(boot: Boot) -> int:
     return 0
 
 
-async def serve(server: Server, boot: Boot) -> None:
+@contextmanager
+def access_log(boot: Boot) -> Iterator[AccessLog | None]:
+    """This worker's access log, if the config wants one: written out and closed at the end."""
+    config = boot.config.log.access
+    if not config.enabled:
+        yield None
+        return
+    access = open_access_log(config.file, config.format, this_process(boot.number, boot.generation), call_later)
+    try:
+        yield access
+    finally:
+        access.close()
+
+
+def call_later(seconds: float, callback: Callable[[], None]) -> None:
+    """The timer of the loop that runs, for who was made before the loop was."""
+    asyncio.get_running_loop().call_later(seconds, callback)
+
+
+async def serve(server: Server, boot: Boot, access: AccessLog | None) -> None:
     """Start, say so, serve until told to stop, drain."""
     loop = asyncio.get_running_loop()
     orders: asyncio.Queue[Order] = asyncio.Queue()
@@ -71,7 +94,8 @@ async def serve(server: Server, boot: Boot) -> None:
         loop.add_signal_handler(signal.SIGTERM, orders.put_nowait, Order.STOP)
         limit_orphan(boot)
         loop.add_signal_handler(signal.SIGQUIT, quit_now, server, orders)
-        loop.add_signal_handler(signal.SIGUSR1, log.reopen)
+        loop.add_signal_handler(signal.SIGUSR1, reopen_logs, access)
+        reopen_logs(access)  # in case that one came while the worker booted
 
     await server.start(take_signals)
     loop.add_reader(boot.link.fileno(), hear, boot, orders, loop)
@@ -104,6 +128,12 @@ def hear(boot: Boot, orders: asyncio.Queue[Order], loop: asyncio.AbstractEventLo
         read = [Order.STOP]
     for order in read:
         orders.put_nowait(order)
+
+
+def reopen_logs(access: AccessLog | None) -> None:
+    log.reopen()
+    if access is not None:
+        access.reopen()
 
 
 def quit_now(server: Server, orders: asyncio.Queue[Order]) -> None:

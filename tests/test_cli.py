@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from asgiri import __version__
-from asgiri.cli import KEYS, LATER, command, from_flags, from_sets
+from asgiri.cli import KEYS, LATER, command, from_flags, from_sets, secure
 from asgiri.config.keys import paths
 from asgiri.config.load import Setting, load
-from asgiri.config.schema import Config
+from asgiri.config.schema import Config, Tls
 from asgiri.errors import ConfigError
+from tests.pki import Pki
 
 # Every option of the interface, but for --help.
 OPTIONS = [
@@ -80,7 +81,7 @@ def test_each_flag_stands_for_a_key_that_exists() -> None:
     assert {path for _, path in KEYS.values()} <= known
     names = {str(param.name) for param in command.params}
     assert names >= set(KEYS) | set(LATER)
-    own = {"config", "set_", "check_config", "import_", "http", "version"}
+    own = {"config", "set_", "check_config", "import_", "http", "certfile", "keyfile", "version"}
     assert names - own == set(KEYS) | set(LATER)  # none is taken and then forgotten
 
 
@@ -91,6 +92,20 @@ def test_flags_become_settings() -> None:
         Setting("--bind", "listen", ("a:1", "b:2")),
         Setting("--access-log", "log.access.enabled", True),
     ]
+    assert from_flags({"access_log": False}) == [Setting("--no-access-log", "log.access.enabled", False)]
+
+
+def test_the_access_log_can_be_turned_off_and_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text("log: {access: {file: none/such}}\n", "utf-8")
+    check = ("-c", str(file), "--check-config")
+    with pytest.raises(ConfigError, match=r'shop.yaml:1: log\.access\.file: cannot open "none/such": No such file'):
+        run(*check)
+    assert run(*check, "--no-access-log")[0] == 0
+    monkeypatch.setenv("ASGIRI_LOG__ACCESS__ENABLED", "false")
+    assert run(*check)[0] == 0
+    with pytest.raises(ConfigError, match=r"log\.access\.file"):
+        run(*check, "--access-log")
 
 
 def test_set_takes_any_key() -> None:
@@ -105,7 +120,7 @@ def test_set_takes_any_key() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--certfile", "a.pem"], "--certfile: TLS is not in this release"),
+        (["--keyfile", "a.pem"], "--keyfile goes with --certfile"),
         (["--http", "h2"], "HTTP/2 is not in this release"),
         (["--schema"], "--schema: the JSON Schema of the file is not in this release"),
         (["--import"], "--import goes with --check-config"),
@@ -135,3 +150,30 @@ def test_check_config_looks_where_the_master_would_work(tmp_path: Path, monkeypa
         run("--check-config", "--set", "process.chdir=/", "--set", "env_file=env")
     with pytest.raises(ConfigError, match=r"process\.chdir: cannot enter none"):
         run("--check-config", "--set", "process.chdir=none")
+
+
+def test_certificates_are_checked_and_what_is_wrong_names_its_place(tmp_path: Path, pki: Pki) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text(f"listen:\n- bind: a:1\n  tls:\n    certfile: {pki.certfile}\n    keyfile: gone.key\n", "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        run("-c", str(file), "--check-config")
+    assert str(caught.value) == f'{file}:5: listen[0].tls.keyfile: cannot read "gone.key": No such file or directory'
+    file.write_text(
+        f"listen:\n- bind: a:1\n  tls:\n    certfile: {pki.certfile}\n    keyfile: {pki.keyfile}\n", "utf-8"
+    )
+    assert run("-c", str(file), "--check-config") == (0, f"asgiri: {file} is good\n")
+
+
+def test_the_certificate_flags_mean_every_listener_that_has_none(tmp_path: Path, pki: Pki) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text(f"listen:\n- bind: a:1\n- bind: a:2\n  tls: {{certfile: {pki.bundle}}}\n- bind: a:3\n", "utf-8")
+    secured = secure(load(str(file), {}), pki.certfile, pki.keyfile)
+    flags = Tls(certfile=pki.certfile, keyfile=pki.keyfile)
+    assert [listen.tls for listen in secured.config.listen] == [flags, Tls(certfile=pki.bundle), flags]
+    assert run("-c", str(file), "--certfile", pki.bundle, "--check-config")[0] == 0
+    with pytest.raises(ConfigError) as caught:
+        run("-c", str(file), "--certfile", pki.certfile, "--keyfile", "gone.key", "--check-config")
+    assert [(problem.where, problem.key) for problem in caught.value.problems] == [
+        ("--keyfile", "listen[0].tls.keyfile"),
+        ("--keyfile", "listen[2].tls.keyfile"),
+    ]

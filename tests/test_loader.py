@@ -185,8 +185,18 @@ def test_a_target_without_an_attribute_is_told_what_the_module_offers(write: Wri
     assert error.trace == ""
 
 
-def test_interfaces_that_are_not_served_are_refused(write: Write) -> None:
-    assert "'wsgi' is not served yet" in str(refusal("main:app", interface="wsgi"))
+def test_a_target_without_an_attribute_is_offered_wsgi_and_asgi2_applications_too(write: Write) -> None:
+    write(
+        "offer_b.py",
+        """
+        def create_app(settings): ...
+        def app_wsgi(environ, start_response): ...
+        def app_asgi2(scope): ...
+        def append(a, b): ...
+        def wrap_app(app): ...
+        """,
+    )
+    assert str(refusal("offer_b")).endswith("write offer_b:app_wsgi; it offers app_wsgi, app_asgi2")
 
 
 # Modules that are not there
@@ -319,7 +329,7 @@ def test_a_missing_attribute_names_the_module_and_its_offer(write: Write) -> Non
 def test_a_module_with_nothing_to_offer_says_so(write: Write, tmp_path: Path) -> None:
     (tmp_path / "space_d").mkdir()
     assert str(refusal("space_d:app")) == (
-        f'module space_d ({tmp_path}/space_d) has no attribute "app"; nothing in it looks like an ASGI application'
+        f'module space_d ({tmp_path}/space_d) has no attribute "app"; nothing in it looks like an application'
     )
 
 
@@ -343,31 +353,69 @@ def test_an_attribute_that_fails_while_it_is_read_shows_where(write: Write) -> N
     assert "return self.nothing" in error.trace
 
 
+# What is not ASGI 3, but can be served as it
+
+OTHERS = {
+    "def app(environ, start_response): ...": "wsgi",
+    "class app:\n def __init__(self, environ, start): ...\n def __iter__(self): yield b''": "wsgi",
+    "class Site:\n def __call__(self, environ, start_response): ...\napp = Site()": "wsgi",
+    "def app(scope): ...": "asgi2",
+    "class A:\n def __call__(self, scope): ...\napp = A()": "asgi2",
+    "class B:\n def __call__(self, receive, send): ...\nclass app(B):\n def __init__(self, scope): ...": "asgi2",
+}
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
+@pytest.mark.parametrize(("source", "interface"), OTHERS.items(), ids=OTHERS)
+def test_other_interfaces_load_wrapped(
+    write: Write, source: str, interface: str, named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "asgiri")
+    write("other_e.py", source)
+    wrapped = load_app("other_e:app", interface=interface if named else "auto")
+    assert type(wrapped).__name__ == {"wsgi": "WsgiApplication", "asgi2": "Asgi2Application"}[interface]
+    assert len(caplog.messages) == (0 if named else 1)
+    assert all(line.startswith("other_e:app looks like a") and interface in line for line in caplog.messages)
+
+
+def test_a_factory_may_make_a_wsgi_application(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "asgiri")
+    write("other_f.py", "def make(): return lambda env, start: 0")
+    assert type(load_app("other_f:make", factory=True)).__name__ == "WsgiApplication"
+    assert caplog.messages[0].startswith("what the factory other_f:make returned looks like a WSGI application")
+
+
+@pytest.mark.parametrize(
+    ("source", "interface", "told"),
+    [
+        (ASGI3, "wsgi", "cannot be called with (environ, start_response), as interface: wsgi wants; it looks like an"),
+        ("def app(): ...", "wsgi", "is a function that takes no arguments: if calling it makes the application, add"),
+        ("def app(environ, start_response): ...", "asgi3", "cannot be called with (scope, receive, send), as interf"),
+        ("app = []", "asgi2", "is a list, not an application: it cannot be called"),
+        (ASGI3, "asgi4", ""),
+    ],
+)
+def test_an_interface_that_does_not_fit_is_refused(write: Write, source: str, interface: str, told: str) -> None:
+    write("wrong_e.py", source)
+    message = str(refusal("wrong_e:app", interface=interface))
+    assert message.startswith(f"wrong_e:app {told}" if told else "interface 'asgi4' is not known")
+
+
 # What is found, but cannot be served
 
 BAD = {
-    "def app(environ, start_response): ...": "looks like a WSGI application; asgiri does not serve WSGI yet",
-    "class app:\n def __init__(self, environ, start): ...\n def __iter__(self): yield b''": (
-        "looks like a WSGI application; asgiri does not serve WSGI yet"
-    ),
-    "def app(scope): ...": "looks like an ASGI 2 application; asgiri does not serve ASGI 2 yet",
-    "class A:\n def __call__(self, scope): ...\napp = A()": (
-        "looks like an ASGI 2 application; asgiri does not serve ASGI 2 yet"
-    ),
-    "class B:\n def __call__(self, receive, send): ...\nclass app(B):\n def __init__(self, scope): ...": (
-        "looks like an ASGI 2 application; asgiri does not serve ASGI 2 yet"
-    ),
     "class app:\n def __init__(self, inner): ...\n async def __call__(self, scope, receive, send): ...": (
-        "is a class, not an ASGI application: name an instance of it"
+        "is a class, not an application: name an instance of it"
     ),
     "def app(): ...": ("is a function that takes no arguments: if calling it makes the application, add --factory"),
     "class app: ...": ("is a class that takes no arguments: if calling it makes the application, add --factory"),
-    "async def app(scope, receive): ...": (
-        "is not an ASGI application: it cannot be called with (scope, receive, send)"
+    "async def app(scope, receive): ...": ("is not an application: it cannot be called with (scope, receive, send)"),
+    "def app(a, b, c, d): ...": "is not an application: it cannot be called with (scope, receive, send)",
+    "def app(settings): ...": (
+        "takes one argument, which is not called scope: if it is an ASGI 2 application, set interface: asgi2"
     ),
-    "def app(a, b, c, d): ...": "is not an ASGI application: it cannot be called with (scope, receive, send)",
-    "app = 7": "is an int, not an ASGI application: it cannot be called",
-    "app = None": "is None, not an ASGI application: it cannot be called",
+    "app = 7": "is an int, not an application: it cannot be called",
+    "app = None": "is None, not an application: it cannot be called",
 }
 
 
@@ -389,11 +437,7 @@ def test_what_cannot_be_served_is_named(write: Write, source: str, told: str) ->
             "looks like the application itself: leave --factory out",
         ),
         ("async def make(): ...", "is a coroutine, not an application: a factory must not be async"),
-        ("def make(): ...", "what the factory fact_e:make returned is None, not an ASGI application"),
-        (
-            "def make(): return lambda env, start: 0",
-            "what the factory fact_e:make returned looks like a WSGI",
-        ),
+        ("def make(): ...", "what the factory fact_e:make returned is None, not an application"),
         ("def make(): return lambda: 0", "cannot be called with (scope, receive, send)"),
     ],
 )

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import re
+import select
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiri.errors import ConfigError
-from asgiri.log.setup import configure, escape, reopen
+from asgiri.log import setup
+from asgiri.log.file import LogFile
+from asgiri.log.setup import check_file, configure, escape, reopen
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = logging.getLogger("asgiri.test")
@@ -300,6 +304,105 @@ def test_a_reader_that_went_away_does_not_matter(capfd: pytest.CaptureFixture[st
     LOG.info("a")
     os.close(writing)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_reader_that_is_stuck_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "PATIENCE", 0.01)
+    waited = []
+    write = LogFile.write
+
+    def noted(out: LogFile, data: bytes, patience: float = 0.0) -> int:
+        waited.append(patience)
+        return write(out, data, patience)
+
+    monkeypatch.setattr(LogFile, "write", noted)
+    reading, writing = os.pipe()
+    to_file(Path(f"/dev/fd/{writing}"))
+    while 0.0 not in waited:
+        LOG.info("x" * 4000)
+    LOG.info("y" * 4000)
+    assert waited == [0.01] * (len(waited) - 2) + [0.0, 0.0]
+    got = os.read(reading, 1 << 20).decode()
+    LOG.info("b")  # finds room
+    LOG.info("c")
+    assert waited[-2:] == [0.0, 0.01]
+    assert without_stamp(os.read(reading, 1 << 20).decode()) == ["INFO  [master] b", "INFO  [master] c"]
+    assert set(without_stamp(got)) == {f"INFO  [master] {'x' * 4000}"}
+    os.close(reading)
+    os.close(writing)
+
+
+TALKATIVE = """
+import logging
+from asgiri.log import setup
+setup.PATIENCE = 0.01
+setup.configure(level="info", format="text", file="-", role="master")
+for _ in range(1000):
+    logging.getLogger("asgiri").info("x" * 1000)
+"""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_stderr_that_nobody_reads_stops_nothing(kind: str) -> None:
+    """Its other end would block whoever writes to it: the flags of a descriptor are not ours to change."""
+    if kind == "pipe":
+        reading, writing = os.pipe()
+    else:
+        reading, writing = (sock.detach() for sock in socket.socketpair())
+    try:
+        subprocess.run([sys.executable, "-c", TALKATIVE], check=True, cwd=ROOT, stderr=writing, timeout=30)
+        assert os.get_blocking(writing)
+        os.close(writing)
+        with os.fdopen(reading, "r", closefd=False) as stream:
+            assert set(without_stamp(stream.read())) == {f"INFO  [master] {'x' * 1000}"}
+    finally:
+        os.close(reading)
+
+
+def test_a_file_is_checked_without_being_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_text("a")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    for name in ("fifo", "file", "new"):
+        check_file("log.file", str(tmp_path / name))
+    check_file("log.file", "-")
+    assert not (tmp_path / "new").exists()
+    assert not [event for _, event in polled(reader) if event & select.POLLHUP]  # it has seen no writer come and go
+    os.close(reader)
+
+
+def polled(fd: int) -> list[tuple[int, int]]:
+    news = select.poll()
+    news.register(fd, select.POLLIN)
+    return news.poll(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "No such file or directory"),
+        ("none/such", "No such file or directory"),
+        (".", "Is a directory"),
+        ("file/such", "Not a directory"),
+    ],
+)
+def test_a_file_that_could_not_be_opened(name: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    with pytest.raises(ConfigError) as checked:
+        check_file("log.file", name)
+    with pytest.raises(ConfigError) as opened:
+        configure(level="info", format="text", file=name, role="master")
+    assert str(checked.value) == str(opened.value) == f'log.file: cannot open "{name}": {why}'
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_that_must_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch(0o400)
+    tmp_path.chmod(0o500)
+    for name in ("file", "new"):
+        with pytest.raises(ConfigError, match="Permission denied"):
+            check_file("log.file", str(tmp_path / name))
 
 
 def test_the_file_is_appended_to_and_not_inherited_by_other_programs(file: Path) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import functools
 import gc
-import inspect
 import itertools
 import os
 import signal
@@ -19,21 +18,21 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from asgiri.config.schema import Config, Limits, Listen, Timeouts, Workers
+from asgiri.config.schema import Config, Listen, Timeouts
 from asgiri.errors import AppError, BindError, ConfigError
-from asgiri.proto.connection import Connection, Shared
+from asgiri.proto.connection import Connection
 from asgiri.server import HttpProtocolVersion, Server, ServerState, loop_factory
 from asgiri.sockets import bind
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import (
-    Answer,
     ByHand,
     Held,
     echo,
@@ -46,170 +45,13 @@ from tests.proto.fakes import (
     until,
     unused_port,
 )
-
-LOOPS = ["asyncio", "uvloop"]
-MIB = 1 << 20
-
-
-def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """An async test as pytest wants it, once a loop."""
-
-    @functools.wraps(test)
-    def sync(*, loop: str, **arguments: Any) -> None:
-        run(test(**arguments), loop_factory(loop))
-
-    asked = inspect.signature(test)
-    loop = inspect.Parameter("loop", inspect.Parameter.KEYWORD_ONLY)
-    vars(sync)["__signature__"] = asked.replace(parameters=[*asked.parameters.values(), loop])
-    each: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS)(sync)
-    return each
-
-
-def config(
-    *binds: str | Listen,
-    drain_timeout: float = 30.0,
-    timeouts: Timeouts | None = None,
-    limits: Limits | None = None,
-    lifespan: str = "off",
-) -> Config:
-    listen = tuple(Listen(bind=one) if isinstance(one, str) else one for one in binds or ("127.0.0.1:0",))
-    return Config(
-        listen=listen,
-        workers=Workers(drain_timeout=drain_timeout),
-        timeouts=timeouts or Timeouts(),
-        limits=limits or Limits(),
-        lifespan="auto" if lifespan == "auto" else "off",
-    )
-
-
-def state_of(server: Server) -> ServerState:
-    """A call, so that mypy does not take one answer for the next."""
-    return server.state
-
-
-def shared_of(server: Server) -> Shared:
-    assert server._shared is not None
-    return server._shared
-
-
-class Client:
-    """A client that says exactly what it is told to."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._data = b""
-
-    def send(self, data: bytes) -> None:
-        self._writer.write(data)
-
-    async def drain(self) -> None:
-        await self._writer.drain()
-
-    def half_close(self) -> None:
-        self._writer.write_eof()
-
-    async def some(self, enough: bytes) -> None:
-        """Read until ``enough`` is there."""
-        async with asyncio.timeout(20):
-            while enough not in self._data:
-                data = await self._reader.read(1 << 16)
-                assert data, f"the connection ended after {self._data!r}"
-                self._data += data
-
-    async def answer(self) -> Answer:
-        """The next whole answer."""
-        async with asyncio.timeout(20):
-            while True:
-                answers, left = parse_answers(self._data)
-                if answers:
-                    assert len(answers) == 1
-                    self._data = left
-                    return answers[0]
-                data = await self._reader.read(1 << 20)
-                assert data, f"the connection ended after {self._data!r}"
-                self._data += data
-
-    async def rest(self) -> bytes:
-        """All that comes until the connection ends."""
-        async with asyncio.timeout(20):
-            return self._data + await self._reader.read()
-
-    async def skip_rest(self) -> int:
-        """How many bytes come until the connection ends."""
-        size = len(self._data)
-        async with asyncio.timeout(20):
-            while data := await self._reader.read(1 << 20):
-                size += len(data)
-        return size
-
-    async def ask(self, data: bytes) -> Answer:
-        self.send(data)
-        return await self.answer()
-
-    def reset(self) -> None:
-        """End the connection with an RST."""
-        sock = self._writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
-
-    async def close(self) -> None:
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
-
-
-@contextlib.asynccontextmanager
-async def connected(server: Server, host: str | None = None) -> AsyncIterator[Client]:
-    """A connection to the server's first listener, which the server has accepted."""
-    sock = server.sockets[0]
-    before = set(shared_of(server).connections)
-    if sock.family == socket.AF_UNIX:
-        streams = await asyncio.open_unix_connection(sock.getsockname())
-    else:
-        name = sock.getsockname()
-        streams = await asyncio.open_connection(host or name[0], name[1])
-    client = Client(*streams)
-    try:
-        await until(lambda: shared_of(server).connections - before)
-        yield client
-    finally:
-        await client.close()
-
-
-def url_of(server: Server) -> str:
-    host, port = server.sockets[0].getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+from tests.serving import LOOPS, MIB, Recorder, config, connected, on_both_loops, shared_of, state_of, url_of
 
 
 def is_free(port: int) -> bool:
     """Whether nobody listens there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-class Recorder:
-    """An application that keeps the scopes of its requests and the messages of its lifespan."""
-
-    def __init__(self, *, fails: bool = False) -> None:
-        self.scopes: list[Scope] = []
-        self.lifespan: list[str] = []
-        self._fails = fails
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            self.scopes.append(scope)
-            await reply(send)
-            return
-        while True:
-            kind = (await receive())["type"]
-            self.lifespan.append(kind)
-            if self._fails:
-                await send({"type": f"{kind}.failed", "message": "no database"})
-                return
-            await send({"type": f"{kind}.complete"})
-            if kind == "lifespan.shutdown":
-                return
 
 
 # Start and stop
@@ -346,9 +188,7 @@ async def test_two_servers_in_one_loop() -> None:
 def test_what_is_not_there_yet_is_refused() -> None:
     with pytest.raises(ConfigError, match="HTTP/2"):
         Server(hello, http_version=HttpProtocolVersion.HTTP_2)
-    with pytest.raises(ConfigError, match="TLS"):
-        Server(hello, certfile="cert.pem")
-    with pytest.raises(ConfigError, match="TLS"):
+    with pytest.raises(ConfigError, match="no certfile"):
         Server(hello, keyfile="key.pem")
     for version in (HttpProtocolVersion.AUTO, HttpProtocolVersion.HTTP_1_1):
         assert Server(hello, http_version=version).state is ServerState.NEW
@@ -377,6 +217,25 @@ def test_loop_factory() -> None:
         loop = loop_factory(name)()
         assert loop.__class__.__module__.startswith("asyncio" if name == "asyncio" else "uvloop")
         loop.close()
+
+
+@on_both_loops
+async def test_header_fields_of_the_config_and_a_date_that_stays_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    today = ["Monday"]
+    monkeypatch.setattr("asgiri.server.formatdate", lambda usegmt: today[0])
+    fields = msgspec.structs.replace(
+        config(timeouts=Timeouts(keep_alive=0.2)), response_headers={"X-A": "\xe9"}, server_header=True
+    )
+    async with Server(hello, config=fields) as server, connected(server) as client:
+        first = (await client.ask(request("/"))).headers
+        assert (first["x-a"], first["server"], first["date"]) == ("\xe9", "asgiri", "Monday")
+        today[0] = "Tuesday"
+        await until(lambda: (b"date", b"Tuesday") in server._context.default_headers)
+        second = (await client.ask(request("/"))).headers
+        assert {**first, "date": "Tuesday"} == second
+    without = msgspec.structs.replace(config(), date_header=False)
+    async with Server(hello, config=without) as server, connected(server) as client:
+        assert not {"date", "server"} & set((await client.ask(request("/"))).headers)
 
 
 # Drain
@@ -983,9 +842,10 @@ def test_run_is_quick_when_told_so(loop: str, numbers: list[signal.Signals]) -> 
     with running(loop) as (process, client):
         client.sendall(request("/hang"))
         receive_until(client, b"begun")
+        port = client.getpeername()[1]
         for number in numbers:
             process.send_signal(number)
-            wait_for(functools.partial(is_free, client.getpeername()[1]))
+            wait_for(functools.partial(is_free, port))
         assert process.wait(5) == 0
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from asgiri.config.schema import Listen
+from asgiri.config.schema import Listen, Tls
 from asgiri.errors import BindError, ExitCode
-from asgiri.sockets import bind, bind_all, reason
+from asgiri.sockets import bind, bind_all, binds_alike, reason
 from tests.proto.fakes import unused_port
 
 
@@ -60,6 +60,20 @@ def test_tcp(text: str, family: socket.AddressFamily, url: str) -> None:
         assert not listener.sock.get_inheritable()
         assert listener.url == url.format(listener.sock.getsockname()[1])
         assert answers(listener.sock)
+
+
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "https://127.0.0.1:{}"), ("[::1]", "https://[::1]:{}")])
+def test_the_url_of_a_tls_listener(host: str, url: str) -> None:
+    listen = Listen(bind=f"{host}:0", tls=Tls(certfile="cert.pem", keyfile="key.pem"))
+    with contextlib.closing(bind(listen)) as listener:
+        assert listener.url == url.format(listener.sock.getsockname()[1])
+
+
+def test_what_is_spoken_makes_no_other_socket() -> None:
+    one = Listen(bind="unix:a", mode=0o660)
+    assert binds_alike(one, Listen(bind="unix:a", mode=0o660, tls=Tls(certfile="cert.pem")))
+    assert not binds_alike(one, Listen(bind="unix:a", mode=0o600))
+    assert not binds_alike(one, Listen(bind="unix:a", mode=0o660, backlog=1))
 
 
 def test_a_host_name() -> None:

@@ -16,21 +16,35 @@ Input, what the app is still to be told of the request
     TOLD         -           GONE          -
 
 Output, how far the answer is
-    NONE --start--> HELD --body--> SENT --last body--> DONE
-    HELD keeps the head back until the first piece of body: they leave in one write, and until then a failing
-    app can still be answered for with a 500. From any state but DONE a lost connection leads to LOST.
+    NONE      nothing of it is here
+    HELD      the head is kept back until the first piece of body: they leave in one write, and until then a failing
+              app can still be answered for with a 500
+    SENT      the head is on the wire, the body is not whole
+    FILE      a file is on its way: no other message may come until it is through
+    TRAILERS  the body is whole; the trailer fields that the start announced are to come
+    DONE      the answer is complete
+    LOST      nobody will get it, or what is left of it
+
+              start    body    last body           file    last trailers
+    NONE      HELD     -       -                   -       -
+    HELD      -        SENT    DONE or TRAILERS    FILE    -
+    SENT      -        SENT    DONE or TRAILERS    FILE    -
+    FILE      (once it is through: SENT, DONE or TRAILERS, as for a body)
+    TRAILERS  -        -       -                   -       DONE
+    From any state but DONE a lost connection leads to LOST.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
 from enum import Enum
 from http import HTTPStatus
-from typing import Any, Protocol
 
+from asgiri.asgi.files import FilePart, FileSlice, opened
+from asgiri.asgi.messages import content_length, link_fields, response_headers, status_of, takes_trailers
 from asgiri.asgi.scope import AppContext
+from asgiri.asgi.stream import HttpStream
 from asgiri.codec.events import Request
 from asgiri.errors import ClientDisconnectedError, LocalProtocolError
 from asgiri.tracebacks import user_traceback
@@ -38,31 +52,12 @@ from asgiri.types import Headers, Message, Scope
 
 logger = logging.getLogger("asgiri.app")
 
-
-class HttpStream(Protocol):
-    """What a session asks of its connection. The verbs never wait; ``drain`` tells when to."""
-
-    def send_informational(self, session: HttpSession, status: int, headers: Headers) -> None: ...
-
-    def send_head(self, session: HttpSession, status: int, headers: Headers) -> None:
-        """Hold the head until the first ``send_body``. Raises LocalProtocolError when it cannot be sent."""
-
-    def send_body(self, session: HttpSession, data: bytes, end_stream: bool) -> None: ...
-
-    def reset(self, session: HttpSession) -> None:
-        """The answer will never be whole: make sure that the peer cannot take it for one that is."""
-
-    def drain(self, session: HttpSession) -> Awaitable[object] | None:
-        """None while the peer reads well enough; else what to await before more is sent."""
-
-    def body_consumed(self, session: HttpSession, size: int) -> None:
-        """The app took ``size`` bytes of the request body: the peer may send as many more."""
-
-    def finished(self, session: HttpSession) -> None:
-        """The application has returned, or failed; nothing more comes from this session."""
+DISCONNECTED = "the client has disconnected"
 
 
 class Input(Enum):
+    __hash__ = object.__hash__  # Enum's own is written in Python
+
     OPEN = "open"
     ENDED = "ended"
     HALF_CLOSED = "half closed"
@@ -71,18 +66,42 @@ class Input(Enum):
 
 
 class Output(Enum):
+    __hash__ = object.__hash__
+
     NONE = "none"
     HELD = "held"
     SENT = "sent"
+    FILE = "file"
+    TRAILERS = "trailers"
     DONE = "done"
     LOST = "lost"
 
 
-WHOLE = {Input.ENDED: Input.TOLD, Input.HALF_CLOSED: Input.GONE}  # the body is here -> once the app was told
-PEER_ENDED = {Input.OPEN: Input.GONE, Input.ENDED: Input.HALF_CLOSED, Input.TOLD: Input.GONE}
+# For the hot path: a member of an Enum by its class is a slow look-up on Python 3.11.
+OPEN, ENDED, HALF_CLOSED, TOLD, GONE = Input
+NONE, HELD, SENT, FILE, TRAILERS, DONE, LOST = Output
+
+WHOLE = {ENDED: TOLD, HALF_CLOSED: GONE}  # the body is here -> once the app was told
+PEER_ENDED = {OPEN: GONE, ENDED: HALF_CLOSED, TOLD: GONE}
+
+# Final statuses whose answers have no content (RFC 9110 section 6.4.1).
+SILENT = frozenset({204, 304})
+
+# The one field of those that the server looks for, in most answers.
+JUST_LENGTH = [b"content-length"]
 
 # Output states in which nothing of the answer is on the wire yet, so that another can take its place.
-UNANSWERED = (Output.NONE, Output.HELD)
+UNANSWERED = (NONE, HELD)
+
+# When a message comes that does not belong where the answer is.
+MISPLACED = {
+    NONE: "before http.response.start",
+    HELD: "before the body was complete",
+    SENT: "before the body was complete",
+    FILE: "while a file was being sent",
+    TRAILERS: "after the body was complete",
+    DONE: "after the answer was complete",
+}
 
 
 class HttpSession:
@@ -91,6 +110,7 @@ class HttpSession:
     __slots__ = (
         "_chunks",
         "_context",
+        "_framed",
         "_head",
         "_input",
         "_left",
@@ -98,7 +118,9 @@ class HttpSession:
         "_request",
         "_scope",
         "_silent",
+        "_status",
         "_stream",
+        "_trailers",
         "_wake",
         "buffered",
         "task",
@@ -109,11 +131,14 @@ class HttpSession:
         self._scope = scope
         self._stream = stream
         self._context = context
-        self._input = Input.ENDED if request.end_stream else Input.OPEN
-        self._output = Output.NONE
-        self._head: tuple[int, Headers] | None = None
+        self._input = ENDED if request.end_stream else OPEN
+        self._output = NONE
+        self._head: Headers | None = None  # of the answer, until it is on its way
+        self._status = 0  # of the answer
+        self._framed = False  # the app says itself how long the answer is, or how it is coded
         self._left: int | None = None  # bytes that the answer's Content-Length still promises
         self._silent = False  # the answer has no content by its method or status
+        self._trailers: Headers | None = None  # those that have come; None when none were announced
         self._chunks: list[bytes] = []
         self._wake: asyncio.Event | None = None
         self.buffered = 0  # bytes of request body that the app has not taken yet
@@ -122,20 +147,20 @@ class HttpSession:
     # What the connection tells the session
 
     def body_received(self, data: bytes) -> None:
-        if self._input is Input.OPEN and self._output is not Output.DONE:
+        if self._input is OPEN and self._output is not DONE:
             self._request.expect_continue = False  # it did not wait for the 100 (RFC 9110 section 10.1.1)
             self._chunks.append(data)
             self.buffered += len(data)
             self._awaken()
 
     def body_ended(self) -> None:
-        if self._input is Input.OPEN:
-            self._input = Input.ENDED
+        if self._input is OPEN:
+            self._input = ENDED
             self._awaken()
 
     def peer_ended(self) -> None:
         """The peer sends nothing more, though it may still read: the app hears of it once the body is told."""
-        if self._input is Input.OPEN:
+        if self._input is OPEN:
             self._chunks.clear()  # the body is cut off: what there is of it must not pass for all of it
             self.buffered = 0
         self._input = PEER_ENDED.get(self._input, self._input)
@@ -143,11 +168,11 @@ class HttpSession:
 
     def lost(self) -> None:
         """The connection is gone, or no answer can be sent any more."""
-        self._input = Input.GONE
+        self._input = GONE
         self._chunks.clear()
         self.buffered = 0
-        if self._output is not Output.DONE:
-            self._output = Output.LOST
+        if self._output is not DONE:
+            self._output = LOST
         self._awaken()
 
     @property
@@ -158,7 +183,13 @@ class HttpSession:
     @property
     def summary(self) -> str:
         """The request as a log line shows it: no byte of the peer's unescaped."""
-        return f"{self._request.method} {self._request.target.decode('latin-1')!r}"
+        request = self._request
+        return f"{request.method} {request.target.decode('latin-1')!r}, request {self._stream.request_id(self)}"
+
+    @property
+    def number(self) -> int:
+        """The request's number on its connection."""
+        return self._request.stream_id
 
     # The application
 
@@ -175,15 +206,15 @@ class HttpSession:
         except BaseException as error:
             self._failed(error)
         else:
-            if self._input is Input.GONE and self._output is not Output.DONE:
+            if self._input is GONE and self._output is not DONE:
                 self._give_up()  # it was told that the peer has left, and rightly saw no use in an answer
-            elif self._output not in (Output.DONE, Output.LOST):
+            elif self._output not in (DONE, LOST):
                 self._fail("returned without completing its answer", "")
         finally:
             self._stream.finished(self)
 
     def _failed(self, error: BaseException) -> None:
-        if self._output is Output.LOST and comes_of_disconnect(error):
+        if self._output is LOST and comes_of_disconnect(error):
             return  # it was told, and let the news pass through: nothing is wrong
         self._fail(f"failed: {type(error).__name__}", user_traceback(error))
 
@@ -194,30 +225,31 @@ class HttpSession:
     def _give_up(self) -> None:
         if self._output in UNANSWERED:
             self.answer(HTTPStatus.INTERNAL_SERVER_ERROR)
-        elif self._output is Output.SENT:
-            self._output = Output.LOST
+        elif self._output is not DONE and self._output is not LOST:
+            self._output = LOST
             self._stream.reset(self)
 
-    def answer(self, status: HTTPStatus, reason: str = "") -> None:
+    def answer(self, status: HTTPStatus, reason: str = "", *fields: tuple[bytes, bytes]) -> None:
         """Answer in the application's place; what it sends later is refused as if the peer had gone."""
         headers, body = plain_answer(status, reason)
-        self._left = None
-        self._head = (status.value, with_defaults(headers, self._context))
-        self._output = Output.HELD
+        self._left = self._trailers = None
+        self._status = status.value
+        self._head = with_defaults([*headers, *fields], self._context)
+        self._output = HELD
         self._write(body, True)
         self.lost()
-        self._output = Output.LOST
+        self._output = LOST
 
     # receive
 
     async def receive(self) -> Message:
         """The next event for the application: ``http.request`` or ``http.disconnect`` (ASGI HTTP 2.5)."""
         while True:
-            if self._output is Output.DONE or self._output is Output.LOST or self._input is Input.GONE:
+            if self._output is DONE or self._output is LOST or self._input is GONE:
                 return {"type": "http.disconnect"}
             if self._chunks or self._input in WHOLE:
                 return self._next_piece()
-            if self._request.expect_continue and self._input is Input.OPEN:
+            if self._request.expect_continue and self._input is OPEN:
                 self._request.expect_continue = False
                 if self._output in UNANSWERED:
                     self._stream.send_informational(self, HTTPStatus.CONTINUE, [])
@@ -231,7 +263,7 @@ class HttpSession:
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self.buffered = 0
-        more = self._input is Input.OPEN
+        more = self._input is OPEN
         self._input = WHOLE.get(self._input, self._input)
         if body:
             self._stream.body_consumed(self, len(body))
@@ -244,58 +276,158 @@ class HttpSession:
     # send
 
     async def send(self, message: Message) -> None:
-        """Take one event of the application's answer (ASGI HTTP 2.5).
+        """Take one event of the application's answer (ASGI HTTP 2.5, and its extensions where they are offered).
 
         Raises ClientDisconnectedError (an OSError) once the peer is gone, RuntimeError for a message that does
-        not belong here or a body that breaks its Content-Length, TypeError and ValueError for ill-formed ones.
+        not belong here or a body that breaks its Content-Length, TypeError and ValueError for ill-formed ones,
+        OSError for a file that cannot be opened.
         """
-        if self._output is Output.LOST:
-            raise ClientDisconnectedError("the client has disconnected")
+        if self._output is LOST:
+            raise ClientDisconnectedError(DISCONNECTED)
         kind = message.get("type")
         if kind == "http.response.body":
             self._send_body(message)
-            waiting = self._stream.drain(self)
-            if waiting is not None:
-                await waiting
-                if self._output is Output.LOST:  # type: ignore[comparison-overlap]  # changed while waiting
-                    raise ClientDisconnectedError("the client has disconnected")
         elif kind == "http.response.start":
             self._send_start(message)
+            return
         else:
-            raise RuntimeError(
-                f"message type {kind!r} is not known here: expected http.response.start or http.response.body"
-            )
+            await self._send_extension(kind, message)
+        waiting = self._stream.drain(self)
+        if waiting is not None:
+            await waiting
+            self._check_connected()
+
+    def _check_connected(self) -> None:
+        if self._output is LOST:
+            raise ClientDisconnectedError(DISCONNECTED)
+
+    def _misplaced(self, kind: str) -> RuntimeError:
+        return RuntimeError(f"{kind} was sent {MISPLACED[self._output]}")
+
+    async def _send_extension(self, kind: object, message: Message) -> None:
+        """A message of an extension: known as long as the scope offers it."""
+        match kind if kind in self._context.extensions else None:
+            case "http.response.zerocopysend":
+                await self._send_slice(message)
+            case "http.response.pathsend":
+                await self._send_path(message)
+            case "http.response.trailers":
+                self._send_trailers(message)
+            case "http.response.early_hint":
+                self._send_hint(message)
+            case "http.response.debug":
+                if self._output is not NONE:
+                    raise RuntimeError("http.response.debug was sent after http.response.start")
+            case _:
+                raise RuntimeError(
+                    f"message type {kind!r} is not known here: expected http.response.start, http.response.body, "
+                    "or one of an extension that the scope offers"
+                )
 
     def _send_start(self, message: Message) -> None:
-        if self._output is not Output.NONE:
+        if self._output is not NONE:
             raise RuntimeError("http.response.start was sent already")
         status = message.get("status")
-        if not isinstance(status, int):
-            raise TypeError(f"status: expected an int, got {status!r}")
-        headers = response_headers(message.get("headers", ()))
-        self._silent = self._request.method == "HEAD" or status in (204, 304)
-        self._left = None if self._silent else content_length(headers)
-        self._head = (int(status), with_defaults(headers, self._context))
-        self._output = Output.HELD
+        if type(status) is not int:
+            status = status_of(status)
+        context = self._context
+        headers, found = response_headers(message.get("headers", ()), context.watched)
+        if b"content-length" in found:
+            self._left = content_length(headers)
+            self._framed = True
+        elif b"transfer-encoding" in found:
+            self._framed = True
+        if status in SILENT or self._request.method == "HEAD":
+            self._silent = True
+            self._left = None
+        if "trailers" in message:
+            self._announce_trailers(message["trailers"])
+        if not found or found == JUST_LENGTH:
+            headers += context.default_headers
+        else:
+            headers += [field for field in context.default_headers if field[0] not in found]
+        self._status = status
+        self._head = headers
+        self._output = HELD
+
+    def _announce_trailers(self, announced: object) -> None:
+        if announced and "http.response.trailers" in self._context.extensions:
+            self._trailers = []
+
+    def _send_hint(self, message: Message) -> None:
+        """103 (RFC 8297). The extension lets it come until the body is whole; behind the head it has lost its use."""
+        links = link_fields(message.get("links"))
+        if self._output is TRAILERS or self._output is DONE:
+            raise self._misplaced("http.response.early_hint")
+        if not links or self._output not in UNANSWERED:
+            return
+        try:
+            self._stream.send_informational(self, HTTPStatus.EARLY_HINTS, links)
+        except LocalProtocolError as error:
+            raise RuntimeError(f"the early hint cannot be sent: {error}") from error
+
+    # The body
 
     def _send_body(self, message: Message) -> None:
-        if self._output is Output.NONE:
-            raise RuntimeError("http.response.body was sent before http.response.start")
-        if self._output is Output.DONE:
-            raise RuntimeError("http.response.body was sent after the answer was complete")
+        output = self._output
+        if output is not HELD and output is not SENT:
+            raise self._misplaced("http.response.body")
         body = message.get("body", b"")
         if type(body) is not bytes:
             if not isinstance(body, bytes | bytearray | memoryview):
                 raise TypeError(f"body: expected bytes, got {type(body).__name__}")
             body = bytes(body)
         more = bool(message.get("more_body", False))
-        self._check_length(len(body), more)
+        if more or len(body) != self._left:
+            self._check_length(len(body), more)
         self._write(body, not more)
+
+    async def _send_path(self, message: Message) -> None:
+        if self._output is SENT:
+            raise RuntimeError("http.response.pathsend is the whole body: it cannot be mixed with other pieces")
+        if self._output is not HELD:
+            raise self._misplaced("http.response.pathsend")
+        path = message.get("path")
+        if not isinstance(path, str):
+            raise TypeError(f"path: expected a str, got {path!r}")
+        with opened(path) as part:
+            if self._request.method == "HEAD" and self._status not in SILENT:
+                self._state_length(part.size)  # as the answer to a GET would (RFC 9110 section 8.6)
+            await self._send_file(part, more=False)
+
+    async def _send_slice(self, message: Message) -> None:
+        if self._output is not HELD and self._output is not SENT:
+            raise self._misplaced("http.response.zerocopysend")
+        await self._send_file(FileSlice(message), more=bool(message.get("more_body", False)))
+
+    async def _send_file(self, file: FilePart, more: bool) -> None:
+        self._check_length(file.size, more)
+        file.advance()
+        if not file.size:
+            self._write(b"", not more)
+            return
+        if self._head is not None:
+            self._put_head(self._head)
+        after = SENT if more else DONE if self._trailers is None else TRAILERS
+        self._output = FILE
+        try:
+            await self._stream.send_file(self, file.fd, file.offset, file.size, after is DONE)
+        except asyncio.CancelledError:
+            self._give_up()  # a part of it is out, and nobody will send the rest
+            raise
+        except OSError as error:
+            logger.error("a file could not be sent to its end: %s (%s)", error, self.summary)
+            self._give_up()
+            raise ClientDisconnectedError("the connection was cut: a file could not be sent to its end") from error
+        self._check_connected()
+        self._output = after
+        if after is DONE:
+            self._forget_request()
 
     def _check_length(self, size: int, more: bool) -> None:
         """Hold the application to its Content-Length before a byte of the piece is sent (RFC 9110 section 8.6)."""
         if self._left is None:
-            if not more and self._output is Output.HELD and not self._silent:
+            if not more and self._output is HELD and not self._silent:
                 self._state_length(size)
             return
         if size > self._left:
@@ -305,28 +437,77 @@ class HttpSession:
         self._left -= size
 
     def _state_length(self, size: int) -> None:
-        """The whole answer is here and names no framing: its length is better than chunks."""
+        """The whole body is here, and the app names no framing: its length is better than chunks.
+
+        But chunks it must be when trailers are to follow (RFC 9112 section 7.1.2).
+        """
         assert self._head is not None
-        headers = self._head[1]
-        if not any(name == b"transfer-encoding" for name, _ in headers):
-            headers.append((b"content-length", b"%d" % size))
+        if self._trailers is None and not self._framed:
+            self._head.append((b"content-length", b"%d" % size))
+
+    def _put_head(self, headers: Headers) -> None:
+        try:
+            self._stream.send_head(self, self._status, headers)
+        except LocalProtocolError as error:
+            raise RuntimeError(f"the answer's head cannot be sent: {error}") from error
+        self._head = None
 
     def _write(self, body: bytes, last: bool) -> None:
-        stream = self._stream
-        if self._head is not None:
-            status, headers = self._head
-            try:
-                stream.send_head(self, status, headers)
-            except LocalProtocolError as error:
-                raise RuntimeError(f"the answer's head cannot be sent: {error}") from error
-            self._head = None
-        self._output = Output.DONE if last else Output.SENT
-        if last:  # the app is told no more of the request: what it left must not hold the reading up
+        head = self._head
+        if last and self._trailers is None:
+            if head is None:
+                self._output = DONE
+                self._forget_request()
+                self._stream.send_body(self, body, True)
+            else:
+                self._answer(head, body)
+            return
+        if head is not None:
+            self._put_head(head)
+        self._output = TRAILERS if last else SENT
+        self._stream.send_body(self, body, False)
+
+    def _answer(self, headers: Headers, body: bytes) -> None:
+        """The whole answer at once."""
+        self._output = DONE
+        self._head = None
+        self._forget_request()
+        try:
+            self._stream.send_answer(self, self._status, headers, body)
+        except LocalProtocolError as error:
+            self._output = HELD
+            self._head = headers
+            raise RuntimeError(f"the answer's head cannot be sent: {error}") from error
+
+    def _forget_request(self) -> None:
+        """The app is told no more of the request: what it left must not hold the reading up."""
+        if self._chunks:
             self._chunks.clear()
             self.buffered = 0
-        stream.send_body(self, body, last)
-        if last:
-            self._awaken()  # who waits in receive() hears that it is over
+        if self._wake is not None:
+            self._wake.set()  # who waits in receive() hears that it is over
+
+    # The trailers
+
+    def _send_trailers(self, message: Message) -> None:
+        """Gather the fields, and end the answer with the last message.
+
+        Without ``TE: trailers`` in the request they are left out, as the extension demands.
+        """
+        if self._output is not NONE and self._trailers is None:
+            raise RuntimeError("http.response.trailers was sent, and http.response.start had no trailers: True")
+        if self._output is not TRAILERS or self._trailers is None:
+            raise self._misplaced("http.response.trailers")
+        fields = self._trailers + response_headers(message.get("headers", ()))[0]
+        if message.get("more_trailers", False):
+            self._trailers = fields
+            return
+        try:
+            self._stream.send_trailers(self, fields if takes_trailers(self._request.headers) else [])
+        except LocalProtocolError as error:
+            raise RuntimeError(f"the trailers cannot be sent: {error}") from error
+        self._output = DONE
+        self._forget_request()
 
 
 def plain_answer(status: HTTPStatus, reason: str = "") -> tuple[Headers, bytes]:
@@ -359,35 +540,3 @@ def comes_of_disconnect(error: BaseException | None) -> bool:
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return False
-
-
-def response_headers(headers: Iterable[Any]) -> Headers:
-    """The app's header fields as a list of byte pairs, names in lower case. TypeError says which field is none."""
-    try:
-        return [(bytes_of(name).lower(), bytes_of(value)) for name, value in headers]
-    except (TypeError, ValueError):
-        for header in headers:
-            try:
-                name, value = header
-                bytes_of(name), bytes_of(value)
-            except (TypeError, ValueError):
-                raise TypeError(f"headers: expected pairs of bytes, got {header!r}") from None
-        raise
-
-
-def bytes_of(value: object) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, bytearray | memoryview):
-        return bytes(value)
-    raise TypeError(f"expected bytes, got {type(value).__name__}")
-
-
-def content_length(headers: Headers) -> int | None:
-    """The Content-Length of an answer, None without one; ValueError when it is none, or there are two."""
-    values = [value.strip(b" \t") for name, value in headers if name == b"content-length"]
-    if not values:
-        return None
-    if len(values) > 1 or not values[0].isdigit():
-        raise ValueError(f"content-length: expected one number of bytes, got {b', '.join(values)!r}")
-    return int(values[0])

@@ -7,20 +7,36 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from asgiri.codec.events import Request
-from asgiri.types import ASGIApp, Scope
+from asgiri.types import ASGIApp, Headers, Scope
 
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 ASGI_VERSION = "3.0"
 HTTP_SPEC_VERSION = "2.5"
 LIFESPAN_SPEC_VERSION = "2.0"
 
 
+# The extensions of HTTP messages that every connection can do. A message of an extension is known to a session only
+# when its context offers it.
+HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
+    "http.response.trailers": {},
+    "http.response.early_hint": {},
+    "http.response.pathsend": {},
+    "http.response.zerocopysend": {},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Who talks to whom: made once a connection. ``client`` is None on a unix socket, whose ``server`` is its path."""
+    """Who talks to whom, and how: made once a connection.
+
+    ``client`` is None on a unix socket, whose ``server`` is its path. ``extensions`` are the scope's extensions that
+    this connection alone has (``tls``).
+    """
 
     client: tuple[str, int] | None
     server: tuple[str, int | None] | None
     scheme: str = "http"
+    extensions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -28,18 +44,48 @@ class AppContext:
     """What all sessions of one server share.
 
     ``state`` is what the lifespan left for the requests; each gets a shallow copy. ``extensions`` are the scope's
-    extensions. ``default_headers`` are added to an answer where the app set none of that name; the server keeps
-    their date fresh.
+    extensions that all connections have. ``default_headers`` are added to an answer where the app set none of that
+    name; the server keeps their date fresh.
     """
 
     app: ASGIApp
     root_path: str = ""
     state: dict[str, Any] = field(default_factory=dict)
     extensions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    default_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    default_headers: Headers = field(default_factory=list)
+    # Names that the server looks for in an answer: of the default headers, and those that tell its length.
+    watched: frozenset[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watched = FRAMING.union(name for name, _ in self.default_headers)
+
+    def set_default_headers(self, fields: Headers) -> None:
+        """Take other default headers from the next answer on."""
+        self.default_headers = fields
+        self.watched = FRAMING.union(name for name, _ in fields)
 
 
-def http_scope(request: Request, peers: Peers, context: AppContext) -> Scope:
+def scope_template(peers: Peers, context: AppContext) -> dict[str, Any]:
+    """What the scopes of all requests of one connection have in common, and a place for what they have not."""
+    return {
+        "type": "http",
+        "asgi": None,
+        "http_version": "1.1",
+        "method": "",
+        "scheme": peers.scheme,
+        "path": "",
+        "raw_path": b"",
+        "query_string": b"",
+        "root_path": context.root_path,
+        "headers": None,
+        "client": peers.client,
+        "server": peers.server,
+        "state": None,
+        "extensions": context.extensions | peers.extensions,
+    }
+
+
+def http_scope(request: Request, template: dict[str, Any], context: AppContext) -> Scope:
     """The scope of one HTTP request.
 
     ``path`` is percent-decoded UTF-8 (what is no UTF-8 becomes U+FFFD), ``raw_path`` is as received, without the
@@ -47,25 +93,19 @@ def http_scope(request: Request, peers: Peers, context: AppContext) -> Scope:
     none).
     """
     raw_path = request.path
-    plain = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
-    path = plain.decode("utf-8", "replace")
+    path = (unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path).decode("utf-8", "replace")
     root_path = context.root_path
     if root_path and path != "*" and path != root_path and not path.startswith(root_path + "/"):
         path = root_path + path
         raw_path = quote(root_path).encode("ascii") + raw_path
-    return {
-        "type": "http",
-        "asgi": {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION},
-        "http_version": request.http_version,
-        "method": request.method,
-        "scheme": peers.scheme,
-        "path": path,
-        "raw_path": raw_path,
-        "query_string": request.query,
-        "root_path": root_path,
-        "headers": request.headers,
-        "client": peers.client,
-        "server": peers.server,
-        "state": context.state.copy(),
-        "extensions": context.extensions.copy(),
-    }
+    scope = template.copy()
+    scope["asgi"] = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
+    scope["http_version"] = request.http_version
+    scope["method"] = request.method
+    scope["path"] = path
+    scope["raw_path"] = raw_path
+    scope["query_string"] = request.query
+    scope["headers"] = request.headers
+    scope["state"] = context.state.copy()
+    scope["extensions"] = scope["extensions"].copy()
+    return scope

@@ -19,6 +19,8 @@ class HttpCodec(Protocol):
         """Events that ``data`` completes; ``b""`` is the peer's end of file. Never raises for a peer's bytes."""
         ...
 
+    sent: int  # bytes of content of the present answer so far, without its framing
+
     def send_informational(self, stream_id: int, status: int, headers: Headers) -> None:
         """An interim answer, 100 to 199 (RFC 9110 section 15.2)."""
         ...
@@ -31,8 +33,22 @@ class HttpCodec(Protocol):
         """A piece of the answer's content; dropped where the answer may have none (HEAD, 204, 304)."""
         ...
 
+    def begin_raw(self, stream_id: int, size: int) -> bool:
+        """Announce ``size`` bytes of content that the connection writes itself, behind what :meth:`take` gives now.
+
+        False when there is nothing to write: the answer may have no content, or ``size`` is 0.
+        """
+        ...
+
+    def end_raw(self, stream_id: int, end_stream: bool) -> None:
+        """These bytes are written; called only when :meth:`begin_raw` said True."""
+        ...
+
     def send_trailers(self, stream_id: int, trailers: Headers) -> None:
-        """End the answer with trailer fields."""
+        """End the answer with trailer fields; they are dropped where the framing has no place for them.
+
+        Raises LocalProtocolError for fields that may not be any (RFC 9110 section 6.5.1).
+        """
         ...
 
     def take(self) -> bytes:
@@ -61,6 +77,10 @@ class Http1Codec(HttpCodec, Protocol):
     @property
     def held(self) -> int:
         """How many bytes beyond the present request have come."""
+        ...
+
+    def answer(self, stream_id: int, status: int, headers: Headers, data: bytes) -> bytes:
+        """A whole answer at once: what ``send_head``, ``send_body`` and :meth:`take` give, for less."""
         ...
 
     def next_request(self) -> list[Event]:

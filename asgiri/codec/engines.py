@@ -10,9 +10,17 @@ from asgiri.codec.rules import HttpLimits
 
 Http1Engine = Callable[[HttpLimits], Http1Codec]
 
+# The fastest one last.
 HTTP1_ENGINES: dict[str, Http1Engine] = {"h11": H11Codec}
+
+try:
+    from asgiri.codec.h1_httptools import HttptoolsCodec
+except ImportError:  # it is compiled, and not for every platform
+    pass
+else:
+    HTTP1_ENGINES["httptools"] = HttptoolsCodec
 
 
 def http1_engine(name: str) -> Http1Engine:
-    """The HTTP/1.1 engine called ``name``; ``auto`` is the fastest one that is installed."""
-    return HTTP1_ENGINES["h11" if name == "auto" else name]
+    """The HTTP/1.1 engine called ``name``; ``auto`` is the fastest one that is installed. KeyError: it is not."""
+    return HTTP1_ENGINES[next(reversed(HTTP1_ENGINES)) if name == "auto" else name]

@@ -1,203 +1,165 @@
-"""HTTP/1.1 on h11: the reference engine. h11 owns the grammar and the state; rules.py owns the verdicts."""
+"""HTTP/1.1 on h11: the reference engine. It takes the approved pieces of a request apart, and makes the answers."""
 
 from __future__ import annotations
 
 import h11
 
 from asgiri.codec import rules
-from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
+from asgiri.codec.events import Body, Event
+from asgiri.codec.framing import CLOSED, CRLF, ENDLESS, WHOLE, EngineError, RequestReader
 from asgiri.codec.rules import HttpLimits
-from asgiri.errors import LocalProtocolError, RemoteProtocolError
+from asgiri.errors import LocalProtocolError
 from asgiri.types import Headers
 
-# What h11 may hold of a head that is not whole, when the limits are off: some bound must stand.
-_UNLIMITED_HEAD = 1 << 20
-# The client's state when its request asks for an upgrade. Documented, and missing in h11's __all__.
-_MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]
-_EMPTY_LINE = (b"\r", b"\n")
+# The limits are the reader's; what it lets through is whole, and fits.
+ROOM = 2 * ENDLESS
 
 
-class H11Codec:
+class Raw(bytes):
+    """Content that the connection writes itself: h11 only asks for its length."""
+
+    size = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class H11Codec(RequestReader):
     """The server side of one HTTP/1.1 connection (RFC 9112). ``stream_id`` counts the requests from 1."""
 
+    __slots__ = ("_after_raw", "_chunked", "_h11", "_out", "_silent", "sent")
+
     def __init__(self, limits: HttpLimits) -> None:
-        self._limits = limits
-        head = limits.request_line + limits.header_size
-        bounded = limits.request_line and limits.header_size
-        # Two bytes for each of the lines' ends, and one more, so that rules.py sees the first byte too many.
-        self._room = head + 2 * limits.header_count + 64 if bounded else _UNLIMITED_HEAD
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._room)
+        super().__init__(limits)
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=ROOM)
         self._out: list[bytes] = []
-        self._stream_id = 0
-        self._body_size = 0
-        self._method = ""
+        self._after_raw: list[bytes] = []
+        self._chunked = False  # the answer in progress is
         self._silent = False  # the answer in progress may have no content
-        self._failed = False
+        self.sent = 0
 
-    # Bytes in
+    # What h11 reads
 
-    def receive(self, data: bytes) -> list[Event]:
-        if self._failed or self._h11.their_state is h11.MUST_CLOSE:
-            return []  # bytes after an error, or after a request that said "close", are never parsed
-        if data.startswith(_EMPTY_LINE) and self._expects_head():
-            data = data.lstrip(b"\r\n")
-            if not data:
-                return []
+    def take_head(self, method: bytes, version: bytes, head: bytes, fields: bytes) -> Headers:
+        del head
+        # h11 knows no target beyond ASCII, and does not need it.
+        self._h11.receive_data(b"%b / HTTP/%b\r\n" % (method, version) + fields + CRLF)
         try:
-            self._h11.receive_data(data)
-        except RuntimeError:  # h11's word for bytes after end of file; a transport gives none
-            return []
-        return self._events()
+            request = self._h11.next_event()
+            if not isinstance(request, h11.Request):
+                raise EngineError
+            self._gather()
+        except h11.RemoteProtocolError as error:
+            self._begin_anew(method)
+            raise EngineError from error
+        return list(request.headers)
 
-    def _expects_head(self) -> bool:
-        """No byte of the next request has come: empty lines before it are dropped (RFC 9112 section 2.2)."""
-        return self._h11.their_state in (h11.IDLE, h11.DONE, _MIGHT_SWITCH) and not self._waiting()
+    def _begin_anew(self, method: bytes) -> None:
+        """Have h11 know the method of a request that it refused: what is answered depends on it."""
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=ROOM)
+        self._h11.receive_data(b"%b / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n" % method)
+        self._h11.next_event()
 
-    def _waiting(self) -> bytes:
-        """What h11 holds and has not parsed, from the first byte that is of a line."""
-        return self._h11.trailing_data[0].lstrip(b"\r\n")
+    def take_body(self, data: bytes) -> None:
+        self._h11.receive_data(data)
+        try:
+            self._gather()
+        except h11.RemoteProtocolError as error:
+            raise EngineError from error
+
+    def _gather(self) -> None:
+        while True:
+            event = self._h11.next_event()
+            if isinstance(event, h11.Data):
+                self._events.append(Body(self._stream_id, bytes(event.data)))
+            elif not isinstance(event, h11.EndOfMessage):  # NEED_DATA, PAUSED
+                return
 
     def next_request(self) -> list[Event]:
         self._h11.start_next_cycle()
-        self._method = ""
-        data, ended = self._h11.trailing_data
-        if data.startswith(_EMPTY_LINE):  # h11 refuses them, and nothing can be taken out of its buffer
-            self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._room)
-            if rest := data.lstrip(b"\r\n"):
-                self._h11.receive_data(rest)
-            if ended:
-                self._h11.receive_data(b"")
-        return self._events()
-
-    def _events(self) -> list[Event]:
-        events: list[Event] = []
-        try:
-            self._gather(events)
-        except h11.RemoteProtocolError as error:
-            self._failed = True
-            events.append(self._failure(error))
-        except RemoteProtocolError as error:
-            self._failed = True
-            events.append(Failure(error.status, error.reason))
-        return events
-
-    def _gather(self, events: list[Event]) -> None:
-        while self._h11.their_state is not h11.MUST_CLOSE:  # what follows is no request (RFC 9112 section 9.6)
-            event = self._h11.next_event()
-            match event:
-                case h11.Data():
-                    events.append(self._body(event))
-                case h11.Request():
-                    events.append(self._request(event))
-                case h11.EndOfMessage():
-                    self._end(event, events)
-                case _:  # NEED_DATA, PAUSED, ConnectionClosed
-                    return
-
-    def _request(self, event: h11.Request) -> Request:
-        headers: Headers = list(event.headers)
-        self._method = event.method.decode("ascii")  # h11 knows it now, so a refusal is framed by it too
-        line = len(event.method) + len(event.target) + len(b"  HTTP/1.1")
-        version = rules.check_version(event.http_version)
-        rules.check_head(self._limits, line, headers)
-        rules.check_host(version, headers)
-        path, query, authority = rules.split_target(event.method, event.target)
-        has_body = rules.check_framing(version, headers, self._limits)
-        if authority is not None:
-            headers = rules.with_authority(headers, authority)
-        self._stream_id += 1
-        self._body_size = 0
-        return Request(
-            stream_id=self._stream_id,
-            method=self._method,
-            target=event.target,
-            path=path,
-            query=query,
-            headers=headers,
-            http_version=version,
-            end_stream=not has_body,
-            expect_continue=has_body and self._h11.they_are_waiting_for_100_continue,
-        )
-
-    def _body(self, event: h11.Data) -> Body:
-        data = bytes(event.data)
-        self._body_size += len(data)
-        if self._limits.body_size and self._body_size > self._limits.body_size:
-            raise RemoteProtocolError("the request body is too large", 413)
-        return Body(self._stream_id, data)
-
-    def _end(self, event: h11.EndOfMessage, events: list[Event]) -> None:
-        last = events[-1] if events else None
-        if isinstance(last, Request) and last.end_stream:
-            return
-        trailers: Headers = list(event.headers)
-        rules.check_head(self._limits, 0, trailers)
-        events.append(End(self._stream_id, trailers))
-
-    def _failure(self, error: h11.RemoteProtocolError) -> Failure | Reset:
-        """Translate h11's verdict; its text may quote the peer and stays here."""
-        data, ended = self._h11.trailing_data
-        in_head = self._h11.our_state is h11.IDLE
-        if ended and not in_head:
-            return Reset(self._stream_id, "the peer went away before the end of the request body")
-        if error.error_status_hint == 431:
-            if not in_head:
-                return Failure(431, "the trailer fields or the extensions of a chunk are too large")
-            line, newline, _ = data.partition(b"\n")
-            if not newline or 0 < self._limits.request_line < len(line.rstrip(b"\r")):
-                return Failure(414, "the request line is too long")
-            return Failure(431, "the header fields are too large")
-        if error.error_status_hint == 501:
-            return Failure(501, "this transfer coding is not implemented")
-        return Failure(400, "the request is malformed")
+        return super().next_request()
 
     # Sends
 
+    def answer(self, stream_id: int, status: int, headers: Headers, data: bytes) -> bytes:
+        self.send_head(stream_id, status, headers)
+        self.send_body(stream_id, data, True)
+        return self.take()
+
     def send_informational(self, stream_id: int, status: int, headers: Headers) -> None:
         del stream_id
-        rules.check_answer(status, headers)
-        if status >= 200:
-            raise LocalProtocolError(f"status {status} cannot be an interim answer")
-        if status == 101 and self._h11.their_state is not _MIGHT_SWITCH:
-            raise LocalProtocolError("status 101 answers a request that asked for an upgrade")
-        if self._h11.their_http_version == b"1.0":  # which has no such answers (RFC 9110 section 15.2)
-            return
+        rules.check_informational(status, self._upgrade)
+        self._check_state(h11.IDLE, h11.SEND_RESPONSE)
+        rules.check_answer_fields(headers)
         fields = rules.answer_fields(status, headers)
-        self._send(h11.InformationalResponse(status_code=status, headers=fields, reason=rules.REASONS.get(status, b"")))
+        if self._version != "1.0":  # which has no such answers (RFC 9110 section 15.2)
+            reason = rules.REASONS.get(status, b"")
+            self._send(h11.InformationalResponse(status_code=status, headers=fields, reason=reason))
 
     def send_head(self, stream_id: int, status: int, headers: Headers) -> None:
         del stream_id
-        rules.check_answer(status, headers)
-        if status < 200:
-            raise LocalProtocolError(f"status {status} cannot be a final answer")
-        fields = rules.answer_fields(status, headers)
-        try:
-            response = h11.Response(status_code=status, headers=fields, reason=rules.REASONS.get(status, b""))
-        except h11.LocalProtocolError as error:  # a Content-Length that is none, a coding h11 does not know
-            raise LocalProtocolError(str(error)) from error
+        self._check_state(h11.IDLE, h11.SEND_RESPONSE)
+        rules.check_final(status)
+        rules.check_answer_fields(headers)
+        fields, has_length, close = rules.framed(status, headers, self._last or self._phase is CLOSED)
+        if close:
+            fields.append((b"connection", b"close"))
+        # What has no length is chunked, but for the old version, where the end of the connection ends it.
+        self._chunked = not has_length and status not in (204, 304) and self._version != "1.0"
+        response = h11.Response(status_code=status, headers=fields, reason=rules.REASONS.get(status, b""))
         self._silent = not rules.answer_has_body(self._method, status)
         self._send(response)
+        self.sent = 0
 
     def send_body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         del stream_id
+        self._check_state(h11.SEND_BODY)
         if data and not self._silent:
+            self.sent += len(data)
             self._send(h11.Data(data=data))
         if end_stream:
             self._send(h11.EndOfMessage())
 
+    def begin_raw(self, stream_id: int, size: int) -> bool:
+        del stream_id
+        self._check_state(h11.SEND_BODY)
+        if self._silent or not size:
+            return False
+        raw = Raw()
+        raw.size = size
+        pieces = self._pieces(h11.Data(data=raw))
+        place = next(i for i, piece in enumerate(pieces) if piece is raw)
+        self.sent += size
+        self._out += pieces[:place]
+        self._after_raw = pieces[place + 1 :]
+        return True
+
+    def end_raw(self, stream_id: int, end_stream: bool) -> None:
+        self._out += self._after_raw
+        self._after_raw = []
+        if end_stream:
+            self.send_body(stream_id, b"", True)
+
     def send_trailers(self, stream_id: int, trailers: Headers) -> None:
         del stream_id
-        rules.check_answer(200, trailers)
-        fields = [] if self._silent else rules.answer_fields(200, trailers)
-        self._send(h11.EndOfMessage(headers=fields))
+        self._check_state(h11.SEND_BODY)
+        rules.check_answer_trailers(trailers)
+        fields = [(name, value.strip(b" \t")) for name, value in trailers]
+        self._send(h11.EndOfMessage(headers=fields if self._chunked and not self._silent else []))
+
+    def _check_state(self, *states: object) -> None:
+        """Refuse a verb out of turn. h11 would refuse it too, and everything after it."""
+        if self._h11.our_state not in states:
+            raise LocalProtocolError(f"this cannot be sent now: h11 is in {self._h11.our_state}")
 
     def _send(self, event: h11.Event) -> None:
+        self._out += self._pieces(event)
+
+    def _pieces(self, event: h11.Event) -> list[bytes]:
         try:
-            pieces = self._h11.send_with_data_passthrough(event)
+            return self._h11.send_with_data_passthrough(event) or []
         except h11.LocalProtocolError as error:
             raise LocalProtocolError(str(error)) from error
-        if pieces:
-            self._out += pieces
 
     # Bytes out
 
@@ -213,17 +175,8 @@ class H11Codec:
 
     @property
     def reusable(self) -> bool:
-        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        return self._h11.our_state is h11.DONE and self._phase is WHOLE
 
     @property
     def closing(self) -> bool:
         return self._h11.our_state in (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
-
-    @property
-    def pending(self) -> bool:
-        return self._h11.their_state in (h11.DONE, _MIGHT_SWITCH) and bool(self._waiting())
-
-    @property
-    def held(self) -> int:
-        after = self._h11.their_state in (h11.DONE, _MIGHT_SWITCH)
-        return len(self._h11.trailing_data[0]) if after else 0

@@ -2,30 +2,142 @@
 
 An engine finds the parts of a message; whether the message is acceptable is decided here, so that all engines
 say the same. A verdict against a peer is a RemoteProtocolError whose reason holds none of the peer's bytes.
+
+Where the RFCs leave a choice, the choice is the strict one, for what two parties read in two ways is how requests
+are smuggled: lines end with CRLF only, a field is never folded, a length is given once. In three places it is the
+kind one: a target may hold bytes beyond ASCII and a "#" (both stay as they are), and empty lines before a request
+are dropped.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from http import HTTPStatus
+from functools import lru_cache
 
 from asgiri.errors import LocalProtocolError, RemoteProtocolError
 from asgiri.types import Headers
 
 # RFC 9110 section 5.6.2: token. Methods and field names are tokens.
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-# RFC 9110 section 5.5: what a field value may hold once it is trimmed; obs-text is let through, CTLs are not.
-FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+TOKEN = re.compile(_TOKEN)
+# RFC 9110 section 5.5: what a field value may hold; obs-text is let through, CTLs are not.
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
+FIELD_VALUE = re.compile(_VALUE)
+# RFC 9112 section 5.1: no blank between name and colon. The optional blanks around the value belong to _VALUE.
+_FIELD = _TOKEN + rb":" + _VALUE
+FIELD_LINE = re.compile(_FIELD)
+# RFC 9112 section 3: method SP request-target SP HTTP-version, and exactly one SP each.
+_REQUEST_LINE = rb"(" + _TOKEN + rb") ([!-~\x80-\xff]++) HTTP/([0-9]\.[0-9])"
+REQUEST_LINE = re.compile(_REQUEST_LINE)
+# RFC 9112 section 2.1: a whole head, with the empty line that ends it.
+HEAD = re.compile(_REQUEST_LINE + rb"\r\n((?:" + _FIELD + rb"\r\n)*+)\r\n")
+# What no line of a head may hold: CTLs but for the tab. CR is one; the CRLF at the end of a line is not of the line.
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+# The lines of a head that say how long the body is.
+FRAMING_LINES = re.compile(rb"(?im)^(content-length|transfer-encoding):([^\r]*+)\r")
+# RFC 9112 section 7.1 and 7.1.1: chunk-size, then extensions, with the blanks that section 7.1.1 lets a peer send. Its
+# groups are not possessive: Python before 3.11.5 goes on behind the half of one that failed (gh-106052).
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})((?:[ \t]*+;[ \t]*+"
+    + _TOKEN
+    + rb"(?:[ \t]*+=[ \t]*+(?:"
+    + _TOKEN
+    + rb"|"
+    + _QUOTED
+    + rb"))?)*)"
+)
+# The same line without extensions, which is what nearly all peers send.
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
+
 # RFC 9112 section 3.2.2: absolute-form, as far as an origin server takes it apart. The authority may not be empty
 # (RFC 9110 section 4.2.1), and userinfo is refused (section 4.2.4).
-ABSOLUTE_FORM = re.compile(rb"(?i:https?)://(?P<authority>[^/?#@]+)(?P<rest>(?:[/?].*)?)", re.DOTALL)
+ABSOLUTE_FORM = re.compile(rb"(?i:https?)://(?P<authority>[^/?#@]++)(?P<rest>(?:[/?].*)?)", re.DOTALL)
 # RFC 9110 section 7.2 with RFC 3986 section 3.2: uri-host [":" port]; empty for a target that has no authority.
-HOST = re.compile(rb"(?:\[[0-9A-Za-z:.]+\]|[0-9A-Za-z\-._~%!$&'()*+,;=]*)(?::[0-9]*)?")
+HOST = re.compile(rb"(?:\[[0-9A-Za-z:.]++\]|[0-9A-Za-z\-._~%!$&'()*+,;=]*+)(?::[0-9]*+)?")
+# RFC 9110 section 8.6: 1*DIGIT. 18 digits are more than any storage holds, and fewer than 64 bits do.
+CONTENT_LENGTH = re.compile(rb"[0-9]++")
+CONTENT_LENGTH_DIGITS = 18
 
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+# RFC 9110 section 6.5.1: fields that frame, route, authenticate or change the request are no trailer fields.
+NO_TRAILERS = FRAMING | frozenset(
+    b"authorization cache-control connection content-encoding content-range content-type cookie date expect expires"
+    b" forwarded host keep-alive location max-forwards pragma proxy-authenticate proxy-authorization proxy-connection"
+    b" range retry-after set-cookie te trailer upgrade vary www-authenticate x-forwarded-for x-forwarded-host"
+    b" x-forwarded-proto".split()
+)
 
-REASONS: dict[int, bytes] = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+# How many bytes of chunk extensions a body may have more than it has content: a peer that sends mostly these is none.
+EXTENSIONS_SIZE = 16 << 10
+# One line of chunk size and extensions. Signed uploads send about a hundred bytes.
+CHUNK_LINE_SIZE = 4 << 10
+
+# RFC 9110 section 15, and the registry of status codes; Python's own table changes with its version.
+REASONS: dict[int, bytes] = {
+    100: b"Continue",
+    101: b"Switching Protocols",
+    102: b"Processing",
+    103: b"Early Hints",
+    200: b"OK",
+    201: b"Created",
+    202: b"Accepted",
+    203: b"Non-Authoritative Information",
+    204: b"No Content",
+    205: b"Reset Content",
+    206: b"Partial Content",
+    207: b"Multi-Status",
+    208: b"Already Reported",
+    226: b"IM Used",
+    300: b"Multiple Choices",
+    301: b"Moved Permanently",
+    302: b"Found",
+    303: b"See Other",
+    304: b"Not Modified",
+    305: b"Use Proxy",
+    307: b"Temporary Redirect",
+    308: b"Permanent Redirect",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    402: b"Payment Required",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    406: b"Not Acceptable",
+    407: b"Proxy Authentication Required",
+    408: b"Request Timeout",
+    409: b"Conflict",
+    410: b"Gone",
+    411: b"Length Required",
+    412: b"Precondition Failed",
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    415: b"Unsupported Media Type",
+    416: b"Range Not Satisfiable",
+    417: b"Expectation Failed",
+    421: b"Misdirected Request",
+    422: b"Unprocessable Content",
+    423: b"Locked",
+    424: b"Failed Dependency",
+    425: b"Too Early",
+    426: b"Upgrade Required",
+    428: b"Precondition Required",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    451: b"Unavailable For Legal Reasons",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
+    506: b"Variant Also Negotiates",
+    507: b"Insufficient Storage",
+    508: b"Loop Detected",
+    510: b"Not Extended",
+    511: b"Network Authentication Required",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +150,29 @@ class HttpLimits:
     body_size: int = 0
 
 
-def check_head(limits: HttpLimits, request_line: int, headers: Headers) -> None:
-    """Refuse a head over its limits: 414 (RFC 9110 section 15.5.15) or 431 (RFC 6585 section 5)."""
-    if limits.request_line and request_line > limits.request_line:
-        raise RemoteProtocolError("the request line is too long", 414)
-    if limits.header_count and len(headers) > limits.header_count:
-        raise RemoteProtocolError("too many header fields", 431)
-    # Four bytes a field for the colon, a space and the end of line.
-    size = sum(map(len, (part for field in headers for part in field))) + 4 * len(headers)
-    if limits.header_size and size > limits.header_size:
-        raise RemoteProtocolError("the header fields are too large", 431)
-    # Some parsers let control characters pass, some do not (RFC 9110 section 5.5: invalid, and dangerous).
-    if FIELD_VALUE.fullmatch(b"".join([value for _, value in headers])) is None:
-        raise RemoteProtocolError("a header field holds a control character")
+# The head, line by line
 
 
-def check_host(version: str, headers: Headers) -> None:
-    """Refuse a request whose Host is missing, there twice, or none (RFC 9112 section 3.2); 1.0 may have none."""
-    hosts = [value for name, value in headers if name == b"host"]
-    if not hosts and version != "1.0":
-        raise RemoteProtocolError("the Host header field is missing")
-    if len(hosts) > 1:
-        raise RemoteProtocolError("there is more than one Host header field")
-    if hosts and HOST.fullmatch(hosts[0]) is None:
-        raise RemoteProtocolError("the Host header field is malformed")
+def check_line(line: bytes, most: int, too_long: str, status: int, searched: int = 0) -> None:
+    """Refuse a line, whole or the beginning of one, for what is wrong first: its length or a control character.
+
+    ``most`` bytes are let through; ``status`` and ``too_long`` say what more are. The verdict on the beginning of a
+    line is the one on the whole of it, so it does not matter in which pieces a line comes. In the first ``searched``
+    bytes was nothing wrong.
+    """
+    bad = CONTROL.search(line, searched)
+    if len(line) > most and not (bad and bad.start() < most):
+        raise RemoteProtocolError(too_long, status)
+    if bad:
+        raise RemoteProtocolError("the request holds a control character where none may be")
+
+
+def check_request_line(line: bytes) -> None:
+    """Refuse a request line without its CRLF that is none (RFC 9112 section 3), or of a version not spoken here."""
+    match = REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise RemoteProtocolError("the request line is malformed")
+    check_version(match[3])
 
 
 def check_version(version: bytes) -> str:
@@ -69,6 +180,35 @@ def check_version(version: bytes) -> str:
     if not version.startswith(b"1."):
         raise RemoteProtocolError("this HTTP version is not spoken here", 505)
     return "1.0" if version == b"1.0" else "1.1"
+
+
+def check_field_line(line: bytes) -> None:
+    """Refuse a field line, without its CRLF, that is none (RFC 9112 section 5); folding is refused (section 5.2)."""
+    if FIELD_LINE.fullmatch(line) is None:
+        raise RemoteProtocolError("a header field is malformed")
+
+
+# The head as a whole
+
+
+def is_host(value: bytes) -> bool:
+    return HOST.fullmatch(value) is not None
+
+
+# Few names come again and again. A long one is not for the cache, which would grow with it.
+is_known_host = lru_cache(maxsize=256)(is_host)
+LONG_HOST = 256
+
+
+def check_host(version: str, hosts: list[bytes]) -> None:
+    """Refuse a request whose Host is missing, there twice, or none (RFC 9112 section 3.2); 1.0 may have none."""
+    if len(hosts) > 1:
+        raise RemoteProtocolError("there is more than one Host header field")
+    if not hosts:
+        if version != "1.0":
+            raise RemoteProtocolError("the Host header field is missing")
+    elif not is_host(hosts[0]):
+        raise RemoteProtocolError("the Host header field is malformed")
 
 
 def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
@@ -79,46 +219,25 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | No
     if method == b"CONNECT":  # authority-form is for tunnels; an origin server has none to offer
         raise RemoteProtocolError("CONNECT is not implemented", 501)
     authority = None
-    if target.startswith(b"/"):
-        rest = target
-    elif target == b"*":
-        if method != b"OPTIONS":
-            raise RemoteProtocolError('the request target "*" goes with OPTIONS only')
-        return b"*", b"", None
-    elif match := ABSOLUTE_FORM.fullmatch(target):
-        authority = match["authority"]
-        if HOST.fullmatch(authority) is None:
+    if not target.startswith(b"/"):
+        if target == b"*":
+            if method != b"OPTIONS":
+                raise RemoteProtocolError('the request target "*" goes with OPTIONS only')
+            return b"*", b"", None
+        match = ABSOLUTE_FORM.fullmatch(target)
+        if match is None or not is_host(match["authority"]):
             raise RemoteProtocolError("the request target is malformed")
-        rest = match["rest"]
-        if not rest.startswith(b"/"):
-            rest = b"/" + rest
-    else:
-        raise RemoteProtocolError("the request target is malformed")
-    path, _, query = rest.partition(b"?")
+        authority, target = match.groups()
+        if not target.startswith(b"/"):
+            target = b"/" + target
+    path, _, query = target.partition(b"?")
     return path, query, authority
 
 
-def check_framing(version: str, headers: Headers, limits: HttpLimits) -> bool:
-    """Whether a body follows the head (RFC 9112 section 6.3).
-
-    Refuses one whose length two parties could read in two ways (section 6.1), or that is too large.
-    """
-    content_length = transfer_encoding = None
-    for name, value in headers:
-        if name == b"content-length":
-            content_length = value
-        elif name == b"transfer-encoding":
-            transfer_encoding = value
-    if transfer_encoding is not None:
-        if content_length is not None:
-            raise RemoteProtocolError("Content-Length and Transfer-Encoding exclude each other")
-        if version == "1.0":
-            raise RemoteProtocolError("Transfer-Encoding is not known in HTTP/1.0")
-        return True
-    size = 0 if content_length is None else int(content_length)
-    if limits.body_size and size > limits.body_size:
-        raise RemoteProtocolError("the request body is too large", 413)
-    return size > 0
+def split_fields(fields: bytes) -> Headers:
+    """The fields of lines that :func:`check_field_line` let through, names in lower case, for want of an engine."""
+    pairs = (line.partition(b":") for line in fields.split(b"\r\n") if line)
+    return [(name.lower(), value.strip(b" \t")) for name, _, value in pairs]
 
 
 def with_authority(headers: Headers, authority: bytes) -> Headers:
@@ -126,15 +245,111 @@ def with_authority(headers: Headers, authority: bytes) -> Headers:
     return [(b"host", authority), *(field for field in headers if field[0] != b"host")]
 
 
+def check_framing(version: str, fields: bytes, limits: HttpLimits) -> int | None:
+    """The size of the body that follows the head, None for a chunked one (RFC 9112 section 6.3).
+
+    It looks at the lines themselves, for engines make one of fields that are there twice. Refuses a body whose length
+    two parties could read in two ways (section 6.1), and one that is too large.
+    """
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    for name, value in FRAMING_LINES.findall(fields):
+        (lengths if name.lower() == b"content-length" else codings).append(value.strip(b" \t"))
+    if codings:
+        if lengths:
+            raise RemoteProtocolError("Content-Length and Transfer-Encoding exclude each other")
+        if version == "1.0":
+            raise RemoteProtocolError("Transfer-Encoding is not known in HTTP/1.0")
+        check_codings(codings)
+        return None
+    if not lengths:
+        return 0
+    if len(lengths) > 1 or CONTENT_LENGTH.fullmatch(lengths[0]) is None:
+        raise RemoteProtocolError("the Content-Length header field is not one number")
+    if len(lengths[0]) > CONTENT_LENGTH_DIGITS:  # leading zeros and all: engines count these too
+        raise RemoteProtocolError("the request body is too large", 413)
+    size = int(lengths[0])
+    check_body(size, limits)
+    return size
+
+
+def check_codings(values: list[bytes]) -> None:
+    """Refuse every Transfer-Encoding but "chunked" alone (RFC 9112 sections 6.1, 6.3 and 7)."""
+    codings = listed(values)
+    if codings == [b"chunked"]:
+        return
+    if codings[-1] != b"chunked" or codings.count(b"chunked") > 1 or b"" in codings:
+        raise RemoteProtocolError("the transfer codings leave the length of the body open")
+    raise RemoteProtocolError("this transfer coding is not implemented", 501)
+
+
+def says_close(options: list[bytes]) -> bool:
+    """Whether the values of Connection hold the option "close" (RFC 9110 section 7.6.1)."""
+    return b"close" in listed(options)
+
+
+def says_upgrade(options: list[bytes]) -> bool:
+    """Whether the values of Connection make an Upgrade field one for us (RFC 9110 section 7.8)."""
+    return b"upgrade" in listed(options)
+
+
+def says_continue(expectations: list[bytes]) -> bool:
+    """Whether the peer waits for a 100 before it sends the body (RFC 9110 section 10.1.1)."""
+    return b"100-continue" in listed(expectations)
+
+
+def listed(values: list[bytes]) -> list[bytes]:
+    """The members of a list that may be spread over several fields, in lower case (RFC 9110 section 5.6.1)."""
+    return [member.strip(b" \t").lower() for value in values for member in value.split(b",")]
+
+
+# The body
+
+
+def check_chunk_line(line: bytes) -> tuple[int, int]:
+    """The chunk's size and how many bytes its extensions take (RFC 9112 section 7.1), of a line without its CRLF."""
+    match = CHUNK_LINE.fullmatch(line)
+    if match is None:
+        raise RemoteProtocolError("the size of a chunk is malformed")
+    digits, rest = match.groups()
+    return int(digits, 16), len(rest)
+
+
+def check_body(size: int, limits: HttpLimits) -> None:
+    """Refuse a body of ``size`` bytes when that is too many."""
+    if 0 < limits.body_size < size:
+        raise RemoteProtocolError("the request body is too large", 413)
+
+
+def known_trailers(trailers: Headers) -> Headers:
+    """The trailer fields, trimmed, without those that must not be any (RFC 9110 section 6.5.1)."""
+    return [(name, value.strip(b" \t")) for name, value in trailers if name not in NO_TRAILERS]
+
+
+# Answers
+
+
 def answer_has_body(method: str, status: int) -> bool:
     """Whether an answer to ``method`` with ``status`` has content at all (RFC 9110 section 6.4.1)."""
     return method != "HEAD" and status >= 200 and status not in (204, 304)
 
 
-def check_answer(status: int, headers: Headers) -> None:
-    """Raise LocalProtocolError for an answer's head that must not go onto the wire (RFC 9110 section 5)."""
-    if not 100 <= status <= 599:
-        raise LocalProtocolError(f"status {status} is none: expected 100 to 599")
+def check_informational(status: int, upgrade: bool) -> None:
+    """Raise LocalProtocolError unless ``status`` is one of an interim answer; 101 answers an upgrade only."""
+    if not 100 <= status < 200:
+        raise LocalProtocolError(f"status {status} cannot be an interim answer: expected 100 to 199")
+    if status == 101 and not upgrade:
+        raise LocalProtocolError("status 101 answers a request that asked for an upgrade")
+
+
+def check_final(status: int) -> None:
+    """Raise LocalProtocolError unless ``status`` is one of a final answer."""
+    if not 200 <= status <= 599:
+        raise LocalProtocolError(f"status {status} cannot be a final answer: expected 200 to 599")
+
+
+def check_answer_fields(headers: Headers) -> None:
+    """Raise LocalProtocolError for a field that must not go onto the wire (RFC 9110 section 5)."""
     for name, value in headers:
         if TOKEN.fullmatch(name) is None:
             raise LocalProtocolError(f"header name {name!r} is no token")
@@ -142,13 +357,48 @@ def check_answer(status: int, headers: Headers) -> None:
             raise LocalProtocolError(f"the value of header {name!r} holds a control character: {value!r}")
 
 
-def answer_fields(status: int, headers: Headers) -> Headers:
-    """The fields as they go onto the wire.
+def check_answer_trailers(trailers: Headers) -> None:
+    """Raise LocalProtocolError for trailer fields that must not go onto the wire (RFC 9110 section 6.5.1)."""
+    check_answer_fields(trailers)
+    for name, _ in trailers:
+        if name.lower() in NO_TRAILERS:
+            raise LocalProtocolError(f"{name!r} cannot be a trailer field")
 
-    Values are trimmed (RFC 9110 section 5.5); an answer that ends with its head by definition, 1xx or 204, names no
-    framing (section 8.6, RFC 9112 section 6.1).
+
+def answer_fields(status: int, headers: Headers) -> Headers:
+    """The fields of an answer's head as they go onto the wire.
+
+    Values are trimmed (RFC 9110 section 5.5). The transfer coding is the server's to choose (ASGI HTTP spec,
+    ``http.response.start``): "chunked" is left out, another one is a LocalProtocolError. An answer that ends with its
+    head by definition, 1xx or 204, names no length (section 8.6).
     """
-    fields = [(name, value.strip(b" \t")) for name, value in headers]
-    if status < 200 or status == 204:
-        return [field for field in fields if field[0].lower() not in FRAMING]
+    fields = []
+    silent = status < 200 or status == 204
+    for name, value in headers:
+        value = value.strip(b" \t")
+        if name.lower() == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise LocalProtocolError(f"transfer-encoding: expected chunked, got {value!r}")
+        elif not silent or name.lower() != b"content-length":
+            fields.append((name, value))
     return fields
+
+
+def framed(status: int, headers: Headers, close: bool) -> tuple[Headers, bool, bool]:
+    """The fields of an answer's head without Connection: close, whether one is its length, and whether it closes."""
+    length = answer_length(headers)
+    fields = answer_fields(status, headers)
+    close = close or says_close([value for name, value in fields if name == b"connection"])
+    if close:
+        fields = [field for field in fields if field[0] != b"connection"]
+    return fields, length is not None and status != 204, close
+
+
+def answer_length(headers: Headers) -> int | None:
+    """The Content-Length of an answer; None without one. Raises LocalProtocolError for two, or for no number."""
+    values = [value.strip(b" \t") for name, value in headers if name.lower() == b"content-length"]
+    if not values:
+        return None
+    if len(values) > 1 or CONTENT_LENGTH.fullmatch(values[0]) is None or len(values[0]) > CONTENT_LENGTH_DIGITS:
+        raise LocalProtocolError(f"content-length: expected one number of bytes, got {b', '.join(values)!r}")
+    return int(values[0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from asgiri.access_format import UnknownNameError, parse_format
+from asgiri.config.keys import nearest
 from asgiri.units import format_duration
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from asgiri.config.address import Address
     from asgiri.config.nodes import Faults, Place
-    from asgiri.config.schema import Config, Listen, RespawnBackoff
+    from asgiri.config.schema import AccessLog, Config, Listen, RespawnBackoff, Tls
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field-value: visible characters, with blanks only between them).
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
@@ -36,6 +38,7 @@ def check(config: Config, places: dict[str, Place], faults: Faults) -> None:
         ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
         ("env", _env(config.env)),
         ("response_headers", _response_headers(config.response_headers)),
+        ("log.access", _access_format(config.log.access)),
     ):
         if not faults.below(path):
             for finding in findings:
@@ -54,12 +57,21 @@ def _listen(listeners: tuple[Listen, ...], places: dict[str, Place]) -> Iterator
             seen.setdefault(address, path)
         if address.kind != "unix":
             yield from _unix_only(listener, index)
+        if listener.tls is not None:
+            yield from _client_certs(listener.tls, f"listen[{index}].tls")
 
 
 def _unix_only(listener: Listen, index: int) -> Iterator[Finding]:
     for name, value in (("mode", listener.mode), ("owner", listener.owner), ("group", listener.group)):
         if value is not None:
             yield Finding(f"listen[{index}].{name}", f"only a unix socket has one, and {listener.bind} is none")
+
+
+def _client_certs(tls: Tls, path: str) -> Iterator[Finding]:
+    if tls.client_certs == "none" and tls.client_ca is not None:
+        yield Finding(f"{path}.client_ca", "nobody is asked for a certificate: client_certs is none")
+    if tls.client_certs != "none" and tls.client_ca is None:
+        yield Finding(f"{path}.client_certs", "this needs client_ca, the authorities that the certificates come from")
 
 
 def _backoff(backoff: RespawnBackoff, places: dict[str, Place]) -> Iterator[Finding]:
@@ -84,3 +96,12 @@ def _response_headers(fields: dict[str, str]) -> Iterator[Finding]:
             yield Finding(path, "this field frames the message, and is the server's own")
         elif not _FIELD_VALUE.fullmatch(value):
             yield Finding(path, "expected a field value, Latin-1 without control characters or outer blanks")
+
+
+def _access_format(access: AccessLog) -> Iterator[Finding]:
+    try:
+        parse_format(access.format)
+    except UnknownNameError as error:
+        yield Finding("log.access.format", f"{error}{nearest(error.name, error.known)}")
+    except ValueError as error:
+        yield Finding("log.access.format", str(error))

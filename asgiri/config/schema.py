@@ -28,7 +28,7 @@ class Tls(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``listen[].tls``: how a listener speaks TLS."""
 
     certfile: Annotated[str, key("PEM file: the certificate and its chain.")]
-    keyfile: Annotated[str, key("PEM file: the private key of the certificate.")]
+    keyfile: Annotated[str | None, key("PEM file: the certificate's private key; null: it is in certfile.")] = None
     password_file: Annotated[str | None, key("File whose first line decrypts the private key.")] = None
     client_ca: Annotated[str | None, key("PEM file: the authorities that client certificates come from.")] = None
     client_certs: Annotated[Literal["none", "optional", "required"], key("Whether a client shows a certificate.")] = (
@@ -37,11 +37,18 @@ class Tls(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     # RFC 8996 retired everything below 1.2.
     min_version: Annotated[Literal["1.2", "1.3"], key("The oldest TLS version that is spoken.")] = "1.2"
     ciphers: Annotated[str | None, key("OpenSSL cipher list for TLS 1.2; null is OpenSSL's own.")] = None
-    sni: Annotated[dict[str, SniPair], key("Certificates for further server names, by name.")] = {}
+    sni: Annotated[
+        dict[str, SniPair],
+        key("Certificates for further server names, by name.", later="certificates by server name"),
+    ] = {}
+    # On in the plan; off for as long as nobody watches. A reload reads the files anew.
     watch: Annotated[
         bool,
-        key("Swap changed certificate files in without a restart; a bad pair is refused, the old one kept."),
-    ] = True
+        key(
+            "Swap changed certificate files in without a reload; a bad pair is refused, the old one kept.",
+            later="the live swap of certificates",
+        ),
+    ] = False
 
 
 class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -74,7 +81,7 @@ class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = None
     owner: Annotated[str | None, key("User name or number that owns the unix socket.")] = None
     group: Annotated[str | None, key("Group name or number of the unix socket.")] = None
-    tls: Annotated[Tls | None, key("TLS; null is plaintext.", later="TLS")] = None
+    tls: Annotated[Tls | None, key("TLS; null is plaintext.")] = None
 
     @property
     def address(self) -> Address:
@@ -150,7 +157,7 @@ class Workers(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class Timeouts(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``timeouts``: how long a connection may take for what; 0 turns one off."""
 
-    tls_handshake: Annotated[float, key("The TLS handshake.", unit="duration", later="TLS")] = 10.0
+    tls_handshake: Annotated[float, key("The TLS handshake.", unit="duration")] = 10.0
     request_head: Annotated[
         float,
         key("The request head, from its first byte on; dripping bytes do not renew it.", unit="duration"),
@@ -172,14 +179,8 @@ class Limits(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     header_size: Annotated[int, key("All header fields of a request together; more get 431.", unit="size")] = 64 * 1024
     # Off, because what is too large for a body is known to the application.
     body_size: Annotated[int, key("A request body; larger ones get 413.", unit="size")] = 0
-    requests: Annotated[
-        int,
-        key("Requests at once in a worker; over it: 503 with Retry-After.", least=0, later="the request limit"),
-    ] = 0
-    connections: Annotated[
-        int,
-        key("Connections at once in a worker; over it: accept pauses.", least=0, later="the connection limit"),
-    ] = 0
+    requests: Annotated[int, key("Requests at once in a worker; over it: 503 with Retry-After.", least=0)] = 0
+    connections: Annotated[int, key("Connections at once in a worker; over it: accept pauses.", least=0)] = 0
     requests_per_connection: Annotated[
         int, key("Requests on one connection; the last one is answered with a close.", least=0)
     ] = 0
@@ -190,7 +191,7 @@ class Http1(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     engine: Annotated[
         Literal["auto", "h11", "httptools"],
-        key("The parser; auto is the fastest present.", later="the httptools engine", works=("auto", "h11")),
+        key("The parser; auto is the fastest present."),
     ] = "auto"
 
 
@@ -232,10 +233,9 @@ class Proxy(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class AccessLog(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``log.access``: one line for each request."""
 
-    # On in the plan; off for as long as there is no access log to turn on.
-    enabled: Annotated[bool, key("Write the access log.")] = False
+    enabled: Annotated[bool, key("Write the access log.")] = True
     file: Annotated[str, key('Where to; "-" is stderr.')] = "-"
-    format: Annotated[str, key("text, json, common, combined, or a template.")] = "text"
+    format: Annotated[str, key("text, json, common, combined, or a template with {placeholders}.")] = "text"
 
 
 class Log(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -248,7 +248,7 @@ class Log(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     format: Annotated[Literal["text", "json"], key("Lines for people, or one JSON object a line.")] = "text"
     # stderr, because service managers and container runtimes collect it.
     file: Annotated[str, key('Where to; "-" is stderr.')] = "-"
-    access: Annotated[AccessLog, key("One line for each request.", later="the access log")] = AccessLog()
+    access: Annotated[AccessLog, key("One line for each request.")] = AccessLog()
 
 
 class Reload(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -306,11 +306,7 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     factory: Annotated[bool, key("The attribute is a function that makes the application.")] = False
     interface: Annotated[
         Literal["auto", "asgi3", "asgi2", "wsgi"],
-        key(
-            "What kind of application it is; auto looks at it.",
-            later="an ASGI 2 or WSGI application",
-            works=("auto", "asgi3"),
-        ),
+        key("What kind of application it is; auto looks at it. wsgi takes a2wsgi: pip install 'asgiri[wsgi]'."),
     ] = "auto"
     root_path: Annotated[str, key("Path that the application is mounted at (ASGI root_path).")] = ""
     lifespan: Annotated[

@@ -2,25 +2,26 @@
 
 A line is one ``write(2)`` to a descriptor in append mode, so that master and workers share a file without
 mixing their lines. What a peer or an application puts into a message can neither forge a line nor steer a
-terminal: control characters are escaped. Logging never fails the program: what cannot be written is lost, in
-silence.
+terminal: control characters are escaped. Logging never fails the program, and waits no longer than a second for a
+reader that is stuck: what cannot be written is lost, in silence.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import time
 from datetime import datetime
 from typing import Final
 
 from asgiri.errors import ConfigError, Problem
+from asgiri.log.file import LogFile, check_writable
 
 LOGGER: Final = "asgiri"
-STDERR: Final = "-"
-_STDERR_FD = 2
+
+# How long a line waits for a reader that does not read, in seconds. Once; the lines after it do not wait.
+PATIENCE: Final = 1.0
 
 # Five letters at most, so that messages stay in one column.
 _LEVEL_NAMES = {logging.WARNING: "WARN", logging.CRITICAL: "CRIT"}
@@ -50,8 +51,7 @@ def configure(*, level: str, format: str, file: str, role: str) -> None:  # noqa
     except OSError as error:
         still_open = next((old for old in before if old.file == file), None)
         if still_open is None:
-            what = f'cannot open "{escape(file)}": {error.strerror}'
-            raise ConfigError([Problem("", "log.file", what)]) from error
+            raise cannot_open("log.file", file, error) from error
         handler = still_open
     handler.setFormatter(formatter(role))
     logger = logging.getLogger(LOGGER)
@@ -73,41 +73,49 @@ def reopen() -> None:
             logging.getLogger(LOGGER).error('cannot reopen the log file "%s": %s', handler.file, error.strerror)
 
 
+def cannot_open(key: str, file: str, error: OSError) -> ConfigError:
+    """What to raise when the file that the config has at ``key`` cannot be opened."""
+    return ConfigError([Problem("", key, f'cannot open "{escape(file)}": {error.strerror}')])
+
+
+def check_file(key: str, file: str) -> None:
+    """Raise ConfigError when the file that the config has at ``key`` could not be opened. Makes none, opens none."""
+    try:
+        check_writable(file)
+    except OSError as error:
+        raise cannot_open(key, file, error) from error
+
+
 class LineHandler(logging.Handler):
     """Writes each record with one ``write(2)``. Making one raises OSError when the file cannot be opened."""
 
     def __init__(self, file: str) -> None:
         self.file = file
-        # A descriptor of our own: when an app closes 2, a connection may get that number, and must not get our lines.
-        self._fd = os.dup(_STDERR_FD) if file == STDERR else _open(file)
+        self._out = LogFile(file)
+        self._patience = PATIENCE
         super().__init__()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record; one that cannot be written (a closed stderr, a full disk) is lost."""
+        """Write the record; one that cannot be written (a closed stderr, a full disk, a stuck reader) is lost."""
         data = f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
         try:
             while data:
-                data = data[os.write(self._fd, data) :]
+                data = data[self._out.write(data, self._patience) :]
+            self._patience = PATIENCE
+        except BlockingIOError:
+            self._patience = 0.0
         except OSError:
             pass
 
     def reopen(self) -> None:
-        """Go on in the file that has the name now, under the same descriptor; on OSError nothing changes."""
-        if self.file == STDERR:
-            return
-        fresh = _open(self.file)
-        try:
-            os.dup2(fresh, self._fd, inheritable=False)
-        finally:
-            os.close(fresh)
+        """Go on in the file that has the name now; on OSError nothing changes."""
+        self._out.reopen()
 
     def close(self) -> None:
         """Close the file. What is written later is lost."""
         self.acquire()
         try:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            self._out.close()
         finally:
             self.release()
         super().close()
@@ -196,8 +204,3 @@ def _trace(record: logging.LogRecord) -> str:
 
 def _handlers() -> list[LineHandler]:
     return [handler for handler in logging.getLogger(LOGGER).handlers if isinstance(handler, LineHandler)]
-
-
-def _open(file: str) -> int:
-    """A descriptor that appends to the file, made if it is not there; other programs do not inherit it."""
-    return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

@@ -7,10 +7,13 @@ that no request pays for a timer. A deadline is met to within one sweep.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import inspect
 import select
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -20,14 +23,19 @@ from typing import TYPE_CHECKING, cast
 from asgiri.asgi.scope import AppContext, Peers
 from asgiri.codec.engines import Http1Engine
 from asgiri.codec.rules import HttpLimits
+from asgiri.proto.secure import Secure
 
 if TYPE_CHECKING:
     from asgiri.asgi.http import HttpSession
+    from asgiri.log.access import AccessLog
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
 HIGH_WATER = 64 << 10
 # How long a peer that was refused may go on sending before it is cut off, in seconds (RFC 9112 section 9.6).
 LINGER_SECONDS = 2.0
+# struct tcp_info of linux/tcp.h: the bytes up to tcpi_bytes_acked, and where in them that is.
+TCP_INFO_SIZE = 128
+TCPI_BYTES_ACKED = slice(120, 128)
 # struct linger: on, for no time at all.
 NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -58,29 +66,45 @@ class Shared:
     limits: HttpLimits
     times: TimeLimits
     loop: asyncio.AbstractEventLoop
+    requests: int = 0  # at once; over it: 503
     requests_per_connection: int = 0
+    access_log: AccessLog | None = None
+    # What the logs call a request, of the serial numbers of its connection and of itself on that.
+    request_id: Callable[[int, int], str] = "{}-{}".format
+    accepted: int = 0  # connections so far
     # Each request runs in a copy of it: in the context that happens to be current, it could see an earlier one's.
     base_context: Context = field(default_factory=copy_context)
     now: float = 0.0  # monotonic seconds, as fresh as the last sweep
     draining: bool = False  # answer what comes, once more, with Connection: close
     connections: set[Connection] = field(default_factory=set)
     sessions: set[HttpSession] = field(default_factory=set)  # whose application has not returned yet
+    arriving: int = 0  # accepted, and no connections yet: in their TLS handshake, for the most part
     # Called when the last connection or session has gone: what a drain waits for.
     on_quiet: Callable[[], None] = lambda: None
+    # Called when there is one connection less: what acceptors wait for that are at a limit.
+    on_room: Callable[[], None] = lambda: None
 
     @property
     def quiet(self) -> bool:
-        """No connection is open and no application is running."""
-        return not self.connections and not self.sessions
+        """No connection is open or being made, and no application is running."""
+        return not self.connections and not self.sessions and not self.arriving
 
     def forget_connection(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self.on_room()
+        if self.quiet:
+            self.on_quiet()
+
+    def forget_arrival(self) -> None:
+        """What was accepted has become a connection, or nothing."""
+        self.arriving -= 1
+        self.on_room()
         if self.quiet:
             self.on_quiet()
 
     def forget_session(self, session: HttpSession) -> None:
         self.sessions.discard(session)
-        if self.quiet:
+        if not self.connections and self.quiet:
             self.on_quiet()
 
     def cancel(self, session: HttpSession) -> None:
@@ -95,24 +119,50 @@ class Shared:
 
 
 class Connection(asyncio.Protocol):
-    """The base of all connections: owns the transport, knows when to wait and when it is overdue."""
+    """The base of all connections: owns the transport, knows when to wait and when it is overdue.
+
+    ``secure`` is what the TLS connections of its listener share, None where that is plaintext. Who makes a connection
+    sets it.
+    """
+
+    __slots__ = (
+        "_closing_since",
+        "_delivered",
+        "_read_at",
+        "_read_by_peer",
+        "_serial",
+        "_writable",
+        "_written",
+        "client",
+        "peers",
+        "secure",
+        "shared",
+        "transport",
+    )
 
     transport: asyncio.Transport
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
+        self.secure: Secure | None = None
         self.peers = Peers(None, None)
+        self.client = ""  # as the logs show it
+        shared.accepted += 1
+        self._serial = shared.accepted
         self._writable: asyncio.Event | None = None  # there while the peer does not read fast enough
         self._written = 0  # bytes given to the transport
         self._read_by_peer = 0  # bytes of them that it had passed on at the last sweep
         self._read_at = shared.now  # when that number last changed, or nothing waited
+        self._delivered = 0  # of the bytes given to a TLS transport, those that the peer has acknowledged for certain
+        self._closing_since: float | None = None  # when a TLS transport had nothing left to do but end
 
     # Transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
-        self.peers = peers_of(self.transport)
+        self.peers = peers_of(self.transport, self.secure)
+        self.client = client_text(self.peers)
         self.shared.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -158,31 +208,115 @@ class Connection(asyncio.Protocol):
         news.register(sock.fileno(), 0)  # errors and hang-ups are told without being asked for
         return bool(news.poll(0))
 
+    def wrote_past_transport(self, size: int) -> None:
+        """Count bytes that went straight to the socket: the peer makes progress."""
+        self._written += size
+
+    async def flushed(self) -> None:
+        """Wait until the transport has passed on all that it was given, or is closing."""
+        transport = self.transport
+        if transport.is_closing() or not transport.get_write_buffer_size():
+            return
+        transport.set_write_buffer_limits(high=0)
+        try:
+            await self.drained()
+        finally:
+            if not transport.is_closing():
+                transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    async def drained(self) -> None:
+        """Wait while the peer does not read fast enough."""
+        while self._writable is not None:
+            await self._writable.wait()
+
+    async def writable(self, fd: int) -> None:
+        """Wait until ``fd``, a duplicate of the socket's, takes bytes again, or the connection is lost.
+
+        To everybody else it is a pause in writing like the transport's own.
+        """
+        self.pause_writing()
+        paused = self._writable
+        assert paused is not None
+        self.shared.loop.add_writer(fd, self.resume_writing)
+        try:
+            await paused.wait()
+        finally:
+            self.shared.loop.remove_writer(fd)
+            if self._writable is paused:
+                self.resume_writing()
+
     def write(self, data: bytes) -> None:
         self._written += len(data)
         self.transport.write(data)
 
     def write_overdue(self, now: float) -> bool:
-        """Whether bytes have waited for ``timeouts.write`` seconds and the peer has taken none of them."""
+        """Whether bytes have waited for ``timeouts.write`` seconds and the peer has taken none of them.
+
+        Or, of a TLS transport, whether it has closed all but the peer's side of TLS, and that takes too long.
+        """
         waiting = self.transport.get_write_buffer_size()
         passed = self._written - waiting
-        if not waiting or passed != self._read_by_peer:
+        if self.secure is not None:
+            if self._written != self._delivered:
+                unacknowledged, passed = self._in_kernel(passed)
+                waiting += unacknowledged
+            if not waiting:
+                self._delivered = self._written
+                if self.transport.is_closing():
+                    return self._end_overdue(now)
+        if (not waiting and self._writable is None) or passed != self._read_by_peer:
             self._read_by_peer = passed
             self._read_at = now
             return False
         timeout = self.shared.times.write
         return bool(timeout) and now - self._read_at > timeout
 
+    def _in_kernel(self, passed: int) -> tuple[int, int]:
+        """How many bytes the peer has not acknowledged, and a number that grows with those that it has.
 
-def peers_of(transport: asyncio.BaseTransport) -> Peers:
+        TLS transports have more than ``get_write_buffer_size()`` says, but only while the kernel takes no more.
+        ``passed`` is what the second number is where the kernel tells none.
+        """
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return 0, passed
+        try:
+            answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:  # not on this platform
+            return 0, passed
+        waiting = int.from_bytes(answer, sys.byteorder)
+        if sock.family == socket.AF_UNIX or sys.platform != "linux":
+            return waiting, passed - waiting
+        information = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+        return waiting, int.from_bytes(information[TCPI_BYTES_ACKED], sys.byteorder)
+
+    def _end_overdue(self, now: float) -> bool:
+        """Whether the peer had its time to answer our close_notify (RFC 8446 section 6.1)."""
+        if self._closing_since is None:
+            self._closing_since = now
+        return now - self._closing_since > LINGER_SECONDS
+
+
+def peers_of(transport: asyncio.BaseTransport, secure: Secure | None = None) -> Peers:
     """The two ends of a transport, as the scope shows them; IPv4 addresses mapped into IPv6 are shown as IPv4."""
+    scheme, extensions = "http", {}
+    if secure is not None:
+        scheme, extensions = "https", {"tls": secure.extension(transport.get_extra_info("ssl_object"))}
     sockname = transport.get_extra_info("sockname")
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family == socket.AF_UNIX:
         path = sockname.decode("utf-8", "replace") if isinstance(sockname, bytes) else sockname
-        return Peers(client=None, server=(path, None))
+        return Peers(None, (path, None), scheme, extensions)
     peername = transport.get_extra_info("peername")
-    return Peers(client=host_port(peername), server=host_port(sockname))
+    return Peers(host_port(peername), host_port(sockname), scheme, extensions)
+
+
+def client_text(peers: Peers) -> str:
+    """``192.0.2.1:53412``, ``[2001:db8::1]:53412``, or ``unix``."""
+    if peers.client is None:
+        return "unix"
+    host, port = peers.client
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def host_port(address: object) -> tuple[str, int] | None:

@@ -20,12 +20,14 @@ from collections.abc import Awaitable, Coroutine
 from contextvars import Context
 from enum import Enum
 from http import HTTPStatus
-from typing import Any
+from time import perf_counter
+from typing import Any, cast
 
 from asgiri.asgi.http import HttpSession, plain_answer, with_defaults
-from asgiri.asgi.scope import http_scope
+from asgiri.asgi.scope import http_scope, scope_template
 from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, Connection, Shared
+from asgiri.proto.files import send_file
 from asgiri.types import Headers
 
 # How much of an unwanted body is read, so that the connection can be kept, before it is cut instead (bytes).
@@ -35,10 +37,17 @@ DISCARD_LIMIT = 256 << 10
 IN_A_ROW = 16
 
 CLOSE = (b"connection", b"close")
+RETRY_SOON = (b"retry-after", b"1")
 EMPTY_LINE = b"\r\n"
+
+# What the access log shows where the peer left before an answer began: the number that nginx made known.
+PEER_LEFT = 499
+VERSIONS = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1"}
 
 
 class State(Enum):
+    __hash__ = object.__hash__  # Enum's own is written in Python, and LIFE is asked several times a request
+
     IDLE = "idle"
     HEAD = "head"
     RECEIVING = "receiving"
@@ -50,6 +59,8 @@ class State(Enum):
 
 
 class Signal(Enum):
+    __hash__ = object.__hash__
+
     BYTES = "bytes of a head"
     REQUEST = "a head with a body to come"
     WHOLE_REQUEST = "a head without a body"
@@ -60,22 +71,27 @@ class Signal(Enum):
     CLOSED = "the transport closes"
 
 
-S, G = State, Signal
+# For the hot path: a member of an Enum by its class is a slow look-up on Python 3.11.
+IDLE, HEAD, RECEIVING, ANSWERING, DISCARDING, DONE, LINGERING, CLOSED = State
+G = Signal
 LIFE: dict[tuple[State, Signal], State] = {
-    (S.IDLE, G.BYTES): S.HEAD,
-    (S.HEAD, G.BYTES): S.HEAD,
-    (S.HEAD, G.REQUEST): S.RECEIVING,
-    (S.HEAD, G.WHOLE_REQUEST): S.ANSWERING,
-    (S.RECEIVING, G.END): S.ANSWERING,
-    (S.RECEIVING, G.ANSWERED): S.DISCARDING,
-    (S.ANSWERING, G.ANSWERED): S.DONE,
-    (S.DISCARDING, G.END): S.DONE,
-    (S.DONE, G.NEXT): S.IDLE,
-    (S.HEAD, G.REFUSED): S.LINGERING,
-    (S.DONE, G.REFUSED): S.LINGERING,
-    (S.DISCARDING, G.REFUSED): S.LINGERING,
-    **{(state, G.CLOSED): S.CLOSED for state in State},
+    (IDLE, G.BYTES): HEAD,
+    (IDLE, G.REQUEST): RECEIVING,
+    (IDLE, G.WHOLE_REQUEST): ANSWERING,
+    (HEAD, G.REQUEST): RECEIVING,
+    (HEAD, G.WHOLE_REQUEST): ANSWERING,
+    (RECEIVING, G.END): ANSWERING,
+    (RECEIVING, G.ANSWERED): DISCARDING,
+    (ANSWERING, G.ANSWERED): DONE,
+    (DISCARDING, G.END): DONE,
+    (DONE, G.NEXT): IDLE,
+    (IDLE, G.REFUSED): LINGERING,
+    (HEAD, G.REFUSED): LINGERING,
+    (DONE, G.REFUSED): LINGERING,
+    (DISCARDING, G.REFUSED): LINGERING,
+    **{(state, G.CLOSED): CLOSED for state in State},
 }
+WHOLE_REQUEST, ANSWERED, NEXT = G.WHOLE_REQUEST, G.ANSWERED, G.NEXT
 
 if sys.version_info >= (3, 12):
 
@@ -93,12 +109,36 @@ else:
 class Http11Connection(Connection):
     """One HTTP/1.1 connection: moves bytes between transport and codec, and events between codec and session."""
 
+    __slots__ = (
+        "_awaits_continue",
+        "_began",
+        "_began_exactly",
+        "_codec",
+        "_dispatching",
+        "_more_has_come",
+        "_peer_ended",
+        "_reading",
+        "_refusing",
+        "_request",
+        "_requests",
+        "_session",
+        "_since",
+        "_state",
+        "_status",
+        "_template",
+        "_unread",
+    )
+
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
         self._codec = shared.http1(shared.limits)
-        self._state = State.IDLE
+        self._state = IDLE
         self._since = shared.now  # when the state, or the last piece of body, came
+        self._template: dict[str, Any] = {}  # of the requests' scopes
         self._session: HttpSession | None = None
+        self._request: Request | None = None  # in progress, and not in the access log yet
+        self._status = 0  # of its answer, 0 before that has begun
+        self._began_exactly = 0.0  # when it came, for the access log
         self._requests = 0
         self._began = 0.0  # when the request in progress did
         self._unread = 0  # bytes of body thrown away
@@ -113,87 +153,110 @@ class Http11Connection(Connection):
         self._state = LIFE[self._state, signal]
         self._since = self.shared.now
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._template = scope_template(self.peers, self.shared.context)
+
     # Bytes in
 
     def data_received(self, data: bytes) -> None:
         state = self._state
-        if state is State.LINGERING or state is State.CLOSED:
+        if state is LINGERING or state is CLOSED:
             return
-        if state is State.IDLE:
-            if data[0] in EMPTY_LINE and not data.strip(EMPTY_LINE):
-                return  # empty lines begin no request (RFC 9112 section 2.2)
-            self._move(Signal.BYTES)
-        elif state is State.RECEIVING:
+        if state is RECEIVING:
             self._since = self.shared.now
-        self._dispatch(self._codec.receive(data))
+        events = self._codec.receive(data)
+        if events or state is DONE:
+            self._dispatch(events)
+        elif state is IDLE and data.strip(EMPTY_LINE):  # empty lines begin no request (RFC 9112 section 2.2)
+            self._move(Signal.BYTES)
         self._pace()
 
     def eof_received(self) -> bool:
         """The peer sends nothing more. It may still read: what it asked for is answered, then the connection ends."""
         self._peer_ended = True
-        if self._state not in (State.LINGERING, State.CLOSED, State.IDLE):
+        if self.secure is not None:  # TLS ends as a whole: the transport takes no answer any more
+            self._reset_by_peer()
+            return False
+        if self._state not in (LINGERING, CLOSED, IDLE):
             self._dispatch(self._codec.receive(b""))
-        if self._state not in (State.ANSWERING, State.DISCARDING, State.DONE):
+        if self._state not in (ANSWERING, DISCARDING, DONE):
             self._close()
-        return self._state is not State.CLOSED
+        return self._state is not CLOSED
 
     def _dispatch(self, events: list[Event]) -> None:
         """Handle the events, then those of the next requests, as far as they are here already (pipelining)."""
         self._dispatching = True
         try:
             self._handle(events)
-            for _ in range(IN_A_ROW):
-                if not self._may_go_on():
-                    break
-                self._handle(self._next_exchange())
-            else:
-                self.shared.loop.call_soon(self._advance)
+            if self._state is DONE:
+                self._go_on()
         finally:
             self._dispatching = False
 
-    def _may_go_on(self) -> bool:
-        """The exchange is over, and the peer reads its answer; or no other follows, so it need not."""
-        return self._state is State.DONE and (self._writable is None or not self._codec.reusable)
+    def _go_on(self) -> None:
+        """From a complete exchange to the next, as long as the peer reads its answers; or to the connection's end."""
+        codec = self._codec
+        for _ in range(IN_A_ROW):
+            if not codec.reusable:
+                self._end_exchanges()
+                return
+            if self._writable is not None:
+                return
+            events = self._next_exchange()
+            if not events:
+                return
+            self._handle(events)
+            if self._state is not DONE:
+                return
+        self.shared.loop.call_soon(self._advance)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._state is State.DONE:
+        if self._state is DONE:
             self.shared.loop.call_soon(self._advance)
 
     def _handle(self, events: list[Event]) -> None:
         for event in events:
-            if self._state in (State.LINGERING, State.CLOSED):  # an early answer was the last one
+            if self._state is LINGERING or self._state is CLOSED:  # an early answer was the last one
                 return
-            match event:
-                case Request():
-                    self._request(event)
-                case Body():
-                    self._body(event)
-                case End():
-                    if self._session is not None:
-                        self._session.body_ended()
-                    self._move(Signal.END)
-                case Reset():
-                    self._reset_by_peer()
-                case Failure():
-                    self._refuse(event)
+            kind = type(event)
+            if kind is Request:
+                self._begin(cast("Request", event))
+            elif kind is Body:
+                self._body(cast("Body", event))
+            elif kind is End:
+                if self._session is not None:
+                    self._session.body_ended()
+                self._move(Signal.END)
+            elif kind is Reset:
+                self._reset_by_peer()
+            else:
+                self._refuse(cast("Failure", event))
         if self._peer_ended and self._session is not None:
             self._session.peer_ended()
 
-    def _request(self, request: Request) -> None:
-        self._move(Signal.WHOLE_REQUEST if request.end_stream else Signal.REQUEST)
+    def _begin(self, request: Request) -> None:
         shared = self.shared
+        if shared.access_log is not None:
+            self._request = request
+            self._status = 0
+            self._began_exactly = perf_counter()
+        self._state = LIFE[self._state, WHOLE_REQUEST if request.end_stream else Signal.REQUEST]
+        self._since = self._began = shared.now
         self._requests += 1
-        self._began = shared.now
         self._awaits_continue = request.expect_continue
-        scope = http_scope(request, self.peers, shared.context)
+        scope = http_scope(request, self._template, shared.context)
         session = self._session = HttpSession(request, scope, self, shared.context)
+        if 0 < shared.requests <= len(shared.sessions):
+            session.answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
+            return
         shared.sessions.add(session)
         session.task = start(shared.loop, session.run(), shared.base_context.copy())
 
     def _body(self, event: Body) -> None:
         self._awaits_continue = False
-        if self._state is State.DISCARDING:
+        if self._state is DISCARDING:
             self._unread += len(event.data)
             if self._unread > DISCARD_LIMIT:
                 self._linger()
@@ -208,17 +271,18 @@ class Http11Connection(Connection):
 
     def _pace(self) -> None:
         """Read on, or not: a body waits for the app, and pipelined requests wait for their turn."""
-        session = self._session
-        match self._state:
-            case State.RECEIVING:
-                self._read(session is None or session.buffered <= HIGH_WATER)
-            case State.ANSWERING | State.DONE:
-                self._read(self._codec.held <= HIGH_WATER)  # as long as we read, we see the peer leave
-            case _:  # nothing waits: what is discarded is read all the same
-                self._read(True)
+        state = self._state
+        on = True  # what is discarded is read all the same
+        if state is RECEIVING:
+            session = self._session
+            on = session is None or session.buffered <= HIGH_WATER
+        elif state is ANSWERING or state is DONE:
+            on = self._codec.held <= HIGH_WATER  # as long as we read, we see the peer leave
+        if on is not self._reading:
+            self._read(on)
 
     def _read(self, on: bool) -> None:
-        if on is self._reading or self._state is State.CLOSED:
+        if on is self._reading or self._state is CLOSED:
             return
         self._reading = on
         if on:
@@ -231,32 +295,41 @@ class Http11Connection(Connection):
 
     def _advance(self) -> None:
         """The exchange may be over: go on to the next one, unless the loop further up the stack will."""
-        if self._state is State.DONE and not self._dispatching:
-            self._dispatch([])
+        if self._state is DONE and not self._dispatching:
+            self._dispatching = True
+            try:
+                self._go_on()
+            finally:
+                self._dispatching = False
             self._pace()
 
     def _next_exchange(self) -> list[Event]:
         self._session = None
         self._unread = 0
-        if not self._codec.reusable:
-            if self._more_has_come or not self._reading:
-                self._linger()  # what we have not read would reset the connection, and the answer with it
-            else:
-                self._close()
-            return []
-        self._move(Signal.NEXT)
-        if self._codec.pending:
-            self._move(Signal.BYTES)
-        elif self._peer_ended:
+        codec = self._codec
+        self._state = LIFE[self._state, NEXT]
+        self._since = self.shared.now
+        pending = codec.pending
+        if self._peer_ended and not pending:
             self._close()
             return []
-        return self._codec.next_request()
+        events = codec.next_request()
+        if pending and not events:
+            self._move(Signal.BYTES)
+        return events
+
+    def _end_exchanges(self) -> None:
+        self._session = None
+        if self._more_has_come or not self._reading:
+            self._linger()  # what we have not read would reset the connection, and the answer with it
+        else:
+            self._close()
 
     # The session's stream
 
     def send_informational(self, session: HttpSession, status: int, headers: Headers) -> None:
         if session is self._session:
-            if self._awaits_continue:
+            if status == HTTPStatus.CONTINUE and self._awaits_continue:
                 self._awaits_continue = False
                 self._since = self.shared.now  # until now the body was not the peer's to send
             self._codec.send_informational(self._requests, status, headers)
@@ -264,10 +337,27 @@ class Http11Connection(Connection):
 
     def send_head(self, session: HttpSession, status: int, headers: Headers) -> None:
         if session is self._session:
-            self._more_has_come = self._codec.pending
-            if self._last_answer():
-                headers = [*headers, CLOSE]
-            self._codec.send_head(self._requests, status, headers)
+            self._codec.send_head(self._requests, status, self._with_close(headers))
+            self._status = status
+
+    def send_answer(self, session: HttpSession, status: int, headers: Headers, data: bytes) -> None:
+        if session is not self._session:
+            return
+        data = self._codec.answer(self._requests, status, self._with_close(headers), data)
+        self._status = status
+        if self._state is not CLOSED:
+            self._written += len(data)
+            self.transport.write(data)
+            self._answered()
+
+    def _with_close(self, headers: Headers) -> Headers:
+        """The fields of an answer, with Connection: close when it is the last one."""
+        shared = self.shared
+        self._more_has_come = self._codec.pending
+        rare = self._awaits_continue or self._refusing or self._peer_ended
+        if (rare or shared.draining or shared.requests_per_connection) and self._last_answer():
+            return [*headers, CLOSE]
+        return headers
 
     def _last_answer(self) -> bool:
         """Whether this answer says Connection: close. A drain still answers what the peer has sent already."""
@@ -284,13 +374,43 @@ class Http11Connection(Connection):
         self._codec.send_body(self._requests, data, end_stream)
         self._flush()
         if end_stream:
-            if self._state is State.CLOSED:
-                return
-            self._move(Signal.ANSWERED)
-            if self._state is State.DISCARDING:
-                self._stop_receiving()
-            else:
-                self._advance()
+            self._answered()
+
+    async def send_file(self, session: HttpSession, fd: int, offset: int, count: int, end_stream: bool) -> None:
+        if session is not self._session:
+            return
+        if not self._codec.begin_raw(self._requests, count):
+            self.send_body(session, b"", end_stream)
+            return
+        self._flush()
+        await send_file(self, fd, offset, count)
+        if self._state is CLOSED:
+            session.lost()
+            return
+        self._codec.end_raw(self._requests, end_stream)
+        self._flush()
+        if end_stream:
+            self._answered()
+
+    def send_trailers(self, session: HttpSession, trailers: Headers) -> None:
+        if session is self._session:
+            self._codec.send_trailers(self._requests, trailers)
+            self._flush()
+            self._answered()
+
+    def _answered(self) -> None:
+        if self._request is not None:
+            self._log()
+        if self._state is CLOSED:
+            return
+        self._state = LIFE[self._state, ANSWERED]
+        self._since = self.shared.now
+        if self._state is DISCARDING:
+            self._stop_receiving()
+        elif self.shared.requests:  # a turn later the app has returned, and counts no more
+            self.shared.loop.call_soon(self._advance)
+        else:
+            self._advance()
 
     def _stop_receiving(self) -> None:
         """The answer is complete before the request is: throw the rest of it away, or end here."""
@@ -313,23 +433,45 @@ class Http11Connection(Connection):
         if session is self._session and not self._dispatching:
             self._pace()
 
+    def request_id(self, session: HttpSession) -> str:
+        return self.shared.request_id(self._serial, session.number)
+
     def finished(self, session: HttpSession) -> None:
         self.shared.forget_session(session)
 
     def _flush(self) -> None:
         data = self._codec.take()
-        if data and self._state is not State.CLOSED:
+        if data and self._state is not CLOSED:
             self.write(data)
+
+    def _log(self) -> None:
+        """Put the exchange in the access log, once."""
+        request, log = self._request, self.shared.access_log
+        if request is None or log is None:
+            return
+        self._request = None
+        log.record(
+            self.client,
+            request.method,
+            request.target,
+            VERSIONS[request.http_version],
+            request.headers,
+            self._status or PEER_LEFT,
+            self._codec.sent if self._status else 0,
+            perf_counter() - self._began_exactly,
+            self._serial,
+            self._requests,
+        )
 
     # Ends
 
     def _refuse(self, failure: Failure) -> None:
         """The peer broke the protocol: tell it, if the answer is still ours to give, and hear no more of it."""
-        if self._state is State.HEAD:
+        if self._state is IDLE or self._state is HEAD:
             self._answer(HTTPStatus(failure.status), failure.reason)
-        elif self._state is State.RECEIVING:
+        elif self._state is RECEIVING:
             self._cut_short(HTTPStatus(failure.status), failure.reason)
-        elif self._state is State.DISCARDING:
+        elif self._state is DISCARDING:
             self._linger()
 
     def _answer(self, status: HTTPStatus, reason: str) -> None:
@@ -339,6 +481,12 @@ class Http11Connection(Connection):
         self._codec.send_head(0, status, [*headers, CLOSE])
         self._codec.send_body(0, body, True)
         self._flush()
+        if self.shared.access_log is not None:  # of a request that never became one there is not much to say
+            self._requests += 1
+            self._request = Request(self._requests, "", b"", b"", b"", [], "1.1", True)
+            self._status = status
+            self._began_exactly = perf_counter()
+            self._log()
         self._linger()
 
     def _cut_short(self, status: HTTPStatus, reason: str) -> None:
@@ -355,6 +503,9 @@ class Http11Connection(Connection):
     def _linger(self) -> None:
         """End our side, and give the peer time to read the answer before what it still sends resets it."""
         self._move(Signal.REFUSED)
+        if self.secure is not None and not self._peer_ended:  # TLS has no half to end, but the time is given
+            self._read(True)
+            return
         if self._peer_ended or not self.transport.can_write_eof():
             self._close()
             return
@@ -366,28 +517,30 @@ class Http11Connection(Connection):
             self._read(True)
 
     def _close(self) -> None:
-        if self._state is not State.CLOSED:
+        if self._state is not CLOSED:
             self._move(Signal.CLOSED)
             self.transport.close()
 
     def abort(self) -> None:
-        if self._state in (State.RECEIVING, State.ANSWERING) or self.transport.get_write_buffer_size():
+        if self._state in (RECEIVING, ANSWERING) or self.transport.get_write_buffer_size():
             self.reset_transport()
-        if self._state is not State.CLOSED:
+        if self._state is not CLOSED:
             self._move(Signal.CLOSED)
         super().abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._state is not State.CLOSED:
+        if self._state is not CLOSED:
             self._move(Signal.CLOSED)
         if self._session is not None:
             self._session.lost()
+        if self._request is not None:
+            self._log()
         super().connection_lost(exc)
 
     def close_idle(self) -> None:
-        if self._state is State.IDLE:
+        if self._state is IDLE:
             self._close()
-        elif self._state is State.DISCARDING:  # the answer is out, and nothing that comes is of use
+        elif self._state is DISCARDING:  # the answer is out, and nothing that comes is of use
             self._linger()
 
     # Time
@@ -417,7 +570,7 @@ class Http11Connection(Connection):
                 if self.transport.get_write_buffer_size():
                     self._since = now  # the answer is still on its way; ``timeouts.write`` watches over that
                 elif waited > LINGER_SECONDS:
-                    self.abort()
+                    self.abort() if self.secure is None else self._close()
 
     def _overtime(self) -> None:
         """The request has taken longer than ``timeouts.request``, the application included: end both."""

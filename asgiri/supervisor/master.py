@@ -19,7 +19,7 @@ from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order, ParentEnd, WorkerMain, make_link
 from asgiri.log import setup as log
-from asgiri.sockets import Listener, bind, bind_all
+from asgiri.sockets import Listener, bind, bind_all, binds_alike
 from asgiri.supervisor.fleet import Fleet, Phase
 from asgiri.supervisor.messages import (
     Abandon,
@@ -271,7 +271,7 @@ class Master:
                     fresh.append(bind(listen))
                 else:
                     kept.remove(same)  # each of two ports 0 keeps its own
-                    if same.listen != listen:
+                    if not binds_alike(same.listen, listen):
                         logger.warning("%s stays as it was bound: what else changed needs a restart", same.url)
                 wanted.append(same or fresh[-1])
         except BaseException:

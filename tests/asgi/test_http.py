@@ -4,166 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
 
 import pytest
 
-from asgiri.asgi.http import HttpSession
-from asgiri.asgi.scope import AppContext, Peers, http_scope
 from asgiri.codec.events import Request
-from asgiri.errors import ClientDisconnectedError, LocalProtocolError
-from asgiri.types import ASGIApp, Headers, Message, Receive, Scope, Send
+from asgiri.errors import ClientDisconnectedError
+from asgiri.types import ASGIApp, Message, Receive, Scope, Send
+from tests.asgi.exchange import (
+    ANSWERED,
+    DISCONNECT,
+    FAILED,
+    OK,
+    PLAIN,
+    Call,
+    Exchange,
+    body,
+    get,
+    length,
+    lines,
+    listens,
+    piece,
+    post,
+    says,
+    start,
+)
 from tests.proto.fakes import in_loop, settle
-
-Call = tuple[Any, ...]
-
-
-@dataclass
-class FakeStream:
-    """Records what a session asks for. ``stalled``: the peer does not read until the event is set."""
-
-    calls: list[Call] = field(default_factory=list)
-    stalled: asyncio.Event | None = None
-
-    def send_informational(self, session: HttpSession, status: int, headers: Headers) -> None:
-        self.calls.append(("interim", int(status), headers))
-
-    def send_head(self, session: HttpSession, status: int, headers: Headers) -> None:
-        if any(b"\n" in value for _, value in headers):
-            raise LocalProtocolError("a value holds a line feed")
-        self.calls.append(("head", status, headers))
-
-    def send_body(self, session: HttpSession, data: bytes, end_stream: bool) -> None:
-        assert type(data) is bytes
-        self.calls.append(("body", data, end_stream))
-
-    def reset(self, session: HttpSession) -> None:
-        self.calls.append(("reset",))
-        session.lost()
-
-    def drain(self, session: HttpSession) -> Awaitable[object] | None:
-        return None if self.stalled is None else self.stalled.wait()
-
-    def body_consumed(self, session: HttpSession, size: int) -> None:
-        self.calls.append(("took", size))
-
-    def finished(self, session: HttpSession) -> None:
-        self.calls.append(("finished",))
-
-
-class Exchange:
-    """One request to ``app``, and the stream that its answer goes to. To be made in a running loop."""
-
-    def __init__(self, app: ASGIApp, request: Request | None = None, **context: Any) -> None:
-        shared = AppContext(app, **context)
-        request = request or get()
-        self.stream = FakeStream()
-        self.scope = http_scope(request, Peers(None, None), shared)
-        self.session = HttpSession(request, self.scope, self.stream, shared)
-        self.task: asyncio.Task[None] | None = None
-
-    def start(self) -> asyncio.Task[None]:
-        self.task = asyncio.create_task(self.session.run())
-        return self.task
-
-    async def finish(self) -> list[Call]:
-        """Run the app to its end; the calls without the last one, which says that it ended."""
-        async with asyncio.timeout(10):
-            await (self.task or self.start())
-        *calls, last = self.stream.calls
-        assert last == ("finished",)
-        assert self.stream.calls.count(last) == 1
-        return calls
-
-
-def get(method: str = "GET") -> Request:
-    return Request(1, method, b"/p", b"/p", b"", [(b"host", b"a")], "1.1", True)
-
-
-def post(expect_continue: bool = False) -> Request:
-    return Request(1, "POST", b"/p", b"/p", b"", [(b"host", b"a")], "1.1", False, expect_continue)
-
-
-def start(status: object = 200, *headers: object) -> Message:
-    return {"type": "http.response.start", "status": status, "headers": list(headers)}
-
-
-def body(data: object = b"", more: bool = False) -> Message:
-    return {"type": "http.response.body", "body": data, "more_body": more}
-
-
-def piece(data: bytes, more: bool) -> Message:
-    return {"type": "http.request", "body": data, "more_body": more}
-
-
-def length(size: int) -> tuple[bytes, bytes]:
-    return (b"content-length", b"%d" % size)
-
-
-def says(*messages: Message) -> ASGIApp:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in messages:
-            await send(message)
-
-    return app
-
-
-def listens(heard: list[Message], times: int, *messages: Message) -> ASGIApp:
-    """Receives so often, then sends the messages."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for _ in range(times):
-            message = await receive()
-            heard.append(message)
-        await says(*messages)(scope, receive, send)
-
-    return app
-
-
-DISCONNECT: Message = {"type": "http.disconnect"}
-OK = (start(200), body(b"ok"))
-ANSWERED: list[Call] = [("head", 200, [length(2)]), ("body", b"ok", True)]
-PLAIN = (b"content-type", b"text/plain; charset=utf-8")
-FAILED: list[Call] = [("head", 500, [PLAIN, length(26)]), ("body", b"500 Internal Server Error\n", True)]
-
-
-class Records(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
-@contextmanager
-def records_of(name: str) -> Iterator[list[logging.LogRecord]]:
-    """The records of that logger, whatever the loggers above it are set to."""
-    logger, handler = logging.getLogger(name), Records()
-    before = logger.propagate, logger.level
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG)
-    yield handler.records
-    logger.removeHandler(handler)
-    logger.propagate, logger.level = before
-
-
-@pytest.fixture
-def log() -> Iterator[list[logging.LogRecord]]:
-    with records_of("asgiri.app") as records:
-        yield records
-
-
-def lines(log: list[logging.LogRecord]) -> list[str]:
-    return [f"{record.levelname} {record.getMessage()}" for record in log]
-
 
 # The answer
 
@@ -398,7 +265,7 @@ def test_an_app_that_raises(
         assert await Exchange(raises(error, *messages)).finish() == calls
 
     test()
-    assert lines(log) == [f"ERROR the application failed: {type(error).__name__} (GET '/p')"]
+    assert lines(log) == [f"ERROR the application failed: {type(error).__name__} (GET '/p', request 7-1)"]
     trace = log[0].__dict__["trace"]
     assert "in app" in trace
     assert type(error).__name__ in trace
@@ -414,7 +281,7 @@ def test_an_app_that_returns_too_early(
         assert await Exchange(says(*messages)).finish() == calls
 
     test()
-    assert lines(log) == ["ERROR the application returned without completing its answer (GET '/p')"]
+    assert lines(log) == ["ERROR the application returned without completing its answer (GET '/p', request 7-1)"]
 
 
 @pytest.mark.parametrize(("messages", "calls"), WAYS)
@@ -448,7 +315,7 @@ def test_an_app_that_awaits_what_was_cancelled_has_failed(log: list[logging.LogR
         assert await Exchange(app).finish() == FAILED
 
     test()
-    assert lines(log) == ["ERROR the application failed: CancelledError (GET '/p')"]
+    assert lines(log) == ["ERROR the application failed: CancelledError (GET '/p', request 7-1)"]
 
 
 def test_the_log_shows_no_byte_of_the_peer_as_it_came(log: list[logging.LogRecord]) -> None:
@@ -812,7 +679,7 @@ def test_another_failure_is_logged_although_the_peer_is_gone(
         assert await exchange.finish() == []
 
     test()
-    assert lines(log) == [f"ERROR the application failed: {type(error).__name__} (GET '/p')"]
+    assert lines(log) == [f"ERROR the application failed: {type(error).__name__} (GET '/p', request 7-1)"]
 
 
 @in_loop

@@ -14,7 +14,7 @@ from asgiri.asgi import lifespan as module
 from asgiri.asgi.lifespan import Lifespan, LifespanState
 from asgiri.errors import AppError
 from asgiri.types import ASGIApp, Message, Receive, Scope, Send
-from tests.asgi.test_http import records_of
+from tests.asgi.exchange import records_of
 from tests.proto.fakes import in_loop, settle
 
 UP, DOWN, UNSUPPORTED = LifespanState.UP, LifespanState.DOWN, LifespanState.UNSUPPORTED

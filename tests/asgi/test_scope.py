@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asgiri.asgi.scope import AppContext, Peers, http_scope
+from asgiri.asgi.scope import AppContext, Peers, http_scope, scope_template
 from asgiri.codec.events import Request
 from asgiri.types import Message, Receive, Scope, Send
 
@@ -25,13 +25,13 @@ def request(path: bytes = b"/", query: bytes = b"", **more: Any) -> Request:
 
 
 def scope_of(path: bytes, root_path: str = "") -> Scope:
-    return http_scope(request(path), TCP, AppContext(app, root_path))
+    return http_scope(request(path), scope_template(TCP, AppContext(app, root_path)), AppContext(app, root_path))
 
 
 def test_the_whole_scope() -> None:
     headers = [(b"host", b"a"), (b"x", b"1"), (b"x", b"2")]
     context = AppContext(app, "/api", {"db": 1}, {"http.response.trailers": {}}, [(b"server", b"asgiri")])
-    assert http_scope(request(b"/p%20q", b"a=%20", headers=headers), TCP, context) == {
+    assert http_scope(request(b"/p%20q", b"a=%20", headers=headers), scope_template(TCP, context), context) == {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.5"},
         "http_version": "1.1",
@@ -107,15 +107,30 @@ def test_root_path_is_part_of_both_paths(root_path: str, came: bytes, path: str,
 
 
 def test_a_unix_socket_has_no_client_and_its_path_as_the_server() -> None:
-    scope = http_scope(request(), Peers(None, ("/run/asgiri.sock", None), "https"), AppContext(app))
+    scope = http_scope(
+        request(), scope_template(Peers(None, ("/run/asgiri.sock", None), "https"), AppContext(app)), AppContext(app)
+    )
     assert (scope["client"], scope["server"], scope["scheme"]) == (None, ("/run/asgiri.sock", None), "https")
+
+
+def test_a_connection_may_have_extensions_of_its_own() -> None:
+    tls: dict[str, Any] = {"server_cert": None, "tls_version": 0x0304}
+    context = AppContext(app, extensions={"asgiri": {"worker": 1}, "http.response.trailers": {}})
+    secure = Peers(TCP.client, TCP.server, "https", {"tls": tls})
+    first, second = (http_scope(request(), scope_template(secure, context), context)["extensions"] for _ in range(2))
+    assert first == {"asgiri": {"worker": 1}, "http.response.trailers": {}, "tls": tls}
+    first.clear()
+    assert "tls" in second
+    assert secure.extensions == {"tls": tls}
+    assert "tls" not in context.extensions
+    assert "tls" not in http_scope(request(), scope_template(TCP, context), context)["extensions"]
 
 
 @pytest.mark.parametrize("key", ["state", "extensions"])
 def test_each_request_has_its_own(key: str) -> None:
     shared: Message = {"pool": object()}
     context = AppContext(app, state=dict(shared), extensions=dict(shared))
-    first, second = (http_scope(request(), TCP, context)[key] for _ in range(2))
+    first, second = (http_scope(request(), scope_template(TCP, context), context)[key] for _ in range(2))
     first["mine"] = 1
     assert second == shared
     assert second["pool"] is shared["pool"], "a shallow copy (ASGI lifespan: state)"

@@ -1,6 +1,9 @@
-"""The verdicts that all engines share, by tables. What the engines make of them is in test_http1.py."""
+"""The verdicts that all engines share, by tables. test_requests.py and test_answers.py say what engines make of them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -11,8 +14,20 @@ from asgiri.codec.rules import HttpLimits
 from asgiri.errors import LocalProtocolError, RemoteProtocolError
 from asgiri.types import Headers
 
-LIMITS = HttpLimits(request_line=20, header_count=2, header_size=20, body_size=8)
+LIMITS = HttpLimits(body_size=8)
 NO_LIMITS = HttpLimits(0, 0, 0, 0)
+LENGTH = (b"content-length", b"1")
+CHUNKED = (b"transfer-encoding", b"chunked")
+
+
+def status_of(check: Callable[..., object], *arguments: object) -> int | None:
+    """The status that the verdict gives, None when it lets everything through."""
+    try:
+        check(*arguments)
+    except RemoteProtocolError as refusal:
+        assert refusal.reason.isascii()
+        return refusal.status
+    return None
 
 
 @pytest.mark.parametrize(
@@ -64,9 +79,7 @@ def test_targets(target: bytes, path: bytes, query: bytes, authority: bytes | No
     ],
 )
 def test_targets_that_are_refused(method: bytes, target: bytes, status: int) -> None:
-    with pytest.raises(RemoteProtocolError) as refusal:
-        rules.split_target(method, target)
-    assert refusal.value.status == status
+    assert status_of(rules.split_target, method, target) == status
 
 
 def test_the_asterisk_is_for_options() -> None:
@@ -84,32 +97,95 @@ def test_any_target_is_split_or_refused(target: bytes) -> None:
     assert target.endswith(path + (b"?" + query if b"?" in target else b"")) or path == b"/"
 
 
-# (line, fields, status or None): at the limit, and one beyond it. A field counts four bytes more than its text.
+# Four bytes are let through. (line, bytes known to be good, status)
 @pytest.mark.parametrize(
-    ("line", "headers", "status"),
+    ("line", "searched", "status"),
     [
-        (20, [], None),
-        (21, [], 414),
-        (0, [(b"a", b""), (b"b", b"")], None),
-        (0, [(b"a", b""), (b"b", b""), (b"c", b"")], 431),
-        (0, [(b"a", b"v" * 15)], None),
-        (0, [(b"a", b"v" * 16)], 431),
-        (0, [(b"a", b"v" * 5), (b"b", b"v" * 5)], None),
-        (0, [(b"a", b"v" * 5), (b"b", b"v" * 6)], 431),
-        (21, [(b"a", b"v" * 16)], 414),
-        (0, [(b"a", b"\t \x21\x7e\x80\xff")], None),
-        *[(0, [(b"a", bytes([char]))], 400) for char in (0, 1, 8, 10, 13, 31, 127)],
+        (b"", 0, None),
+        (b"abcd", 0, None),
+        (b"abcd", 4, None),
+        (b"\t \x21\x7e", 0, None),
+        (b"\x80\xff", 0, None),
+        (b"abcde", 0, 431),
+        (b"abcde", 4, 431),
+        (b"abc\x00", 0, 400),
+        (b"abc\x00", 3, 400),
+        (b"abc\x00efgh", 0, 400),
+        (b"abcd\x00", 0, 431),
+        (b"abcd\x00", 4, 431),
+        (b"abcdefgh\x00", 0, 431),
+        *[(bytes([char]), 0, 400) for char in (*range(9), *range(10, 32), 127)],
     ],
 )
-def test_heads(line: int, headers: Headers, status: int | None) -> None:
-    if status is None:
-        rules.check_head(LIMITS, line, headers)
-        return
-    with pytest.raises(RemoteProtocolError) as refusal:
-        rules.check_head(LIMITS, line, headers)
-    assert refusal.value.status == status
-    if status != 400:
-        rules.check_head(NO_LIMITS, line, headers)
+def test_lines(line: bytes, searched: int, status: int | None) -> None:
+    assert status_of(rules.check_line, line, 4, "too long", 431, searched) == status
+
+
+@given(st.binary(max_size=12), st.integers(0, 12))
+def test_the_verdict_on_the_beginning_of_a_line_is_the_one_on_the_whole(line: bytes, size: int) -> None:
+    begun = status_of(rules.check_line, line[:size], 6, "too long", 431)
+    whole = status_of(rules.check_line, line, 6, "too long", 431)
+    assert begun in (None, whole)
+    if begun is None:
+        assert status_of(rules.check_line, line, 6, "too long", 431, min(size, len(line))) == whole
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET / HTTP/1.1", None),
+        (b"GET / HTTP/1.0", None),
+        (b"GET / HTTP/1.7", None),
+        (b"!#$%&'*+-.^_`|~0aZ \x80\"<>\\^`{|} HTTP/1.1", None),
+        (b"GET / HTTP/0.9", 505),
+        (b"GET / HTTP/2.0", 505),
+        (b"", 400),
+        (b"GET /", 400),
+        (b"GET  / HTTP/1.1", 400),
+        (b"GET / HTTP/1.1 ", 400),
+        (b" GET / HTTP/1.1", 400),
+        (b"GET\t/ HTTP/1.1", 400),
+        (b"G\xe9T / HTTP/1.1", 400),
+        (b"GET / HTTP/1.10", 400),
+        (b"GET / http/1.1", 400),
+        (b"GET / HTTP/1.1\n", 400),
+    ],
+)
+def test_request_lines(line: bytes, status: int | None) -> None:
+    assert status_of(rules.check_request_line, line) == status
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"a:", None),
+        (b"A-b_c.1: \t v\xe9 \t", None),
+        (b"a: b:c", None),
+        (b"", 400),
+        (b"a", 400),
+        (b":", 400),
+        (b": a", 400),
+        (b"a : b", 400),
+        (b" a: b", 400),
+        (b"a\xe9: b", 400),
+        (b"a: b\r", 400),
+        (b"a: b\n", 400),
+        (b"a: \x00", 400),
+    ],
+)
+def test_field_lines(line: bytes, status: int | None) -> None:
+    assert status_of(rules.check_field_line, line) == status
+
+
+@given(st.binary(max_size=20) | st.text("aA:= \t;1", max_size=12).map(str.encode))
+def test_a_head_is_what_its_lines_are(line: bytes) -> None:
+    """The pattern of a whole head and those of its lines let the same through."""
+    match = rules.HEAD.fullmatch(b"GET / HTTP/1.1\r\n" + line + b"\r\n\r\n")
+    lines = line.split(b"\r\n") if line else [line]
+    if line:
+        assert (match is not None) is all(status_of(rules.check_field_line, line) is None for line in lines)
+    head = rules.HEAD.fullmatch(line + b"\r\n\r\n")
+    assert (head is not None) is (rules.REQUEST_LINE.fullmatch(line) is not None)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +203,8 @@ def test_heads(line: int, headers: Headers, status: int | None) -> None:
 def test_versions(version: bytes, spoken: str | None) -> None:
     if spoken is not None:
         assert rules.check_version(version) == spoken
-        return
-    with pytest.raises(RemoteProtocolError) as refusal:
-        rules.check_version(version)
-    assert refusal.value.status == 505
+    else:
+        assert status_of(rules.check_version, version) == 505
 
 
 @pytest.mark.parametrize(
@@ -140,61 +214,173 @@ def test_versions(version: bytes, spoken: str | None) -> None:
         ("1.0", [], True),
         ("1.1", [b"a", b"a"], False),
         ("1.0", [b"a", b"b"], False),
+        ("1.0", [b"a/"], False),
         *[
             ("1.1", [host], True)
             for host in b" a A.b-c_d a: a:80 127.0.0.1:1 [::1] [fe80::1]:1 %C3%A9 a~!$&'()*+,;=".split(b" ")
         ],
         *[
             ("1.1", [host], False)
-            for host in rb"a/ /a u@a a?b a#b a:b a:1:2 ::1 [::1 [::1]a a\b <a> http://a".split(b" ")
+            for host in rb"a/ /a u@a a?b a#b a:b a:1:2 ::1 [::1 [::1]a [] a\b <a> http://a".split(b" ")
         ],
-        *[("1.1", [host], False) for host in (b" ", b"a b", b"\xc3\xa9", b'"a"', b"a\n")],
+        *[("1.1", [host], False) for host in (b" ", b"a b", b"\xc3\xa9", b'"a"', b"a\n", b"a\x00")],
     ],
 )
 def test_hosts(version: str, hosts: list[bytes], good: bool) -> None:
-    headers: Headers = [(b"x", b"1"), *((b"host", host) for host in hosts)]
-    if good:
-        rules.check_host(version, headers)
-        return
-    with pytest.raises(RemoteProtocolError) as refusal:
-        rules.check_host(version, headers)
-    assert refusal.value.status == 400
-
-
-CHUNKED = (b"transfer-encoding", b"chunked")
-
-
-def length(size: int) -> tuple[bytes, bytes]:
-    return (b"content-length", b"%d" % size)
+    assert status_of(rules.check_host, version, hosts) == (None if good else 400)
+    if len(hosts) == 1:
+        assert rules.is_host(hosts[0]) is rules.is_known_host(hosts[0]) is good
 
 
 @pytest.mark.parametrize(
-    ("version", "headers", "verdict"),
+    ("fields", "headers"),
     [
-        ("1.1", [], False),
-        ("1.1", [length(0)], False),
-        ("1.1", [length(1)], True),
-        ("1.1", [length(8)], True),
-        ("1.1", [length(9)], 413),
-        ("1.1", [CHUNKED], True),
-        ("1.1", [CHUNKED, length(0)], 400),
-        ("1.1", [length(1), CHUNKED], 400),
-        ("1.0", [length(1)], True),
-        ("1.0", [CHUNKED], 400),
-        ("1.0", [CHUNKED, length(1)], 400),
+        (b"", []),
+        (b"A: b\r\n", [(b"a", b"b")]),
+        (b"A:\r\nB:\tc : d\t \r\na:b\r\n", [(b"a", b""), (b"b", b"c : d"), (b"a", b"b")]),
+        (b"X: \x85 \xa0\r\n", [(b"x", b"\x85 \xa0")]),
     ],
 )
-def test_framing(version: str, headers: Headers, verdict: bool | int) -> None:
-    if isinstance(verdict, bool):
-        assert rules.check_framing(version, headers, LIMITS) is verdict
-        return
-    with pytest.raises(RemoteProtocolError) as refusal:
-        rules.check_framing(version, headers, LIMITS)
-    assert refusal.value.status == verdict
+def test_fields_of_their_lines(fields: bytes, headers: Headers) -> None:
+    assert rules.split_fields(fields) == headers
+
+
+# (version, field lines, the body's size, None for a chunked one, or the status)
+@pytest.mark.parametrize(
+    ("version", "lines", "size", "status"),
+    [
+        ("1.1", [], 0, None),
+        ("1.1", [b"X: Content-Length: 5"], 0, None),
+        ("1.1", [b"XContent-Length: 5", b"Content-Length-X: 5"], 0, None),
+        ("1.1", [b"Content-Length: 0"], 0, None),
+        ("1.1", [b"Host: a", b"content-length:\t8 ", b"X: 1"], 8, None),
+        ("1.1", [b"Content-Length: 008"], 8, None),
+        ("1.1", [b"Content-Length: 9"], 0, 413),
+        ("1.1", [b"Content-Length: " + b"0" * 18], 0, None),
+        ("1.1", [b"Content-Length: " + b"0" * 19], 0, 413),
+        ("1.1", [b"Content-Length: " + b"9" * 5000], 0, 413),
+        ("1.1", [b"Content-Length:"], 0, 400),
+        ("1.1", [b"Content-Length: +8"], 0, 400),
+        ("1.1", [b"Content-Length: 8", b"Content-Length: 8"], 0, 400),
+        ("1.1", [b"Content-Length: 8, 8"], 0, 400),
+        ("1.1", [b"TRANSFER-ENCODING:Chunked"], None, None),
+        ("1.1", [b"Transfer-Encoding: chunked", b"Content-Length: 0"], 0, 400),
+        ("1.1", [b"Content-Length: x", b"Transfer-Encoding: chunked"], 0, 400),
+        ("1.1", [b"Transfer-Encoding: gzip, chunked"], 0, 501),
+        ("1.1", [b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked"], 0, 501),
+        ("1.1", [b"Transfer-Encoding:"], 0, 400),
+        ("1.0", [b"Content-Length: 1"], 1, None),
+        ("1.0", [b"Transfer-Encoding: chunked"], 0, 400),
+        ("1.0", [b"Transfer-Encoding: chunked", b"Content-Length: 1"], 0, 400),
+    ],
+)
+def test_framing(version: str, lines: list[bytes], size: int | None, status: int | None) -> None:
+    fields = b"".join(line + b"\r\n" for line in lines)
+    if status is None:
+        assert rules.check_framing(version, fields, LIMITS) == size
+    else:
+        assert status_of(rules.check_framing, version, fields, LIMITS) == status
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        ([b"chunked"], None),
+        ([b" CHUNKED\t"], None),
+        ([b"gzip, chunked"], 501),
+        ([b"gzip", b"chunked"], 501),
+        ([b""], 400),
+        ([b"chunked,"], 400),
+        ([b",chunked"], 400),
+        ([b"gzip,,chunked"], 400),
+        ([b"chunked", b"chunked"], 400),
+        ([b"chunked, gzip"], 400),
+        ([b"chunked, gzip, chunked"], 400),
+        ([b"identity"], 400),
+        ([b"\x0bchunked"], 400),
+        ([b'"chunked"'], 400),
+    ],
+)
+def test_codings(values: list[bytes], status: int | None) -> None:
+    assert status_of(rules.check_codings, values) == status
+
+
+@pytest.mark.parametrize(
+    ("values", "members"),
+    [
+        ([], []),
+        ([b""], [b""]),
+        ([b"A,\tb ,,c d"], [b"a", b"b", b"", b"c d"]),
+        ([b"a", b"b, C"], [b"a", b"b", b"c"]),
+    ],
+)
+def test_lists(values: list[bytes], members: list[bytes]) -> None:
+    assert rules.listed(values) == members
+
+
+@pytest.mark.parametrize(
+    ("says", "option"),
+    [(rules.says_close, b"close"), (rules.says_upgrade, b"upgrade"), (rules.says_continue, b"100-continue")],
+)
+def test_options(says: Callable[[list[bytes]], bool], option: bytes) -> None:
+    for values in ([option], [option.upper()], [b"x, " + option], [b"x", option], [b"," + option + b"\t,"]):
+        assert says(values)
+    for values in ([], [b""], [b"x"], [option + b"x"], [b"x" + option], [b'"' + option + b'"'], [option + b";q=1"]):
+        assert not says(values)
+
+
+# (line, size, bytes of extensions), and size None for what is refused
+@pytest.mark.parametrize(
+    ("line", "size", "extensions"),
+    [
+        (b"0", 0, 0),
+        (b"aF", 0xAF, 0),
+        (b"0" * 16, 0, 0),
+        (b"f" * 16, (1 << 64) - 1, 0),
+        (b"1;a", 1, 2),
+        (b'1 ; a = "b;\\"\xff" ;c', 1, 17),
+        *[
+            (line, None, 0)
+            for line in (b"", b"g", b"0" * 17, b"-1", b" 1", b"1 ", b"1;", b"1;a ", b"1;a=", b"1;a;", b"1;;a")
+        ],
+        *[
+            (line, None, 0)
+            for line in (b"1a;=b", b'1;a="', b'1;a="b', b'1;a="b\\"', b'1;a="b"c', b"1;a b", b"1\n", b"1;\x00")
+        ],
+    ],
+)
+def test_chunk_lines(line: bytes, size: int | None, extensions: int) -> None:
+    if size is not None:
+        assert rules.check_chunk_line(line) == (size, extensions)
+    else:
+        assert status_of(rules.check_chunk_line, line) == 400
+    plain = rules.CHUNK_SIZE.fullmatch(line + b"\r\n")
+    assert (plain is not None) is (size is not None and not extensions)
+
+
+@pytest.mark.parametrize(("size", "limit", "status"), [(8, 8, None), (9, 8, 413), (1 << 70, 0, None), (0, 8, None)])
+def test_bodies(size: int, limit: int, status: int | None) -> None:
+    assert status_of(rules.check_body, size, HttpLimits(body_size=limit)) == status
+
+
+def test_trailers_that_are_known() -> None:
+    kept: Headers = [(b"x", b"1"), (b"etag", b'"a"'), (b"x", b"2")]
+    forbidden = [(name, b"1") for name in rules.NO_TRAILERS]
+    assert rules.known_trailers([kept[0], *forbidden, *kept[1:]]) == kept
+    for name in (
+        b"content-length",
+        b"transfer-encoding",
+        b"host",
+        b"authorization",
+        b"content-type",
+        b"trailer",
+        b"te",
+    ):
+        assert name in rules.NO_TRAILERS
 
 
 def test_a_body_without_a_limit() -> None:
-    assert rules.check_framing("1.1", [length(1 << 60)], NO_LIMITS)
+    assert rules.check_framing("1.1", b"Content-Length: %d\r\n" % (1 << 59), NO_LIMITS) == 1 << 59
 
 
 def test_the_authority_takes_the_place_of_every_host() -> None:
@@ -222,47 +408,122 @@ def test_which_answers_have_a_body(method: str, status: int, has_body: bool) -> 
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "word"),
+    ("status", "upgrade", "good"),
     [
-        (99, [], "99"),
-        (600, [], "600"),
-        (-200, [], "-200"),
-        *[(200, [(name, b"")], "token") for name in (b"", b"a b", b"a:", b"a\r\nb", b"a\x00", b"\xe9", b"a\n")],
-        *[
-            (200, [(b"a", value)], "control")
-            for value in (b"\r", b"\n", b"a\r\nb: c", b"\x00", b"\x1b[0m", b"\x7f", b"a\n")
-        ],
-        (200, [(b"a", b""), (b"b\n", b"")], "token"),
+        (100, False, True),
+        (103, False, True),
+        (199, False, True),
+        (101, True, True),
+        (101, False, False),
+        (99, True, False),
+        (200, True, False),
+        (0, False, False),
+        (-100, False, False),
     ],
 )
-def test_answers_that_must_not_go_out(status: int, headers: Headers, word: str) -> None:
-    with pytest.raises(LocalProtocolError, match=word):
-        rules.check_answer(status, headers)
+def test_statuses_of_interim_answers(status: int, upgrade: bool, good: bool) -> None:
+    with nullcontext() if good else pytest.raises(LocalProtocolError, match=str(status)):
+        rules.check_informational(status, upgrade)
 
 
 @pytest.mark.parametrize(
-    ("status", "headers"),
+    ("status", "good"), [(200, True), (599, True), (299, True), (199, False), (600, False), (100, False), (-200, False)]
+)
+def test_statuses_of_final_answers(status: int, good: bool) -> None:
+    with nullcontext() if good else pytest.raises(LocalProtocolError, match=str(status)):
+        rules.check_final(status)
+
+
+@pytest.mark.parametrize(
+    ("headers", "word"),
     [
-        (100, []),
-        (599, []),
-        (200, [(b"a", b"")]),
-        (200, [(b"X-Y", b" \tcaf\xc3\xa9 \xff ")]),
-        (200, [(b"!#$%&'*+-.^_`|~", b"1")]),
+        *[([(name, b"")], "token") for name in (b"", b"a b", b"a:", b"a\r\nb", b"a\x00", b"\xe9", b"a\n")],
+        *[([(b"a", value)], "control") for value in (b"\r", b"\n", b"a\r\nb: c", b"\x00", b"\x1b[0m", b"\x7f", b"a\n")],
+        ([(b"a", b""), (b"b\n", b"")], "token"),
+        ([(b"a", b""), (b"b", b"\n")], "control"),
     ],
 )
-def test_answers_that_may(status: int, headers: Headers) -> None:
-    rules.check_answer(status, headers)
+def test_fields_that_must_not_go_out(headers: Headers, word: str) -> None:
+    with pytest.raises(LocalProtocolError, match=word) as refusal:
+        rules.check_answer_fields(headers)
+    assert str(refusal.value).isprintable(), "it is logged"
+    with pytest.raises(LocalProtocolError, match=word):
+        rules.check_answer_trailers(headers)
+
+
+@pytest.mark.parametrize(
+    "headers", [[], [(b"a", b"")], [(b"X-Y", b" \tcaf\xc3\xa9 \xff ")], [(b"!#$%&'*+-.^_`|~", b"1")]]
+)
+def test_fields_that_may(headers: Headers) -> None:
+    rules.check_answer_fields(headers)
+    rules.check_answer_trailers(headers)
+
+
+@pytest.mark.parametrize("name", [*sorted(rules.NO_TRAILERS), b"Content-Length", b"HOST"])
+def test_fields_that_are_no_trailers(name: bytes) -> None:
+    rules.check_answer_fields([(name, b"1")])
+    with pytest.raises(LocalProtocolError, match="trailer"):
+        rules.check_answer_trailers([(b"x", b"1"), (name, b"1")])
 
 
 @pytest.mark.parametrize(
     ("status", "headers", "fields"),
     [
-        (200, [(b"a", b" \t1 2\t"), length(1), CHUNKED], [(b"a", b"1 2"), length(1), CHUNKED]),
-        (304, [length(1)], [length(1)]),
-        (204, [(b"a", b"1"), length(0), CHUNKED], [(b"a", b"1")]),
+        (200, [(b"a", b" \t1 2\t"), LENGTH, CHUNKED], [(b"a", b"1 2"), LENGTH]),
+        (304, [LENGTH], [LENGTH]),
+        (204, [(b"a", b"1"), (b"content-length", b"0"), CHUNKED], [(b"a", b"1")]),
         (204, [(b"Content-Length", b"0")], []),
-        (103, [(b"link", b" </a>"), length(0)], [(b"link", b"</a>")]),
+        (103, [(b"link", b" </a>"), (b"content-length", b"0")], [(b"link", b"</a>")]),
     ],
 )
 def test_fields_as_they_go_out(status: int, headers: Headers, fields: Headers) -> None:
     assert rules.answer_fields(status, headers) == fields
+
+
+@pytest.mark.parametrize("value", [b"gzip", b"", b"gzip, chunked", b"chunked, chunked", b"identity"])
+def test_the_transfer_coding_is_not_the_application_s_to_choose(value: bytes) -> None:
+    with pytest.raises(LocalProtocolError, match="chunked"):
+        rules.answer_fields(200, [(b"transfer-encoding", value)])
+
+
+# (status, headers, whether the connection closes anyway, fields, whether one is the length, whether it closes)
+@pytest.mark.parametrize(
+    ("status", "headers", "close", "fields", "has_length", "closes"),
+    [
+        (200, [], False, [], False, False),
+        (200, [], True, [], False, True),
+        (200, [LENGTH, CHUNKED], False, [LENGTH], True, False),
+        (204, [LENGTH], False, [], False, False),
+        (304, [LENGTH], False, [LENGTH], True, False),
+        (200, [(b"connection", b"x, Close"), LENGTH], False, [LENGTH], True, True),
+        (200, [(b"connection", b"keep-alive")], False, [(b"connection", b"keep-alive")], False, False),
+        (200, [(b"connection", b"keep-alive")], True, [], False, True),
+        (200, [(b"connection", b"x"), (b"connection", b"close")], False, [], False, True),
+    ],
+)
+def test_framed_answers(
+    status: int, headers: Headers, close: bool, fields: Headers, has_length: bool, closes: bool
+) -> None:
+    assert rules.framed(status, headers, close) == (fields, has_length, closes)
+
+
+@pytest.mark.parametrize(
+    ("values", "size"),
+    [
+        ([], None),
+        ([b"5"], 5),
+        ([b" 05\t"], 5),
+        ([b"9" * 18], 10**18 - 1),
+    ],
+)
+def test_lengths_of_answers(values: list[bytes], size: int | None) -> None:
+    assert rules.answer_length([(b"x", b"1"), *((b"content-length", value) for value in values)]) == size
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[b""], [b"+5"], [b"5 5"], [b"5, 5"], [b"5", b"5"], [b"0x5"], [b"\xb2"], [b"9" * 19], [b"9" * 5000], [b"5\n"]],
+)
+def test_lengths_of_answers_that_are_none(values: list[bytes]) -> None:
+    with pytest.raises(LocalProtocolError, match="content-length"):
+        rules.answer_length([(b"content-length", value) for value in values])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgiri.config.load import Found, Loaded, Setting, find_file, load
-from asgiri.config.schema import Config, Listen, Log, Process, RespawnBackoff, Timeouts, Workers
+from asgiri.config.schema import AccessLog, Config, Limits, Listen, Log, Process, RespawnBackoff, Timeouts, Tls, Workers
 from asgiri.config.settings import variables
 from asgiri.errors import ConfigError, Problem
 
@@ -25,6 +25,7 @@ COUNT = 'expected a number of 1 or more or "auto"'
 BIND = "expected HOST:PORT, [V6]:PORT, unix:PATH or fd:N"
 LOOP = 'expected "auto", "uvloop" or "asyncio"'
 QUOTES = "a text that looks like this stands in quotes"
+SYSTEMD = "systemd socket activation"
 LEAVE_OUT = "leave the key out"
 OUT_OF_RANGE = " not valid YAML: a character escape or version number is out of range"
 
@@ -114,6 +115,9 @@ def test_an_empty_file_is_the_default_config(loaded: Load, text: str) -> None:
         ("env: {A: 1, B: '', C: x}", Config(env={"A": "1", "B": "", "C": "x"})),
         ("env: {1: x, on: y, null: z}", Config(env={"1": "x", "on": "y", "null": "z"})),
         ("response_headers: {X-A: a b}", Config(response_headers={"X-A": "a b"})),
+        ("log: {access: {enabled: false}}", Config(log=Log(access=AccessLog(enabled=False)))),
+        ("log: {access: {format: combined}}", Config(log=Log(access=AccessLog(format="combined")))),
+        ("log: {access: {format: '{{{status}'}}", Config(log=Log(access=AccessLog(format="{{{status}")))),
         ("listen: [{bind: '[::1]:80', backlog: 1}]", Config(listen=(Listen(bind="[::1]:80", backlog=1),))),
         (
             "listen: [{bind: 'unix:a', mode: 0660, owner: 0}]",
@@ -121,6 +125,15 @@ def test_an_empty_file_is_the_default_config(loaded: Load, text: str) -> None:
         ),
         ("listen: [{bind: a:0}, {bind: a:0}]", Config(listen=(Listen(bind="a:0"), Listen(bind="a:0")))),
         ("listen: [{bind: a:1, tls: null, name: null}]", Config(listen=(Listen(bind="a:1"),))),
+        ("interface: wsgi", Config(interface="wsgi")),
+        ("limits: {requests: 9}", Config(limits=Limits(requests=9))),
+        ("limits: {connections: 9}", Config(limits=Limits(connections=9))),
+        ("timeouts: {tls_handshake: 1m}", Config(timeouts=Timeouts(tls_handshake=60.0))),
+        ("listen: [{bind: a:1, tls: {certfile: b}}]", Config(listen=(Listen(bind="a:1", tls=Tls(certfile="b")),))),
+        (
+            "listen: [{bind: a:1, tls: {certfile: b, sni: {}, watch: false, client_certs: optional, client_ca: c}}]",
+            Config(listen=(Listen(bind="a:1", tls=Tls(certfile="b", client_certs="optional", client_ca="c")),)),
+        ),
     ],
 )
 def test_values_are_read_by_the_type_that_the_schema_wants(loaded: Load, text: str, config: Config) -> None:
@@ -130,16 +143,12 @@ def test_values_are_read_by_the_type_that_the_schema_wants(loaded: Load, text: s
 @pytest.mark.parametrize(
     "text",
     [
-        "listen: [{bind: a:1, http: [http/1.1], proxy_protocol: off, tls: null}]",
+        "listen: [{bind: a:1, http: [http/1.1], proxy_protocol: off}]",
         "workers: {heartbeat_timeout: 0, drain_delay: 0s, max_requests: 0, max_memory: 0}",
-        "timeouts: {tls_handshake: 0}",
-        "limits: {requests: 0, connections: 0}",
         "http1: {engine: h11}",
-        "interface: asgi3",
         "websocket: {compression: false, ping_interval: 0}",
         "http2: {h2c_upgrade: no}",
         "proxy: {trusted: [], headers: none}",
-        "log: {access: {enabled: false}}",
         "reload: {enabled: false}",
         "admin: {bind: null}",
         "control: {socket: ~}",
@@ -177,7 +186,9 @@ def test_what_the_sample_file_comments_out_is_the_default(loaded: Load) -> None:
     sample = (ROOT / "config" / "asgiri.yaml").read_text("utf-8")
     everything = re.sub(r"^( *)# ( *(?:- )?\w+:(?: .*)?)$", r"\1\2", sample, flags=re.MULTILINE)
     listener = Listen(bind="unix:/run/asgiri/asgiri.sock", mode=0o660, group="www-data")
-    expected = Config(app="asgiri.demo:app", workers=Workers(count=2), listen=(*Config().listen, listener))
+    tls = Tls(certfile="/etc/asgiri/cert.pem", keyfile="/etc/asgiri/key.pem")
+    listeners = (*Config().listen, Listen(bind="0.0.0.0:8443", tls=tls), listener)
+    expected = Config(app="asgiri.demo:app", workers=Workers(count=2), listen=listeners)
     found = loaded(everything)
     assert found.config == expected
     assert "limits.requests_per_connection" in found.origins
@@ -227,6 +238,19 @@ def test_what_the_sample_file_comments_out_is_the_default(loaded: Load) -> None:
         ("listen: [{bind: 'unix:a', mode: 8}]", '1:33: listen[0].mode: expected an octal mode such as "0660", got "8"'),
         ("listen: [{bind: a:1, mode: 0660}]", "1:28: listen[0].mode: only a unix socket has one, and a:1 is none"),
         ("listen: [{bind: 'fd:3', owner: x}]", "1:32: listen[0].owner: only a unix socket has one, and fd:3 is none"),
+        ("listen: [{bind: a:1, tls: {}}]", '1:27: listen[0].tls: the key "certfile" is missing'),
+        (
+            "listen: [{bind: a:1, tls: {certfile: b, min_version: 1.1}}]",
+            '1:54: listen[0].tls.min_version: expected "1.2" or "1.3", got 1.1',
+        ),
+        (
+            "listen: [{bind: a:1, tls: {certfile: b, client_ca: c}}]",
+            "1:52: listen[0].tls.client_ca: nobody is asked for a certificate: client_certs is none",
+        ),
+        (
+            "listen: [{bind: a:1, tls: {certfile: b, client_certs: required}}]",
+            "1:55: listen[0].tls.client_certs: this needs client_ca, the authorities that the certificates come from",
+        ),
         (
             "listen:\n- bind: LOCALHOST:1\n- bind: localhost:01",
             "3:9: listen[1].bind: localhost:1 is bound already, by listen[0].bind (asgiri.yaml:2)",
@@ -256,6 +280,18 @@ def test_what_the_sample_file_comments_out_is_the_default(loaded: Load) -> None:
             "response_headers: {Content-Length: 1}",
             "1:36: response_headers.Content-Length: this field frames the message, and is the server's own",
         ),
+        (
+            "log: {access: {format: txt}}",
+            '1:24: log.access.format: neither format nor template with a {placeholder}: "txt"; did you mean "text"?',
+        ),
+        (
+            "log: {access: {format: '{statsu} {path}'}}",
+            '1:24: log.access.format: unknown placeholder "statsu"; did you mean "status"?',
+        ),
+        (
+            "log: {access: {format: 'a } b'}}",
+            '1:24: log.access.format: a single "}": a brace that stands for itself is doubled',
+        ),
         ('"a\\nb\\e": 1', r'1:1: unknown key "a\nb\x1b"'),
     ],
 )
@@ -266,21 +302,26 @@ def test_a_wrong_value(problems: Problems, text: str, error: str) -> None:
 @pytest.mark.parametrize(
     ("text", "where", "feature", "instead"),
     [
-        ("interface: wsgi", "1:12: interface", "an ASGI 2 or WSGI application", 'use "auto" or "asgi3"'),
-        ("http1: {engine: httptools}", "1:17: http1.engine", "the httptools engine", 'use "auto" or "h11"'),
         ("http2: {engine: auto}", "1:17: http2.engine", "HTTP/2", LEAVE_OUT),
         ("http2: {max_frame_size: 1KiB}", "1:25: http2.max_frame_size", "HTTP/2", LEAVE_OUT),
         ("listen: [{bind: a:1, http: [h2]}]", "1:28: listen[0].http", "HTTP/2", 'use "http/1.1"'),
         ("listen: [{bind: a:1, name: x}]", "1:28: listen[0].name", "systemd socket activation", LEAVE_OUT),
-        ("listen: [{bind: a:1, tls: {certfile: x}}]", "1:27: listen[0].tls", "TLS", LEAVE_OUT),
-        ("listen: [{bind: a:1, tls: {}}]", "1:27: listen[0].tls", "TLS", LEAVE_OUT),
-        ("timeouts: {tls_handshake: 10s}", "1:27: timeouts.tls_handshake", "TLS", LEAVE_OUT),
+        (
+            "listen: [{bind: a:1, tls: {certfile: x, watch: true}}]",
+            "1:48: listen[0].tls.watch",
+            "the live swap of certificates",
+            LEAVE_OUT,
+        ),
+        (
+            "listen: [{bind: a:1, tls: {certfile: x, sni: {b: {certfile: y, keyfile: z}}}}]",
+            "1:46: listen[0].tls.sni",
+            "certificates by server name",
+            LEAVE_OUT,
+        ),
         ("workers: {heartbeat_timeout: 9}", "1:30: workers.heartbeat_timeout", "the hang watchdog", LEAVE_OUT),
         ("workers: {max_requests: 9}", "1:25: workers.max_requests", "worker recycling", LEAVE_OUT),
-        ("limits: {requests: 1}", "1:20: limits.requests", "the request limit", LEAVE_OUT),
         ("websocket: {compression: true}", "1:26: websocket.compression", "WebSocket", LEAVE_OUT),
         ("proxy: {trusted: ['*']}", "1:18: proxy.trusted", "trust in proxies", LEAVE_OUT),
-        ("log: {access: {enabled: true}}", "1:25: log.access.enabled", "the access log", LEAVE_OUT),
         ("reload: {dirs: [.]}", "1:16: reload.dirs", "reload on change", LEAVE_OUT),
         ("admin: {bind: a:1}", "1:15: admin.bind", "the admin listener", LEAVE_OUT),
         ("control: {socket: a}", "1:19: control.socket", "the control socket", LEAVE_OUT),
@@ -445,7 +486,7 @@ def test_there_is_a_variable_for_every_key() -> None:
         ({"PORT": "http"}, 'PORT: listen[0].bind: expected a port from 0 to 65535, got "http"'),
         ({"ASGIRI_ENV": "{A: b"}, "ASGIRI_ENV: env: not valid YAML: expected ',' or '}', but got '<stream end>'"),
         ({"ASGIRI_ENV": "{A: b, A: c}"}, "ASGIRI_ENV: env.A: given twice"),
-        ({"ASGIRI_LISTEN": "[{bind: a:1, tls: {certfile: x}}]"}, f"ASGIRI_LISTEN: listen[0].tls: {not_yet('TLS')}"),
+        ({"ASGIRI_LISTEN": "[{bind: a:1, name: b}]"}, f"ASGIRI_LISTEN: listen[0].name: {not_yet(SYSTEMD)}"),
         ({"ASGIRI_WORKERS": "{cuont: 1}"}, 'ASGIRI_WORKERS: workers: unknown key "cuont"; did you mean "count"?'),
         ({"ASGIRI_WORKERS": "5"}, "ASGIRI_WORKERS: workers: expected a mapping of keys, got 5"),
         ({"ASGIRI_CONFIGS": "x"}, 'ASGIRI_CONFIGS: no such variable; did you mean "ASGIRI_CONFIG"?'),

@@ -89,7 +89,7 @@ class Service:
 
     @property
     def port(self) -> int:
-        return int(self.log.wait(r"listening on http://[^ ]*:(\d+)")[1])
+        return int(self.log.wait(r"listening on https?://[^ ]*:(\d+)")[1])
 
     @property
     def url(self) -> str:

@@ -397,7 +397,7 @@ def test_a_name_that_is_no_utf_8_is_a_name_like_others(start: Start) -> None:
     assert "Traceback" not in str(service.log)
 
 
-@pytest.mark.parametrize("key", ["process.pidfile", "log.file", "env_file", "process.chdir"])
+@pytest.mark.parametrize("key", ["process.pidfile", "log.file", "log.access.file", "env_file", "process.chdir"])
 def test_a_file_that_cannot_be_had_exits_with_2(start: Start, key: str) -> None:
     service = start("--set", f"{key}=none/such")
     assert service.wait() == 2
@@ -641,6 +641,29 @@ def test_usr1_reopens_the_log_file(start: Start) -> None:
     service.signal(signal.SIGUSR1)
     assert eventually(lambda: log.exists() and "reopened" in log.read_text())
     assert "ready:" in rotated.read_text()
+
+
+def test_usr1_reopens_the_access_log(start: Start) -> None:
+    service = start("-w", "2", config="log: {access: {file: access.log}}").ready()
+    log = service.directory / "access.log"
+    assert log.exists()
+    assert log.stat().st_mode & 0o777 == 0o640
+    log.rename(service.directory / "access.log.1")
+    service.signal(signal.SIGUSR1)
+    assert eventually(log.exists)
+    inode = log.stat().st_ino
+    assert eventually(lambda: all(inode in open_inodes(pid) for pid in service.workers()))
+
+
+def open_inodes(pid: int) -> set[int]:
+    """The inodes that a process has open."""
+    return {os.stat(f"/proc/{pid}/fd/{fd}").st_ino for fd in os.listdir(f"/proc/{pid}/fd")}
+
+
+def test_there_is_no_access_log_when_none_is_wanted(start: Start) -> None:
+    service = start("--no-access-log", config="log: {access: {file: access.log}}").ready()
+    assert get(service, "/who")
+    assert not (service.directory / "access.log").exists()
 
 
 def test_check_config(start: Start, tmp_path: Path) -> None:

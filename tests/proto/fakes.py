@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
-from asgiri.asgi.scope import AppContext
+from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
 from asgiri.codec.engines import http1_engine
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.connection import Connection, Shared, TimeLimits
@@ -92,6 +92,9 @@ class FakeTransport(asyncio.Transport):
         del low
         assert high is not None
         self._high = high
+        if self.waiting > high and not self._paused:
+            self._paused = True
+            self._connection.pause_writing()
 
     def get_write_buffer_size(self) -> int:
         return self.waiting
@@ -178,15 +181,17 @@ class Peer:
         *,
         limits: HttpLimits | None = None,
         times: TimeLimits | None = None,
+        requests: int = 0,
         requests_per_connection: int = 0,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.shared = Shared(
-            context=AppContext(app=app),
+            context=AppContext(app=app, extensions=HTTP_EXTENSIONS),
             http1=http1_engine("h11"),
             limits=limits or HttpLimits(),
             times=times or TimeLimits(),
             loop=loop,
+            requests=requests,
             requests_per_connection=requests_per_connection,
             now=1000.0,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
@@ -1279,14 +1280,14 @@ async def test_the_request_timeout_counts_from_its_own_head() -> None:
 HERE = "only an exchange that has begun has a body, an answer and a successor"
 IMPOSSIBLE: dict[tuple[State, Signal], str] = {
     **{(state, G.BYTES): "the head is here already, or is not looked for" for state in set(S) - {S.IDLE, S.HEAD}},
-    **{(state, G.REQUEST): "a head comes after its first byte" for state in set(S) - {S.HEAD}},
-    **{(state, G.WHOLE_REQUEST): "a head comes after its first byte" for state in set(S) - {S.HEAD}},
+    **{(state, G.REQUEST): "no head is looked for" for state in set(S) - {S.IDLE, S.HEAD}},
+    **{(state, G.WHOLE_REQUEST): "no head is looked for" for state in set(S) - {S.IDLE, S.HEAD}},
     **{(state, G.END): "no body is arriving" for state in set(S) - {S.RECEIVING, S.DISCARDING}},
     **{(state, G.ANSWERED): "no answer is in progress" for state in set(S) - {S.RECEIVING, S.ANSWERING}},
     **{(state, G.NEXT): "the exchange is not over on both sides" for state in set(S) - {S.DONE}},
+    (S.HEAD, G.BYTES): "its first bytes said so already",
     (S.RECEIVING, G.REFUSED): "it becomes an answer first, and that leads to DISCARDING",
     (S.ANSWERING, G.REFUSED): "the request was whole and well-formed",
-    (S.IDLE, G.REFUSED): "nothing of a request is here",
     (S.LINGERING, G.REFUSED): "nothing is parsed any more",
     (S.CLOSED, G.REFUSED): "nothing is parsed any more",
 }
@@ -1424,13 +1425,23 @@ REQUESTS = [
     request("/now", "Connection: close"),
     request("/now", "Connection: close", method="POST", body=b"hello"),
     request("/hand", version="1.0"),
+    request("/hand", "TE: trailers"),
     request("/hand", CHUNKED, method="POST") + b"5\r\nhello\r\n" + BAD_CHUNK,
     b"\r\n",
     b"GARBAGE\r\n\r\n",
 ]
+FILE = os.open(__file__, os.O_RDONLY)
+EXTENSIONS: dict[str, Message] = {
+    "announce": {"type": "http.response.start", "status": 200, "trailers": True},
+    "file": {"type": "http.response.pathsend", "path": __file__},
+    "stretch": {"type": "http.response.zerocopysend", "file": FILE, "offset": 7, "count": 20000, "more_body": True},
+    "hint": {"type": "http.response.early_hint", "links": [b"</a>"]},
+    "trailers": {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]},
+}
+PLAYED = ["start", "body", "big", "last", "receive", "error", "return", *EXTENSIONS]
 STEPS = st.one_of(
     st.tuples(st.just("feed"), st.sampled_from([1, 7, 60, 200, 1000, HIGH_WATER + 1, 1 << 20])),
-    st.tuples(st.sampled_from(["start", "body", "big", "last", "receive", "error", "return"]), st.integers(0, 2)),
+    st.tuples(st.sampled_from(PLAYED), st.integers(0, 2)),
     st.tuples(st.just("time"), st.sampled_from([0.5, 3, 11, 62, 80])),
     st.tuples(st.sampled_from(["turn", "eof", "stall", "reads", "drain", "close idle", "no shutdown"]), st.just(0)),
 )
@@ -1439,11 +1450,11 @@ STEPS = st.one_of(
 class Walk:
     """Does what the steps say, as far as a transport and an application could."""
 
-    def __init__(self, stream: list[bytes], *, request_timeout: float, most: int) -> None:
+    def __init__(self, stream: list[bytes], *, request_timeout: float, most: int, at_once: int) -> None:
         self.rest = b"".join(stream)
         self.hand = ByHand()
         self.peer = Peer(
-            self.app, times=TimeLimits(request=request_timeout), requests_per_connection=most, limits=HttpLimits()
+            self.app, times=TimeLimits(request=request_timeout), requests=at_once, requests_per_connection=most
         )
         self.defects: list[BaseException] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -1494,7 +1505,7 @@ class Walk:
                 peer.connection.close_idle()
             case "no shutdown":
                 transport.reset_by_peer = True
-            case "start" | "body" | "big" | "last" | "receive" | "error" | "return":
+            case _ if what in PLAYED:
                 if len(self.hand.calls) > size:
                     self.play(self.hand.calls[int(size)], what)
 
@@ -1511,6 +1522,8 @@ class Walk:
                 doing = functools.partial(call.body, b"", more=False)
             case "receive":
                 doing = call.receive
+            case _ if what in EXTENSIONS:
+                doing = functools.partial(call.send, EXTENSIONS[what])
             case _:
                 call.finish(ValueError("by hand") if what == "error" else None)
                 return
@@ -1538,12 +1551,13 @@ class Walk:
     steps=st.lists(STEPS, max_size=40),
     request_timeout=st.sampled_from([0, 0, 5]),
     most=st.sampled_from([0, 0, 2]),
+    at_once=st.sampled_from([0, 0, 1]),
 )
 def test_any_order_of_anything(
-    stream: list[bytes], steps: list[tuple[str, float]], request_timeout: float, most: int
+    stream: list[bytes], steps: list[tuple[str, float]], request_timeout: float, most: int, at_once: int
 ) -> None:
     async def walk() -> None:
-        await Walk(stream, request_timeout=request_timeout, most=most).go(steps)
+        await Walk(stream, request_timeout=request_timeout, most=most, at_once=at_once).go(steps)
 
     logging.disable(logging.ERROR)  # what the applications' faults say is not the point here
     try:
