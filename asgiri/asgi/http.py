@@ -43,7 +43,7 @@ from http import HTTPStatus
 
 from asgiri.asgi.files import FilePart, FileSlice, opened
 from asgiri.asgi.messages import content_length, link_fields, response_headers, status_of, takes_trailers
-from asgiri.asgi.scope import AppContext
+from asgiri.asgi.scope import FRAMING, AppContext
 from asgiri.asgi.stream import HttpStream
 from asgiri.codec.events import Request
 from asgiri.errors import ClientDisconnectedError, LocalProtocolError
@@ -86,9 +86,6 @@ PEER_ENDED = {OPEN: GONE, ENDED: HALF_CLOSED, TOLD: GONE}
 
 # Final statuses whose answers have no content (RFC 9110 section 6.4.1).
 SILENT = frozenset({204, 304})
-
-# The one field of those that the server looks for, in most answers.
-JUST_LENGTH = [b"content-length"]
 
 # Output states in which nothing of the answer is on the wire yet, so that another can take its place.
 UNANSWERED = (NONE, HELD)
@@ -332,17 +329,17 @@ class HttpSession:
             status = status_of(status)
         context = self._context
         headers, found = response_headers(message.get("headers", ()), context.watched)
-        if b"content-length" in found:
-            self._left = content_length(headers)
-            self._framed = True
-        elif b"transfer-encoding" in found:
-            self._framed = True
+        if found:
+            length = found.get(b"content-length")
+            if length is not None:
+                self._left = int(length) if length.isdigit() else content_length(headers)
+            self._framed = length is not None or b"transfer-encoding" in found
         if status in SILENT or self._request.method == "HEAD":
             self._silent = True
             self._left = None
         if "trailers" in message:
             self._announce_trailers(message["trailers"])
-        if not found or found == JUST_LENGTH:
+        if found.keys() <= FRAMING:
             headers += context.default_headers
         else:
             headers += [field for field in context.default_headers if field[0] not in found]

@@ -15,22 +15,22 @@ def status_of(status: object) -> int:
     return int(status)
 
 
-def response_headers(headers: Iterable[Any], watched: Container[bytes] = ()) -> tuple[Headers, list[bytes]]:
-    """The app's header fields as a list of byte pairs with names in lower case, and which ``watched`` names are there.
+def response_headers(headers: Iterable[Any], watched: Container[bytes] = ()) -> tuple[Headers, dict[bytes, bytes]]:
+    """The app's header fields as a list of byte pairs with names in lower case, and the ``watched`` ones by name.
 
-    TypeError says which field is none.
+    One that is there twice is found as empty. TypeError says which field is none.
     """
     if type(headers) is not list:
         headers = list(headers)
     fields: Headers = []
-    found: list[bytes] = []
+    found: dict[bytes, bytes] = {}
     try:
         for name, value in headers:
             if type(name) is not bytes or type(value) is not bytes:
                 name, value = bytes_of(name), bytes_of(value)
             name = name.lower()
             if name in watched:
-                found.append(name)
+                found[name] = value if name not in found else b""
             fields.append((name, value))
     except (TypeError, ValueError):
         header = headers[len(fields)]

@@ -74,9 +74,10 @@ class Http1Codec(HttpCodec, Protocol):
         """Bytes beyond the present request have come and wait for :meth:`next_request`."""
         ...
 
-    @property
-    def held(self) -> int:
-        """How many bytes beyond the present request have come."""
+    rest: bytes  # what has come and was not read yet; behind a whole request, what is of the next ones
+
+    def renew(self) -> bool:
+        """Leave the exchange when it is over and nothing of the next one has come; whether that was so."""
         ...
 
     def answer(self, stream_id: int, status: int, headers: Headers, data: bytes) -> bytes:

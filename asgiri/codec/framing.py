@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 
 from asgiri.codec import rules
 from asgiri.codec.events import End, Event, Failure, Request, Reset
@@ -49,14 +50,27 @@ HEAD, LENGTH, SIZE, CHUNK, END_OF_CHUNK, TRAILERS, WHOLE, CLOSED = Phase
 
 # The fields that frame a request or manage its connection.
 WATCHED = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
+NO_EVENTS: list[Event] = []
 # A request without any of them but Host: no body, nothing is expected.
 PLAIN = (0, False)
 # Longer field sections are not remembered, in bytes: each connection has one.
 MOST_KNOWN = 2 << 10
+# Nor are longer request lines, of which all connections together have some.
+LONG_LINE = 256
 
 
 class EngineError(Exception):
     """The engine does not understand a piece that was approved."""
+
+
+@lru_cache(maxsize=1024)
+def plain_line(line: bytes) -> tuple[str, bytes, bytes, bytes] | None:
+    """Method, target, path and query of a request line of HTTP/1.1 in origin form; None for any other."""
+    match = rules.REQUEST_LINE.fullmatch(line)
+    if match is None or match[3] != b"1.1" or not match[2].startswith(b"/") or match[1] == b"CONNECT":
+        return None
+    path, query, _ = rules.split_target(match[1], match[2])
+    return match[1].decode("ascii"), match[2], path, query
 
 
 class RequestReader:
@@ -66,7 +80,6 @@ class RequestReader:
         "_approved",
         "_at",
         "_body_size",
-        "_buffer",
         "_ended",
         "_events",
         "_extensions",
@@ -89,6 +102,7 @@ class RequestReader:
         "_trailers",
         "_upgrade",
         "_version",
+        "rest",
     )
 
     def __init__(self, limits: HttpLimits) -> None:
@@ -98,7 +112,7 @@ class RequestReader:
         self._most_fields = limits.header_count or ENDLESS
         self._least_limit = min(self._most_line, self._most_size)
         self._phase = HEAD
-        self._buffer = b""  # what has come and was not approved yet
+        self.rest = b""  # what has come and was not approved yet; behind a whole request, what is of the next ones
         self._at = 0  # how much of the buffer is approved
         self._from = 0  # where what the engine gets of that begins
         self._approved: list[bytes] = []  # and what it gets before that
@@ -108,7 +122,7 @@ class RequestReader:
         self._left = 0  # bytes that the body, or the chunk, still has
         self._body_size = 0
         self._extensions = 0  # bytes of the body's chunk extensions
-        self._events: list[Event] = []
+        self._events = NO_EVENTS
         self._trailers: Headers = []
         self._ended = False  # the peer sends nothing more
         # The lines of the last head's fields, when they were plain, and the fields. Clients mostly send them again.
@@ -144,11 +158,15 @@ class RequestReader:
     def receive(self, data: bytes) -> list[Event]:
         """Events that ``data`` completes; ``b""`` is the peer's end of file. Never raises for a peer's bytes."""
         phase = self._phase
+        if phase is HEAD and self._known and not self.rest and data.endswith(self._known):
+            request = self._known_request(data)
+            if request is not None:
+                return [request]
         if phase is CLOSED:
             return []
         if not data:
             return self._end_of_file()
-        self._buffer = self._buffer + data if self._buffer else data
+        self.rest = self.rest + data if self.rest else data
         return [] if phase is WHOLE else self._read()
 
     def next_request(self) -> list[Event]:
@@ -156,23 +174,17 @@ class RequestReader:
         self._phase = HEAD
         self._method = ""
         self._upgrade = False
-        if not self._buffer and not self._ended:
+        if not self.rest and not self._ended:
             return []
-        events = self._read() if self._buffer else []
+        events = self._read() if self.rest else []
         if self._ended:
             events += self._end_of_file()
         return events
 
     @property
     def pending(self) -> bool:
-        """Bytes beyond the present request have come and wait for :meth:`next_request`."""
-        buffer = self._buffer
-        return bool(buffer) and self._phase is WHOLE and bool(buffer.lstrip(CRLF))
-
-    @property
-    def held(self) -> int:
-        """How many bytes beyond the present request have come."""
-        return len(self._buffer) if self._phase is WHOLE else 0
+        """Bytes of another request have come and wait for :meth:`next_request`."""
+        return bool(self.rest) and self._phase is WHOLE and bool(self.rest.lstrip(CRLF))
 
     def _end_of_file(self) -> list[Event]:
         self._ended = True
@@ -182,38 +194,37 @@ class RequestReader:
         self._phase = CLOSED
         if phase is not HEAD:
             return [Reset(self._stream_id, "the peer went away before the end of the request body")]
-        return [Failure(400, "the request ends in its head")] if self._buffer else []
+        return [Failure(400, "the request ends in its head")] if self.rest else []
 
     def _read(self) -> list[Event]:
         """Go through the buffer as far as the request goes, and as its bytes are here."""
         events = self._events = []
         try:
             if self._phase is not HEAD or self._read_head():
-                while self._buffer and self._read_body():
+                while self.rest and self._read_body():
                     pass
         except RemoteProtocolError as error:
             self._fail(error.status, error.reason)
         except EngineError:
             self._fail(400, "the request is malformed")
+        self._events = NO_EVENTS  # lest an idle connection holds its last request
         return events
 
     def _fail(self, status: int, reason: str) -> None:
         self._phase = CLOSED
-        self._buffer = b""
+        self.rest = b""
         self._events.append(Failure(status, reason))
 
     # The head
 
     def _read_head(self) -> bool:
         """Read the head, when all of it is here; whether a body follows."""
-        buffer = self._buffer
-        if self._known and buffer.endswith(self._known) and self._read_known_head():
-            return False
+        buffer = self.rest
         begun = self._searched or self._line  # then it came in pieces, and not all of it is searched again
         match = None if begun else rules.HEAD.match(buffer)
         if match is None or (len(buffer) > self._least_limit and self._is_over_limits(match)):
             if not begun:
-                buffer = self._buffer = buffer.lstrip(CRLF)  # RFC 9112 section 2.2
+                buffer = self.rest = buffer.lstrip(CRLF)  # RFC 9112 section 2.2
             if not self._judge_lines():
                 return False
             match = rules.HEAD.match(buffer)
@@ -222,9 +233,9 @@ class RequestReader:
         method, target, version, fields = match.groups()
         end = match.end()
         if end == len(buffer):
-            head, self._buffer = buffer, b""
+            head, self.rest = buffer, b""
         else:
-            head, self._buffer = buffer[:end], buffer[end:]
+            head, self.rest = buffer[:end], buffer[end:]
         self._line = self._fields = 0
         self._method = method.decode("ascii")
         try:
@@ -235,32 +246,25 @@ class RequestReader:
             raise
         return self._judge_head(method, target, version, fields, headers)
 
-    def _read_known_head(self) -> bool:
-        """Read a head whose fields are those of the last one; whether it is such a head."""
-        buffer = self._buffer
-        end = len(buffer) - len(self._known)
-        match = rules.REQUEST_LINE.fullmatch(buffer, 0, end)
-        if match is None or end > self._most_line:
-            return False
-        method, target, version = match.groups()
-        if version != b"1.1" or not target.startswith(b"/"):
-            return False
-        path, query, _ = rules.split_target(method, target)
-        self._buffer = b""
-        self._line = self._searched = self._fields = 0
-        self._method = method.decode("ascii")
+    def _known_request(self, head: bytes) -> Request | None:
+        """The request of a head whose fields are those of the last one; None when it is not as plain as that."""
+        end = len(head) - len(self._known)
+        line = plain_line(head[:end]) if end <= LONG_LINE else None
+        if line is None or end > self._most_line:
+            return None
+        self._method, target, path, query = line
         self._stream_id += 1
         self._phase = WHOLE
-        headers = self._known_fields.copy()
-        self._events.append(Request(self._stream_id, self._method, target, path, query, headers, "1.1", True))
-        return True
+        return Request(
+            self._stream_id, self._method, target, path, query, self._known_fields.copy(), self._version, True
+        )
 
     def _is_over_limits(self, head: re.Match[bytes]) -> bool:
         return head.end(3) > self._most_line or head.end(4) - head.start(4) > self._most_size
 
     def _judge_lines(self) -> bool:
         """Judge the lines of the head, or of the trailers, that are here; whether the last one is among them."""
-        buffer = self._buffer
+        buffer = self.rest
         is_head = self._phase is HEAD
         begin = buffer.find(b"\n") + 1 if is_head else 0  # of the first field line
         while True:
@@ -354,10 +358,10 @@ class RequestReader:
         self._at = self._from = 0
         phase = self._phase
         try:
-            while self._at < len(self._buffer) and STEPS[self._phase](self):
+            while self._at < len(self.rest) and STEPS[self._phase](self):
                 pass
         finally:
-            taken, self._buffer = self._buffer[self._from : self._at], self._buffer[self._at :]
+            taken, self.rest = self.rest[self._from : self._at], self.rest[self._at :]
             if self._approved:
                 taken = b"".join([*self._approved, taken])
                 self._approved.clear()
@@ -371,7 +375,7 @@ class RequestReader:
         return self._phase is not phase
 
     def _step_content(self) -> bool:
-        taken = min(self._left, len(self._buffer) - self._at)
+        taken = min(self._left, len(self.rest) - self._at)
         self._at += taken
         self._left -= taken
         if self._left:
@@ -383,7 +387,7 @@ class RequestReader:
         return True
 
     def _step_size(self) -> bool:
-        buffer = self._buffer
+        buffer = self.rest
         plain = rules.CHUNK_SIZE.match(buffer, self._at)
         if plain is not None:
             size, begin = int(plain[1], 16), plain.end()
@@ -415,7 +419,7 @@ class RequestReader:
         return bool(size)
 
     def _step_crlf(self) -> bool:
-        found = self._buffer[self._at : self._at + len(CRLF)]
+        found = self.rest[self._at : self._at + len(CRLF)]
         if not CRLF.startswith(found):
             raise RemoteProtocolError("a chunk is longer than its size")
         if len(found) < len(CRLF):
@@ -429,7 +433,7 @@ class RequestReader:
             self._at = self._line
             self._from = self._at - len(CRLF)
             if self._from:
-                self._trailers = rules.known_trailers(rules.split_fields(self._buffer[: self._from]))
+                self._trailers = rules.known_trailers(rules.split_fields(self.rest[: self._from]))
             self._line = self._fields = 0
             self._phase = WHOLE
         return False

@@ -173,6 +173,12 @@ class H11Codec(RequestReader):
 
     # Questions
 
+    def renew(self) -> bool:
+        if not self.reusable or self.rest or self._ended:
+            return False
+        self.next_request()
+        return True
+
     @property
     def reusable(self) -> bool:
         return self._h11.our_state is h11.DONE and self._phase is WHOLE

@@ -8,7 +8,7 @@ import httptools
 
 from asgiri.codec import rules
 from asgiri.codec.events import Body, Event
-from asgiri.codec.framing import CLOSED, CRLF, WHOLE, EngineError, RequestReader
+from asgiri.codec.framing import CLOSED, CRLF, HEAD, WHOLE, EngineError, RequestReader
 from asgiri.codec.rules import HttpLimits
 from asgiri.errors import LocalProtocolError
 from asgiri.types import Headers
@@ -16,6 +16,7 @@ from asgiri.types import Headers
 # llhttp knows fewer methods, versions and targets than the RFCs, and reads no body behind an Upgrade. The head is read
 # already, so it may see another one with a body of the same length.
 STAND_IN = b"POST / HTTP/1.1\r\n"
+NO_HEADERS: Headers = []
 NO_ANSWER = "there is no answer in progress"
 CLOSE_LINE = b"connection: close\r\n"
 CHUNKED_LINE = b"transfer-encoding: chunked\r\n"
@@ -61,7 +62,7 @@ class HttptoolsCodec(RequestReader):
 
     def __init__(self, limits: HttpLimits) -> None:
         super().__init__(limits)
-        self._headers: Headers = []
+        self._headers = NO_HEADERS  # of the head that llhttp is reading
         self._parser = httptools.HttpRequestParser(self)
         self._out: list[bytes] = []
         self._answer = NONE
@@ -82,6 +83,7 @@ class HttptoolsCodec(RequestReader):
         except httptools.HttpParserError:
             headers = rules.split_fields(fields)
             self._stand_in(headers)
+        self._headers = NO_HEADERS
         if b" \r\n" in fields or b"\t\r\n" in fields:  # llhttp leaves the blanks behind a value where they are
             headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
         return headers
@@ -89,7 +91,7 @@ class HttptoolsCodec(RequestReader):
     def _stand_in(self, headers: Headers) -> None:
         """Another parser, which knows no more of the request than how long its body is."""
         framing = [b"%b: %b\r\n" % (name, value.strip(b" \t")) for name, value in headers if name in rules.FRAMING]
-        self._headers = []
+        self._headers = []  # its fields are of no use
         self._parser = httptools.HttpRequestParser(self)
         self.take_body(b"".join([STAND_IN, *framing, CRLF]))
 
@@ -136,7 +138,8 @@ class HttptoolsCodec(RequestReader):
         del stream_id
         if self._answer is not NONE:
             raise LocalProtocolError("the answer has a head already")
-        rules.check_final(status)
+        if not 200 <= status <= 599:
+            rules.check_final(status)
         close = self._last or self._phase is CLOSED
         has_length = False
         lines = [STATUS_LINES[status]]
@@ -237,6 +240,15 @@ class HttptoolsCodec(RequestReader):
     def next_request(self) -> list[Event]:
         self._answer = NONE
         return RequestReader.next_request(self)
+
+    def renew(self) -> bool:
+        if self._answer is not DONE or self._phase is not WHOLE or self._close or self.rest or self._ended:
+            return False
+        self._answer = NONE
+        self._phase = HEAD
+        self._method = ""
+        self._upgrade = False
+        return True
 
     @property
     def reusable(self) -> bool:

@@ -165,12 +165,14 @@ class Http11Connection(Connection):
             return
         if state is RECEIVING:
             self._since = self.shared.now
-        events = self._codec.receive(data)
+        codec = self._codec
+        events = codec.receive(data)
         if events or state is DONE:
             self._dispatch(events)
         elif state is IDLE and data.strip(EMPTY_LINE):  # empty lines begin no request (RFC 9112 section 2.2)
             self._move(Signal.BYTES)
-        self._pace()
+        if codec.rest or not self._reading or self._state is RECEIVING:
+            self._pace()
 
     def eof_received(self) -> bool:
         """The peer sends nothing more. It may still read: what it asked for is answered, then the connection ends."""
@@ -198,6 +200,12 @@ class Http11Connection(Connection):
         """From a complete exchange to the next, as long as the peer reads its answers; or to the connection's end."""
         codec = self._codec
         for _ in range(IN_A_ROW):
+            if codec.renew():
+                self._session = None
+                self._unread = 0
+                self._state = LIFE[self._state, NEXT]
+                self._since = self.shared.now
+                return
             if not codec.reusable:
                 self._end_exchanges()
                 return
@@ -277,7 +285,7 @@ class Http11Connection(Connection):
             session = self._session
             on = session is None or session.buffered <= HIGH_WATER
         elif state is ANSWERING or state is DONE:
-            on = self._codec.held <= HIGH_WATER  # as long as we read, we see the peer leave
+            on = len(self._codec.rest) <= HIGH_WATER  # as long as we read, we see the peer leave
         if on is not self._reading:
             self._read(on)
 
@@ -301,7 +309,8 @@ class Http11Connection(Connection):
                 self._go_on()
             finally:
                 self._dispatching = False
-            self._pace()
+            if self._codec.rest or not self._reading:
+                self._pace()
 
     def _next_exchange(self) -> list[Event]:
         self._session = None
@@ -352,8 +361,8 @@ class Http11Connection(Connection):
 
     def _with_close(self, headers: Headers) -> Headers:
         """The fields of an answer, with Connection: close when it is the last one."""
-        shared = self.shared
-        self._more_has_come = self._codec.pending
+        shared, codec = self.shared, self._codec
+        self._more_has_come = bool(codec.rest) and codec.pending
         rare = self._awaits_continue or self._refusing or self._peer_ended
         if (rare or shared.draining or shared.requests_per_connection) and self._last_answer():
             return [*headers, CLOSE]
@@ -437,7 +446,10 @@ class Http11Connection(Connection):
         return self.shared.request_id(self._serial, session.number)
 
     def finished(self, session: HttpSession) -> None:
-        self.shared.forget_session(session)
+        shared = self.shared
+        shared.sessions.discard(session)
+        if not shared.connections and shared.quiet:
+            shared.on_quiet()
 
     def _flush(self) -> None:
         data = self._codec.take()

@@ -90,7 +90,8 @@ def messages(draw: st.DrawFn) -> Message:
         last = last or b"close" in options.lower()
     if draw(st.integers(0, 3)) == 0:
         headers.append((b"upgrade", draw(tokens)))
-    body, content, trailers = b"", b"", []
+    body, content = b"", b""
+    trailers: Headers = []
     how = draw(st.sampled_from(["none", "length", "chunked"] if version != "1.0" else ["none", "length"]))
     if how == "length":
         body = content = draw(st.binary(max_size=30))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from asgiri.codec.events import Event, Failure, Request
+from asgiri.codec.events import Body, Event, Failure, Request
 from asgiri.codec.rules import HttpLimits
 from asgiri.types import Headers
 
@@ -62,6 +62,11 @@ def with_length(value: bytes, **more: Any) -> Request:
 
 def chunked(**more: Any) -> Request:
     return post([*HOST_A, BY_CHUNKS], **more)
+
+
+def content(data: bytes) -> list[Body]:
+    """The events of a body's content, however long it is."""
+    return [Body(1, data)] if data else []
 
 
 def text(data: bytes) -> str:

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from asgiri.codec.events import Body, Reset
-from tests.codec.rows import CHUNKED, GET, POST, A, chunked, head, post, refused, request, row, text, with_length
+from tests.codec.rows import (
+    CHUNKED,
+    GET,
+    POST,
+    A,
+    chunked,
+    content,
+    head,
+    post,
+    refused,
+    request,
+    row,
+    text,
+    with_length,
+)
 
 GONE = Reset(1, "")
 
@@ -61,7 +75,7 @@ ENDED = [
         eof=True,
     ),
     *[
-        row(f"end of file after {text(data)}", CHUNKED + data, *events, eof=True)
+        row(f"end of file after {text(data)}", CHUNKED + data, chunked(), *content(body), GONE, eof=True)
         for data, body in [
             *[(data, b"") for data in (b"", b"2", b"2\r", b"2;a=", b'2;a="', b"2;a\r", b"2\r\n", b"g", b"0", b"0\r")],
             *[
@@ -74,6 +88,5 @@ ENDED = [
             ],
             *[(data, b"a") for data in (b"2\r\na", b"2;a\r\na", b"1\r\na\r\n2\r\n", b"1\r\na\r\n;a")],
         ]
-        for events in [[chunked(), *([Body(1, body)] if body else []), GONE]]
     ],
 ]

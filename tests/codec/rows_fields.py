@@ -8,6 +8,7 @@ from tests.codec.rows import (
     HOST_A,
     POST,
     A,
+    content,
     head,
     post,
     refused,
@@ -118,7 +119,8 @@ CONNECTIONS = [
                 headers=[*HOST_A, *[(name.lower(), value) for name, _, value in (f.partition(b": ") for f in fields)]],
                 end_stream=not body,
             ),
-            *([Body(1, b"abc"), End(1, [])] if body else []),
+            *content(b"abc" if body else b""),
+            *[End(1, []) for _ in body[:1]],
         )
         for line, fields, body in [
             (GET, [b"Connection: upgrade", b"Upgrade: websocket"], b""),

@@ -139,6 +139,51 @@ def test_answers(engine: Http1Engine, sent: Sent) -> None:
 
 
 @each_engine
+@pytest.mark.parametrize("sent", SENT, ids=lambda sent: sent.name)
+def test_an_answer_at_once_is_the_answer_in_pieces(engine: Http1Engine, sent: Sent) -> None:
+    content = b"".join(sent.pieces)
+    in_pieces, at_once = engine(HttpLimits()), engine(HttpLimits())
+    for codec in (in_pieces, at_once):
+        codec.receive(sent.asked)
+    in_pieces.send_head(1, sent.status, sent.headers)
+    in_pieces.send_body(1, content, True)
+    assert at_once.answer(1, sent.status, sent.headers, content) == in_pieces.take()
+    assert at_once.take() == b""
+    has_content = sent.status not in (204, 304) and sent.asked[:4] != b"HEAD"
+    assert at_once.sent == in_pieces.sent == (len(content) if has_content else 0)
+    assert (at_once.closing, at_once.reusable) == (in_pieces.closing, in_pieces.reusable)
+    with pytest.raises(LocalProtocolError):
+        at_once.answer(1, 200, [], b"again")
+    assert at_once.take() == b""
+
+
+@each_engine
+def test_an_answer_at_once_comes_behind_an_interim_one(engine: Http1Engine) -> None:
+    codec = engine(HttpLimits())
+    codec.receive(GET_A)
+    codec.send_informational(1, 103, [(b"link", b"</x>")])
+    wire = codec.answer(1, 200, [LENGTH_2], b"ok")
+    assert wire.startswith(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert wire.endswith(b"\r\n\r\nok")
+
+
+@each_engine
+def test_the_content_that_was_sent_is_counted(engine: Http1Engine) -> None:
+    codec = engine(HttpLimits())
+    assert codec.sent == 0
+    for stream_id in (1, 2):
+        codec.receive(GET_A)
+        codec.send_head(stream_id, 200, [])
+        assert codec.sent == 0
+        codec.send_body(stream_id, b"abc", False)
+        assert codec.begin_raw(stream_id, 10)
+        codec.end_raw(stream_id, False)
+        codec.send_body(stream_id, b"", True)
+        assert codec.sent == 13
+        codec.next_request()
+
+
+@each_engine
 def test_the_reason_phrase_is_the_registered_one_or_empty(engine: Http1Engine) -> None:
     for status, line in ((404, b"HTTP/1.1 404 Not Found"), (299, b"HTTP/1.1 299 ")):
         codec = engine(HttpLimits())
@@ -248,6 +293,9 @@ def test_a_head_that_cannot_be_sent_leaves_room_for_a_500(engine: Http1Engine, s
     codec.receive(GET_A)
     with pytest.raises(LocalProtocolError):
         codec.send_head(1, status, headers)
+    assert codec.take() == b""
+    with pytest.raises(LocalProtocolError):
+        codec.answer(1, status, headers, b"ok")
     assert codec.take() == b""
     codec.send_head(1, 500, [LENGTH_2])
     codec.send_body(1, b"no", True)

@@ -67,7 +67,7 @@ def test_the_table_behind_a_good_request(engine: Http1Engine, row: Row) -> None:
         codec = engine(row.limits)
         assert feed(codec, [piece for piece in pieces if piece], row.eof) == [GOOD_REQUEST]
         assert codec.pending is bool(row.data.strip(b"\r\n"))
-        assert codec.held == len(row.data)
+        assert len(codec.rest) == len(row.data)
         answer(codec)
         assert codec.reusable
         assert merged(codec.next_request()) == numbered(row.events, 2)
@@ -322,7 +322,7 @@ class Stubborn(RequestReader):
 @pytest.mark.parametrize("data", [GOOD, CHUNKED + b"0\r\n\r\n"])
 def test_what_an_engine_refuses_never_becomes_a_request(data: bytes) -> None:
     reader = Stubborn(HttpLimits())
-    assert [replace(event, reason="") for event in reader.receive(data)] == [Failure(400, "")]  # type: ignore[call-arg]
+    assert merged(reader.receive(data)) == [Failure(400, "")]
     assert reader.receive(data) == []
 
 
