@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, cast
 from asgiri.asgi.scope import AppContext, Peers
 from asgiri.codec.engines import Http1Engine
 from asgiri.codec.rules import HttpLimits
+from asgiri.proto.outbox import Outbox
 from asgiri.proto.secure import Secure
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
 HIGH_WATER = 64 << 10
+# Answers up to this size leave together with others: copying larger ones costs more than it saves.
+POSTED = 16 << 10
 # How long a peer that was refused may go on sending before it is cut off, in seconds (RFC 9112 section 9.6).
 LINGER_SECONDS = 2.0
 # struct tcp_info of linux/tcp.h: the bytes up to tcpi_bytes_acked, and where in them that is.
@@ -79,10 +82,14 @@ class Shared:
     connections: set[Connection] = field(default_factory=set)
     sessions: set[HttpSession] = field(default_factory=set)  # whose application has not returned yet
     arriving: int = 0  # accepted, and no connections yet: in their TLS handshake, for the most part
+    outbox: Outbox = field(init=False)
     # Called when the last connection or session has gone: what a drain waits for.
     on_quiet: Callable[[], None] = lambda: None
     # Called when there is one connection less: what acceptors wait for that are at a limit.
     on_room: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.outbox = Outbox(self.loop.call_soon)
 
     @property
     def quiet(self) -> bool:
@@ -131,6 +138,7 @@ class Connection(asyncio.Protocol):
         "_read_at",
         "_read_by_peer",
         "_serial",
+        "_unsent",
         "_writable",
         "_written",
         "client",
@@ -150,6 +158,7 @@ class Connection(asyncio.Protocol):
         shared.accepted += 1
         self._serial = shared.accepted
         self._writable: asyncio.Event | None = None  # there while the peer does not read fast enough
+        self._unsent = b""  # answers that wait for the end of the turn
         self._written = 0  # bytes given to the transport
         self._read_by_peer = 0  # bytes of them that it had passed on at the last sweep
         self._read_at = shared.now  # when that number last changed, or nothing waited
@@ -167,6 +176,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
+        self._unsent = b""
         self.resume_writing()
         self.shared.forget_connection(self)
 
@@ -190,6 +200,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection, whatever is in progress."""
+        self._unsent = b""
         self.transport.abort()
 
     def reset_transport(self) -> None:
@@ -246,8 +257,24 @@ class Connection(asyncio.Protocol):
                 self.resume_writing()
 
     def write(self, data: bytes) -> None:
+        if self._unsent:
+            data, self._unsent = self._unsent + data, b""
         self._written += len(data)
         self.transport.write(data)
+
+    def post(self, data: bytes) -> None:
+        """Write an answer that is whole, together with those of other connections."""
+        if self._unsent:
+            self._unsent += data
+        elif len(data) <= POSTED and self.shared.outbox.takes(self):
+            self._unsent = data
+        else:
+            self.write(data)
+
+    def push(self) -> None:
+        """Write what waits. To be called before anything else is asked of the transport."""
+        if self._unsent:
+            self.write(b"")
 
     def write_overdue(self, now: float) -> bool:
         """Whether bytes have waited for ``timeouts.write`` seconds and the peer has taken none of them.

@@ -355,8 +355,7 @@ class Http11Connection(Connection):
         data = self._codec.answer(self._requests, status, self._with_close(headers), data)
         self._status = status
         if self._state is not CLOSED:
-            self._written += len(data)
-            self.transport.write(data)
+            self.post(data)
             self._answered()
 
     def _with_close(self, headers: Headers) -> Headers:
@@ -514,6 +513,7 @@ class Http11Connection(Connection):
 
     def _linger(self) -> None:
         """End our side, and give the peer time to read the answer before what it still sends resets it."""
+        self.push()
         self._move(Signal.REFUSED)
         if self.secure is not None and not self._peer_ended:  # TLS has no half to end, but the time is given
             self._read(True)
@@ -530,6 +530,7 @@ class Http11Connection(Connection):
 
     def _close(self) -> None:
         if self._state is not CLOSED:
+            self.push()
             self._move(Signal.CLOSED)
             self.transport.close()
 

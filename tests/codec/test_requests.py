@@ -9,7 +9,7 @@ import pytest
 from asgiri.codec.engines import HTTP1_ENGINES, Http1Engine, http1_engine
 from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
 from asgiri.codec.framing import EngineError, RequestReader
-from asgiri.codec.rules import HttpLimits
+from asgiri.codec.rules import HttpLimits, split_fields
 from asgiri.types import Headers
 from tests.codec.rows import (
     CHUNKED,
@@ -324,6 +324,33 @@ def test_what_an_engine_refuses_never_becomes_a_request(data: bytes) -> None:
     reader = Stubborn(HttpLimits())
     assert merged(reader.receive(data)) == [Failure(400, "")]
     assert reader.receive(data) == []
+
+
+class Credulous(RequestReader):
+    """An engine that understands everything."""
+
+    def take_head(self, method: bytes, version: bytes, head: bytes, fields: bytes) -> Headers:
+        return split_fields(fields)
+
+    def take_body(self, data: bytes) -> None:
+        self._events.append(Body(self._stream_id, data))
+
+
+@pytest.mark.parametrize("reader", [Credulous, Stubborn])
+@each_refused
+def test_the_verdict_is_the_rules_not_an_engine_s(reader: type[RequestReader], row: Row) -> None:
+    for pieces in ([row.data], dripped(row.data)):
+        *_, failure = feed(reader(row.limits), pieces, row.eof)
+        if reader is Credulous or len(row.events) == 1:
+            assert failure == row.events[-1]
+
+
+@each_accepted
+def test_what_the_rules_approve_needs_no_engine(row: Row) -> None:
+    events = feed(Credulous(row.limits), [row.data])
+    assert [event for event in events if not isinstance(event, Body)] == [
+        event for event in row.events if not isinstance(event, Body)
+    ]
 
 
 @pytest.mark.parametrize(("data", "status"), [(head(b"GET / HTTP/2.0"), 505), (head(b"GET /" + b"p" * 41), 414)])

@@ -11,6 +11,7 @@ import pytest
 from asgiri.codec.contract import Http1Codec
 from asgiri.codec.engines import HTTP1_ENGINES
 from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
+from asgiri.codec.framing import RequestReader
 from asgiri.types import Headers
 
 each_engine = pytest.mark.parametrize("engine", HTTP1_ENGINES.values(), ids=HTTP1_ENGINES)
@@ -39,7 +40,7 @@ def merged(events: Iterable[Event]) -> list[Event]:
     return out
 
 
-def feed(codec: Http1Codec, pieces: Iterable[bytes], eof: bool = False) -> list[Event]:
+def feed(codec: Http1Codec | RequestReader, pieces: Iterable[bytes], eof: bool = False) -> list[Event]:
     """The merged events of the pieces. Nothing comes after a Failure."""
     events: list[Event] = []
     for piece in [*pieces, *([b""] if eof else [])]:

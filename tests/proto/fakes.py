@@ -203,7 +203,8 @@ class Peer:
         return self.connection._state
 
     def sent(self) -> bytes:
-        """What the server wrote so far."""
+        """What the server wrote so far, its turn of the loop being over."""
+        self.connection.push()
         return self.transport.sent
 
     @property
