@@ -104,24 +104,16 @@ MISPLACED = {
 class HttpSession:
     """Runs the application for one request. The connection feeds it; it drives the connection's stream."""
 
-    __slots__ = (
-        "_chunks",
-        "_context",
-        "_framed",
-        "_head",
-        "_input",
-        "_left",
-        "_output",
-        "_request",
-        "_scope",
-        "_silent",
-        "_status",
-        "_stream",
-        "_trailers",
-        "_wake",
-        "buffered",
-        "task",
-    )
+    # What most requests never touch is of the class until it is set.
+    _head: Headers | None = None  # of the answer, until it is on its way
+    _status = 0  # of the answer
+    _framed = False  # the app says itself how long the answer is, or how it is coded
+    _left: int | None = None  # bytes that the answer's Content-Length still promises
+    _silent = False  # the answer has no content by its method or status
+    _trailers: Headers | None = None  # those that have come; None when none were announced
+    _wake: asyncio.Event | None = None
+    buffered = 0  # bytes of request body that the app has not taken yet
+    task: asyncio.Task[None] | None = None
 
     def __init__(self, request: Request, scope: Scope, stream: HttpStream, context: AppContext) -> None:
         self._request = request
@@ -130,16 +122,7 @@ class HttpSession:
         self._context = context
         self._input = ENDED if request.end_stream else OPEN
         self._output = NONE
-        self._head: Headers | None = None  # of the answer, until it is on its way
-        self._status = 0  # of the answer
-        self._framed = False  # the app says itself how long the answer is, or how it is coded
-        self._left: int | None = None  # bytes that the answer's Content-Length still promises
-        self._silent = False  # the answer has no content by its method or status
-        self._trailers: Headers | None = None  # those that have come; None when none were announced
         self._chunks: list[bytes] = []
-        self._wake: asyncio.Event | None = None
-        self.buffered = 0  # bytes of request body that the app has not taken yet
-        self.task: asyncio.Task[None] | None = None
 
     # What the connection tells the session
 

@@ -190,7 +190,10 @@ class Http11Connection(Connection):
         """Handle the events, then those of the next requests, as far as they are here already (pipelining)."""
         self._dispatching = True
         try:
-            self._handle(events)
+            if len(events) == 1 and type(events[0]) is Request:
+                self._begin(events[0])
+            else:
+                self._handle(events)
             if self._state is DONE:
                 self._go_on()
         finally:
@@ -415,6 +418,8 @@ class Http11Connection(Connection):
         self._since = self.shared.now
         if self._state is DISCARDING:
             self._stop_receiving()
+        elif self._dispatching:
+            pass  # who dispatches goes on
         elif self.shared.requests:  # a turn later the app has returned, and counts no more
             self.shared.loop.call_soon(self._advance)
         else:

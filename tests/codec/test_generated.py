@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgiri.codec.engines import HTTP1_ENGINES, http1_engine
@@ -59,6 +59,7 @@ def check_shape(events: list[Event]) -> None:
     assert not any(isinstance(event, Failure | Reset) for event in events[:-1])
 
 
+@settings(deadline=None)
 @given(data=noise, where=places, bounds=limits, eof=st.booleans())
 def test_any_bytes_make_the_same_events_on_every_engine_at_any_cut(
     data: bytes, where: list[int], bounds: HttpLimits, eof: bool
@@ -69,6 +70,7 @@ def test_any_bytes_make_the_same_events_on_every_engine_at_any_cut(
         assert other == first
 
 
+@settings(deadline=None)
 @given(
     traffic=traffic(3),
     how=damages,
@@ -91,6 +93,7 @@ def test_damaged_requests_make_the_same_events_on_every_engine_at_any_cut(
 
 
 @pytest.mark.parametrize("name", HTTP1_ENGINES)
+@settings(deadline=None)
 @given(traffic=traffic(), where=places, behind=st.binary(max_size=10))
 def test_valid_requests_round_trip_at_any_cut(
     name: str, traffic: list[Message], where: list[int], behind: bytes
@@ -109,6 +112,7 @@ def test_valid_requests_round_trip_at_any_cut(
         assert closing == [message.last for message in traffic[:count]]
 
 
+@settings(deadline=None)
 @given(
     traffic=traffic(),
     where=places,
@@ -119,6 +123,7 @@ def test_every_engine_gives_the_same_answers(traffic: list[Message], where: list
     assert all([parsed(answer) for answer in other] == [parsed(answer) for answer in answers[0]] for other in answers)
 
 
+@settings(deadline=None)
 @given(message=messages(), size=st.integers(0, 200))
 def test_a_request_that_is_cut_off_is_never_whole(message: Message, size: int) -> None:
     size %= len(message.data)

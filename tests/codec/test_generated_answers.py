@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import h11
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from asgiri.codec.contract import Http1Codec
@@ -126,6 +126,7 @@ def answers(draw: st.DrawFn) -> Answer:
 
 
 @pytest.mark.parametrize("name", HTTP1_ENGINES)
+@settings(deadline=None)
 @given(asked=st.sampled_from(sorted(ASKED)), what=answers())
 def test_a_client_reads_what_was_sent(name: str, asked: tuple[str, str], what: Answer) -> None:
     method, version = asked
@@ -152,6 +153,7 @@ def test_a_client_reads_what_was_sent(name: str, asked: tuple[str, str], what: A
     assert codec.reusable is not codec.closing
 
 
+@settings(deadline=None)
 @given(asked=st.sampled_from(sorted(ASKED)), what=answers())
 def test_every_engine_writes_the_same_answer(asked: tuple[str, str], what: Answer) -> None:
     wires = []
@@ -182,6 +184,7 @@ def refuses(codec: Http1Codec, send: str, *arguments: object) -> bool:
     return False
 
 
+@settings(deadline=None)
 @given(
     asked=st.sampled_from(sorted(ASKED)),
     interim=st.tuples(st.integers(90, 210), odd_headers),
@@ -217,6 +220,7 @@ def test_every_engine_refuses_the_same_and_goes_on(
     assert all(verdict == verdicts[0] for verdict in verdicts)
 
 
+@settings(deadline=None)
 @given(status=st.integers(200, 599), headers=odd_headers)
 def test_what_is_not_refused_is_read_as_it_was_sent(status: int, headers: Headers) -> None:
     for engine in HTTP1_ENGINES.values():
