@@ -199,8 +199,8 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def abort(self) -> None:
-        """Cut the connection, whatever is in progress."""
-        self._unsent = b""
+        """Cut the connection, whatever is in progress. Answers that are whole leave, as far as the transport can."""
+        self.push()
         self.transport.abort()
 
     def reset_transport(self) -> None:
@@ -265,7 +265,10 @@ class Connection(asyncio.Protocol):
     def post(self, data: bytes) -> None:
         """Write an answer that is whole, together with those of other connections."""
         if self._unsent:
-            self._unsent += data
+            if len(self._unsent) + len(data) <= POSTED:
+                self._unsent += data
+            else:
+                self.write(data)  # so that a pipeline feels a peer that does not read
         elif len(data) <= POSTED and self.shared.outbox.takes(self):
             self._unsent = data
         else:

@@ -203,7 +203,7 @@ class Http11Connection(Connection):
         """From a complete exchange to the next, as long as the peer reads its answers; or to the connection's end."""
         codec = self._codec
         for _ in range(IN_A_ROW):
-            if codec.renew():
+            if self._writable is None and codec.renew():
                 self._session = None
                 self._unread = 0
                 self._state = LIFE[self._state, NEXT]
@@ -540,6 +540,7 @@ class Http11Connection(Connection):
             self.transport.close()
 
     def abort(self) -> None:
+        self.push()
         if self._state in (RECEIVING, ANSWERING) or self.transport.get_write_buffer_size():
             self.reset_transport()
         if self._state is not CLOSED:

@@ -54,5 +54,12 @@ class Outbox:
             if self._lonely >= LONELY_TURNS:
                 self._lonely = 0
                 self._at_once = AT_ONCE
-        for sender in senders:
-            sender.push()
+        left = iter(senders)
+        try:
+            for sender in left:
+                sender.push()
+        except BaseException:  # a defect of ours, and loud: but the others' answers are not to hang on it
+            if not self._senders:
+                self._call_soon(self.flush)
+            self._senders = [*left, *self._senders]
+            raise

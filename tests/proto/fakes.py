@@ -8,11 +8,12 @@ import gc
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from typing import Any, ClassVar, ParamSpec
 
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
 from asgiri.codec.engines import http1_engine
 from asgiri.codec.rules import HttpLimits
+from asgiri.log.access import AccessLog
 from asgiri.proto.connection import Connection, Shared, TimeLimits
 from asgiri.proto.http11 import Http11Connection, State
 from asgiri.types import ASGIApp, Message, Receive, Scope, Send
@@ -175,6 +176,8 @@ class FakeTransport(asyncio.Transport):
 class Peer:
     """The other end of one HTTP/1.1 connection, and its clock."""
 
+    engine: ClassVar[str] = "h11"  # of the server; the fixture ``each_engine`` changes it
+
     def __init__(
         self,
         app: ASGIApp,
@@ -183,16 +186,18 @@ class Peer:
         times: TimeLimits | None = None,
         requests: int = 0,
         requests_per_connection: int = 0,
+        access_log: AccessLog | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.shared = Shared(
             context=AppContext(app=app, extensions=HTTP_EXTENSIONS),
-            http1=http1_engine("h11"),
+            http1=http1_engine(self.engine),
             limits=limits or HttpLimits(),
             times=times or TimeLimits(),
             loop=loop,
             requests=requests,
             requests_per_connection=requests_per_connection,
+            access_log=access_log,
             now=1000.0,
         )
         self.connection = Http11Connection(self.shared)

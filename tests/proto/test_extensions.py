@@ -14,6 +14,8 @@ from asgiri.proto.http11 import State
 from asgiri.types import Message, Receive, Scope, Send
 from tests.proto.fakes import ByHand, Held, Peer, hello, in_loop, reply, request, settle, until
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 TE = "TE: trailers"
 
 

@@ -34,6 +34,8 @@ from tests.proto.fakes import (
     until,
 )
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 S, G = State, Signal
 CHUNKED = "Transfer-Encoding: chunked"
 EXPECT = "Expect: 100-continue"
