@@ -108,6 +108,11 @@ class Client:
         async with asyncio.timeout(20):
             return self._data + await self._reader.read()
 
+    async def skip_some(self, size: int = 1 << 18) -> int:
+        """How many bytes come at once; 0 at the end of the connection."""
+        async with asyncio.timeout(20):
+            return len(await self._reader.read(size))
+
     async def skip_rest(self) -> int:
         """How many bytes come until the connection ends."""
         size = len(self._data)

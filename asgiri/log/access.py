@@ -54,6 +54,7 @@ class AccessLog:
         self._outlet = outlet
         self._call_later = call_later
         self._clock = clock
+        self.picks = layout.picks  # lines show fields of the request
         self._pick = layout.pick if layout.picks else None
         self._batch: Batch = []
         self._enough = FLUSH_LINES * WIDTH  # of a batch: what makes FLUSH_SIZE, to go by the last one

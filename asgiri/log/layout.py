@@ -163,10 +163,10 @@ class Layout:
         column: list[str] = batch[Field.METHOD :: WIDTH]
         if _METHODS.issuperset(column):
             return column
-        return self._shown([method.encode("latin-1", "backslashreplace") for method in column], _SHORT)
+        return self._shown([method.encode("latin-1", "backslashreplace") or self._none for method in column], _SHORT)
 
     def _targets(self, batch: Batch) -> Iterable[str]:
-        return self._shown(batch[Field.TARGET :: WIDTH], self._most)
+        return self._shown([target or self._none for target in batch[Field.TARGET :: WIDTH]], self._most)
 
     def _paths(self, batch: Batch) -> Iterable[str]:
         return self._shown([target.partition(b"?")[0] for target in batch[Field.TARGET :: WIDTH]], self._most)

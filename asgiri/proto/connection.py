@@ -294,6 +294,9 @@ class Connection(asyncio.Protocol):
                 self._delivered = self._written
                 if self.transport.is_closing():
                     return self._end_overdue(now)
+        elif waiting or self._writable is not None:
+            # A kernel that is full takes no more until a good part is gone: the peer makes progress long before.
+            passed = self._in_kernel(passed)[1]
         if (not waiting and self._writable is None) or passed != self._read_by_peer:
             self._read_by_peer = passed
             self._read_at = now

@@ -115,6 +115,7 @@ class Http11Connection(Connection):
         "_began_exactly",
         "_codec",
         "_dispatching",
+        "_file_end",
         "_more_has_come",
         "_peer_ended",
         "_reading",
@@ -139,6 +140,7 @@ class Http11Connection(Connection):
         self._request: Request | None = None  # in progress, and not in the access log yet
         self._status = 0  # of its answer, 0 before that has begun
         self._began_exactly = 0.0  # when it came, for the access log
+        self._file_end = 0  # bytes written once the file that is on its way is through, 0 while there is none
         self._requests = 0
         self._began = 0.0  # when the request in progress did
         self._unread = 0  # bytes of body thrown away
@@ -258,6 +260,8 @@ class Http11Connection(Connection):
         self._requests += 1
         self._awaits_continue = request.expect_continue
         scope = http_scope(request, self._template, shared.context)
+        if shared.access_log is not None and shared.access_log.picks:
+            scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
         session = self._session = HttpSession(request, scope, self, shared.context)
         if 0 < shared.requests <= len(shared.sessions):
             session.answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
@@ -350,14 +354,15 @@ class Http11Connection(Connection):
     def send_head(self, session: HttpSession, status: int, headers: Headers) -> None:
         if session is self._session:
             self._codec.send_head(self._requests, status, self._with_close(headers))
-            self._status = status
+            if self._state is not CLOSED:
+                self._status = status
 
     def send_answer(self, session: HttpSession, status: int, headers: Headers, data: bytes) -> None:
         if session is not self._session:
             return
         data = self._codec.answer(self._requests, status, self._with_close(headers), data)
-        self._status = status
         if self._state is not CLOSED:
+            self._status = status
             self.post(data)
             self._answered()
 
@@ -394,10 +399,12 @@ class Http11Connection(Connection):
             self.send_body(session, b"", end_stream)
             return
         self._flush()
+        self._file_end = self._written + count
         await send_file(self, fd, offset, count)
-        if self._state is CLOSED:
+        if self._state is CLOSED or self._written < self._file_end:  # lost: the transport may know it before we do
             session.lost()
             return
+        self._file_end = 0
         self._codec.end_raw(self._requests, end_stream)
         self._flush()
         if end_stream:
@@ -466,6 +473,9 @@ class Http11Connection(Connection):
         if request is None or log is None:
             return
         self._request = None
+        size = self._codec.sent if self._status else 0
+        if self._file_end:  # the file was cut short
+            size -= self._file_end - self._written
         log.record(
             self.client,
             request.method,
@@ -473,7 +483,7 @@ class Http11Connection(Connection):
             VERSIONS[request.http_version],
             request.headers,
             self._status or PEER_LEFT,
-            self._codec.sent if self._status else 0,
+            size,
             perf_counter() - self._began_exactly,
             self._serial,
             self._requests,

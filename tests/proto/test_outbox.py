@@ -87,12 +87,12 @@ def test_one_callback_a_turn_pushes_all_in_their_order() -> None:
 
 def test_what_comes_while_all_is_let_go_leaves_in_the_next_turn() -> None:
     box, loop = outbox()
-    late = Note()
-    box.takes(Note(then=lambda: box.takes(late)))
+    late: list[str] = []
+    box.takes(Note(then=lambda: box.takes(Note(then=lambda: late.append("late")))))
     assert loop.turn() == 1
-    assert not late.pushed
+    assert not late
     assert loop.turn() == 1
-    assert late.pushed == 1
+    assert late == ["late"]
 
 
 def test_who_is_alone_for_some_turns_waits_no_more() -> None:
@@ -257,18 +257,14 @@ async def test_the_ends_of_a_connection(data: bytes, count: int) -> None:
     await peer.end()
 
 
-class Acts:
-    """Answers, and in the same step does something else."""
-
-    def __init__(self, act: Callable[[Peer], None]) -> None:
-        self.peer: Peer | None = None
-        self._act = act
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del receive
-        await reply(send, scope["path"].encode())
-        assert self.peer is not None
-        self._act(self.peer)
+async def with_an_answer_that_waits() -> Peer:
+    peer = Peer(hello)
+    peer.feed(request("/a"))
+    if not peer.connection._unsent:  # Python 3.11 starts the app in the next turn
+        await asyncio.sleep(0)
+    assert peer.connection._unsent
+    assert not peer.transport.writes
+    return peer
 
 
 SAME_TURN: dict[str, Callable[[Peer], None]] = {
@@ -276,16 +272,14 @@ SAME_TURN: dict[str, Callable[[Peer], None]] = {
     "keep-alive is over": lambda peer: peer.passes(80),
     "the drain's window is over": lambda peer: peer.connection.close_idle(),
     "the server is cut": lambda peer: peer.connection.abort(),
-    "cut twice": lambda peer: (peer.connection.abort(), peer.connection.abort())[0],
 }
 
 
 @pytest.mark.parametrize("act", SAME_TURN.values(), ids=SAME_TURN)
 @in_loop
 async def test_an_end_in_the_turn_of_the_answer(act: Callable[[Peer], None]) -> None:
-    app = Acts(act)
-    app.peer = peer = Peer(app)
-    peer.feed(request("/a"))
+    peer = await with_an_answer_that_waits()
+    act(peer)
     await settle()
     assert bodies(peer) == [b"/a"]
     assert peer.transport.is_closing()
@@ -295,21 +289,18 @@ async def test_an_end_in_the_turn_of_the_answer(act: Callable[[Peer], None]) -> 
 @in_loop
 async def test_a_cut_whose_answer_still_waits_in_the_transport_is_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     resets: list[Http11Connection] = []
-    monkeypatch.setattr(Http11Connection, "reset_transport", resets.append)
-    app = Acts(lambda peer: peer.connection.abort())
-    app.peer = peer = Peer(app)
+    monkeypatch.setattr(Http11Connection, "reset_transport", lambda connection: resets.append(connection))
+    peer = await with_an_answer_that_waits()
     peer.transport.stalled = True
-    peer.feed(request("/a"))
-    await settle()
+    peer.connection.abort()
     assert resets == [peer.connection], "the end of the connection must not look like the end of the answer"
     await peer.end()
 
 
 @in_loop
 async def test_a_peer_that_is_gone_in_the_turn_of_the_answer() -> None:
-    app = Acts(lambda peer: peer.transport.lose(ConnectionResetError(104, "reset")))
-    app.peer = peer = Peer(app)
-    peer.feed(request("/a") * 3)
+    peer = await with_an_answer_that_waits()
+    peer.transport.lose(ConnectionResetError(104, "reset"))
     await settle()
     assert not peer.transport.writes
     await peer.end()
@@ -432,11 +423,11 @@ async def test_the_last_request_of_a_connection(most: int) -> None:
 
 @in_loop
 async def test_a_drain_in_the_turn_of_the_answer() -> None:
-    def drains(peer: Peer) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await hello(scope, receive, send)
         peer.shared.draining = True
 
-    app = Acts(drains)
-    app.peer = peer = Peer(app)
+    peer = Peer(app)
     peer.feed(request("/1") + request("/2") + request("/3"))
     await settle()
     assert bodies(peer) == [b"/1", b"/2", b"/3"]
