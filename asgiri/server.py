@@ -123,6 +123,7 @@ class Server:
         self._headers = response_headers(config)
         self._intake: Intake | None = None
         self._sweeping: asyncio.TimerHandle | None = None
+        self._swept_at = 0.0  # in the loop's time
         self._exit = asyncio.Event()
         self._deadline: float | None = None  # of the drain, in the loop's time
         self._cut = asyncio.Event()  # a quick stop was asked for
@@ -211,6 +212,7 @@ class Server:
             await self._lifespan.startup()
             self._context.state = self._lifespan.state
             self._shared = self._make_shared(self._loop)
+            self._swept_at = self._shared.now
             self._sweep()
             if before_listening is not None:
                 before_listening()
@@ -300,8 +302,12 @@ class Server:
         shared = self._shared
         assert shared is not None
         # First of all: a defect in a check is loud, but the timeouts of all the others must outlive it.
-        self._sweeping = shared.loop.call_later(shared.times.sweep_interval(), self._sweep)
-        now = shared.now = shared.loop.time()
+        interval = shared.times.sweep_interval()
+        self._sweeping = shared.loop.call_later(interval, self._sweep)
+        # An application that blocks the loop stops the clock: what arrives meanwhile waits for us, not we for its peer.
+        swept_at, self._swept_at = self._swept_at, shared.loop.time()
+        shared.now += min(self._swept_at - swept_at, 2 * interval)
+        now = shared.now
         self._refresh_headers()
         for connection in list(shared.connections):
             connection.check(now)

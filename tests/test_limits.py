@@ -66,7 +66,8 @@ def on_each_engine(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[.
 
 def with_engine(engine: str, timeouts: Timeouts | None = None, limits: Limits | None = None) -> Config:
     http1 = msgspec.convert({"engine": engine}, Http1)
-    return msgspec.structs.replace(config(timeouts=timeouts, limits=limits), http1=http1)
+    # A test that fails leaves its application waiting: the drain then gives up before pytest does.
+    return msgspec.structs.replace(config(timeouts=timeouts, limits=limits, drain_timeout=5), http1=http1)
 
 
 @contextlib.asynccontextmanager

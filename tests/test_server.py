@@ -1002,3 +1002,16 @@ async def test_an_answer_that_is_cut_by_a_timeout_cannot_be_taken_for_whole() ->
         with pytest.raises(ConnectionResetError):
             await reader.read()
         writer.close()
+
+
+@on_both_loops
+async def test_a_blocked_loop_stops_the_clock_of_the_timeouts() -> None:
+    quick = config(timeouts=Timeouts(request_head=0.2))  # a sweep each 50 ms
+    async with Server(hello, config=quick) as server:
+        shared = shared_of(server)
+        await until(lambda: shared.now > 0)
+        behind = asyncio.get_running_loop().time() - shared.now
+        time.sleep(0.6)  # an application does not give the loop back
+        seen = shared.now
+        await until(lambda: shared.now > seen)
+        assert asyncio.get_running_loop().time() - shared.now > behind + 0.3

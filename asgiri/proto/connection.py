@@ -77,7 +77,7 @@ class Shared:
     accepted: int = 0  # connections so far
     # Each request runs in a copy of it: in the context that happens to be current, it could see an earlier one's.
     base_context: Context = field(default_factory=copy_context)
-    now: float = 0.0  # monotonic seconds, as fresh as the last sweep
+    now: float = 0.0  # monotonic seconds, as fresh as the last sweep; they stand still while the loop is blocked
     draining: bool = False  # answer what comes, once more, with Connection: close
     connections: set[Connection] = field(default_factory=set)
     sessions: set[HttpSession] = field(default_factory=set)  # whose application has not returned yet
