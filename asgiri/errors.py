@@ -82,3 +82,16 @@ class LocalProtocolError(AsgiriError):
 
 class ClientDisconnectedError(OSError):
     """``send`` was called after the client had gone (ASGI HTTP spec 2.4: an OSError subclass)."""
+
+
+def comes_of_disconnect(error: BaseException | None) -> bool:
+    """Whether the error is a ClientDisconnectedError, was raised because of it, or is a group of such alone."""
+    seen: set[int] = set()  # `raise error from error` makes a circle
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ClientDisconnectedError):
+            return True
+        if isinstance(error, BaseExceptionGroup):
+            return all(map(comes_of_disconnect, error.exceptions))
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False

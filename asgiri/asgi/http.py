@@ -41,12 +41,13 @@ import logging
 from enum import Enum
 from http import HTTPStatus
 
+from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.asgi.files import FilePart, FileSlice, opened
 from asgiri.asgi.messages import content_length, link_fields, response_headers, status_of, takes_trailers
 from asgiri.asgi.scope import FRAMING, AppContext
 from asgiri.asgi.stream import HttpStream
 from asgiri.codec.events import Request
-from asgiri.errors import ClientDisconnectedError, LocalProtocolError
+from asgiri.errors import ClientDisconnectedError, LocalProtocolError, comes_of_disconnect
 from asgiri.tracebacks import user_traceback
 from asgiri.types import Headers, Message, Scope
 
@@ -490,33 +491,7 @@ class HttpSession:
         self._forget_request()
 
 
-def plain_answer(status: HTTPStatus, reason: str = "") -> tuple[Headers, bytes]:
-    """Header fields and body of an answer of the server's own; ``reason`` is one sentence for the peer."""
-    body = f"{status.value} {status.phrase}{': ' if reason else ''}{reason}\n".encode()
-    return [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))], body
-
-
-def with_defaults(headers: Headers, context: AppContext) -> Headers:
-    """``headers``, with the server's default ones added where none of that name is there."""
-    names = {name for name, _ in headers}
-    headers.extend(field for field in context.default_headers if field[0] not in names)
-    return headers
-
-
 def being_cancelled() -> bool:
     """Whether somebody has cancelled the task that this runs in."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def comes_of_disconnect(error: BaseException | None) -> bool:
-    """Whether the error is our ClientDisconnectedError, was raised because of it, or is a group of such alone."""
-    seen: set[int] = set()  # `raise error from error` makes a circle
-    while error is not None and id(error) not in seen:
-        if isinstance(error, ClientDisconnectedError):
-            return True
-        if isinstance(error, BaseExceptionGroup):
-            return all(map(comes_of_disconnect, error.exceptions))
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False

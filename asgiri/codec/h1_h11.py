@@ -9,6 +9,7 @@ from asgiri.codec.events import Body, Event
 from asgiri.codec.framing import CLOSED, CRLF, ENDLESS, WHOLE, EngineError, RequestReader
 from asgiri.codec.rules import HttpLimits
 from asgiri.errors import LocalProtocolError
+from asgiri.statuses import REASONS
 from asgiri.types import Headers
 
 # The limits are the reader's; what it lets through is whole, and fits.
@@ -93,7 +94,7 @@ class H11Codec(RequestReader):
         rules.check_answer_fields(headers)
         fields = rules.answer_fields(status, headers)
         if self._version != "1.0":  # which has no such answers (RFC 9110 section 15.2)
-            reason = rules.REASONS.get(status, b"")
+            reason = REASONS.get(status, b"")
             self._send(h11.InformationalResponse(status_code=status, headers=fields, reason=reason))
 
     def send_head(self, stream_id: int, status: int, headers: Headers) -> None:
@@ -106,7 +107,7 @@ class H11Codec(RequestReader):
             fields.append((b"connection", b"close"))
         # What has no length is chunked, but for the old version, where the end of the connection ends it.
         self._chunked = not has_length and status not in (204, 304) and self._version != "1.0"
-        response = h11.Response(status_code=status, headers=fields, reason=rules.REASONS.get(status, b""))
+        response = h11.Response(status_code=status, headers=fields, reason=REASONS.get(status, b""))
         self._silent = not rules.answer_has_body(self._method, status)
         self._send(response)
         self.sent = 0

@@ -11,6 +11,7 @@ from asgiri.codec.events import Body, Event
 from asgiri.codec.framing import CLOSED, CRLF, HEAD, WHOLE, EngineError, RequestReader
 from asgiri.codec.rules import HttpLimits
 from asgiri.errors import LocalProtocolError
+from asgiri.statuses import REASONS
 from asgiri.types import Headers
 
 # llhttp knows fewer methods, versions and targets than the RFCs, and reads no body behind an Upgrade. The head is read
@@ -22,7 +23,7 @@ CLOSE_LINE = b"connection: close\r\n"
 CHUNKED_LINE = b"transfer-encoding: chunked\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
-STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, rules.REASONS.get(status, b"")) for status in range(100, 600)}
+STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"")) for status in range(100, 600)}
 # Fields of an answer that its framing depends on.
 FRAMED_BY = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 

@@ -1,15 +1,6 @@
 """The HTTP/1.1 connection: one exchange after the other, in order, on one transport (RFC 9112 section 9).
 
-    IDLE        nothing of a request is here; the connection waits
-    HEAD        bytes of a request's head are here
-    RECEIVING   the head is here, the body is arriving, the answer is not complete
-    ANSWERING   the request is whole, the answer is not
-    DISCARDING  the answer is complete, the body is still arriving and of no use any more
-    DONE        both are complete, the next exchange has not begun
-    LINGERING   refused: the answer is out, what still comes is thrown away (section 9.6)
-    CLOSED      the transport is closed or closing
-
-The table below is the whole life; a pair that is not in it is a defect of ours and raises KeyError.
+Its life, states and signals and the table of them, is in http11_life.py.
 """
 
 from __future__ import annotations
@@ -18,16 +9,32 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Coroutine
 from contextvars import Context
-from enum import Enum
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, cast
 
-from asgiri.asgi.http import HttpSession, plain_answer, with_defaults
+from asgiri.asgi.answers import plain_answer, with_defaults
+from asgiri.asgi.http import HttpSession
 from asgiri.asgi.scope import http_scope, scope_template
 from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, Connection, Shared
 from asgiri.proto.files import send_file
+from asgiri.proto.http11_life import (
+    ANSWERED,
+    ANSWERING,
+    CLOSED,
+    DISCARDING,
+    DONE,
+    HEAD,
+    IDLE,
+    LIFE,
+    LINGERING,
+    NEXT,
+    RECEIVING,
+    WHOLE_REQUEST,
+    Signal,
+    State,
+)
 from asgiri.types import Headers
 
 # How much of an unwanted body is read, so that the connection can be kept, before it is cut instead (bytes).
@@ -44,54 +51,6 @@ EMPTY_LINE = b"\r\n"
 PEER_LEFT = 499
 VERSIONS = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1"}
 
-
-class State(Enum):
-    __hash__ = object.__hash__  # Enum's own is written in Python, and LIFE is asked several times a request
-
-    IDLE = "idle"
-    HEAD = "head"
-    RECEIVING = "receiving"
-    ANSWERING = "answering"
-    DISCARDING = "discarding"
-    DONE = "done"
-    LINGERING = "lingering"
-    CLOSED = "closed"
-
-
-class Signal(Enum):
-    __hash__ = object.__hash__
-
-    BYTES = "bytes of a head"
-    REQUEST = "a head with a body to come"
-    WHOLE_REQUEST = "a head without a body"
-    END = "the body's end"
-    ANSWERED = "the answer's end"
-    NEXT = "the next exchange"
-    REFUSED = "an error answer was sent"
-    CLOSED = "the transport closes"
-
-
-# For the hot path: a member of an Enum by its class is a slow look-up on Python 3.11.
-IDLE, HEAD, RECEIVING, ANSWERING, DISCARDING, DONE, LINGERING, CLOSED = State
-G = Signal
-LIFE: dict[tuple[State, Signal], State] = {
-    (IDLE, G.BYTES): HEAD,
-    (IDLE, G.REQUEST): RECEIVING,
-    (IDLE, G.WHOLE_REQUEST): ANSWERING,
-    (HEAD, G.REQUEST): RECEIVING,
-    (HEAD, G.WHOLE_REQUEST): ANSWERING,
-    (RECEIVING, G.END): ANSWERING,
-    (RECEIVING, G.ANSWERED): DISCARDING,
-    (ANSWERING, G.ANSWERED): DONE,
-    (DISCARDING, G.END): DONE,
-    (DONE, G.NEXT): IDLE,
-    (IDLE, G.REFUSED): LINGERING,
-    (HEAD, G.REFUSED): LINGERING,
-    (DONE, G.REFUSED): LINGERING,
-    (DISCARDING, G.REFUSED): LINGERING,
-    **{(state, G.CLOSED): CLOSED for state in State},
-}
-WHOLE_REQUEST, ANSWERED, NEXT = G.WHOLE_REQUEST, G.ANSWERED, G.NEXT
 
 if sys.version_info >= (3, 12):
 
@@ -457,10 +416,7 @@ class Http11Connection(Connection):
         return self.shared.request_id(self._serial, session.number)
 
     def finished(self, session: HttpSession) -> None:
-        shared = self.shared
-        shared.sessions.discard(session)
-        if not shared.connections and shared.quiet:
-            shared.on_quiet()
+        self.shared.forget_session(session)
 
     def _flush(self) -> None:
         data = self._codec.take()

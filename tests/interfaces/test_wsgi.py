@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 import threading
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from asgiri.interfaces.wsgi import THREADS, wsgi_headers
 from asgiri.server import Server
 from asgiri.types import Message, Scope
 from tests.proto.fakes import in_loop, request, until
+from tests.serving import shared_of
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]
@@ -610,21 +612,24 @@ def test_a_client_that_leaves_while_it_reads_nothing_frees_its_thread(errors: li
             async with connected(server) as (reader, writer):
                 writer.write(request("/endless"))
                 await reader.readexactly(1000)
-                await held_up(app)
+                await held_up(app, server)
             await until(lambda: app.closed)
 
     leave()
     assert not errors
 
 
-async def held_up(app: Endless) -> None:
+async def held_up(app: Endless, server: Server) -> None:
     """Wait until no more pieces come: the peer, the transport and the queue are full."""
-    seen = -1
-    async with asyncio.timeout(PATIENCE):
-        while seen != app.pieces:
-            seen = app.pieces
-            await asyncio.sleep(0.2)  # not for something to happen, but to see that nothing does
+    await until(lambda: any(c._writable is not None for c in shared_of(server).connections) and hands_over())
     assert app.pieces * 65536 < 64 * MIB
+
+
+def hands_over() -> bool:
+    """Whether a thread waits to pass a piece on."""
+    stacks = sys._current_frames()
+    tops = [stacks[thread.ident] for thread in pool_threads() if thread.ident in stacks]
+    return any(frame.f_code.co_name == "_pass_on" for top in tops for frame, _ in traceback.walk_stack(top))
 
 
 def test_what_the_drain_cuts_off_frees_its_thread(errors: list[logging.LogRecord]) -> None:
@@ -637,7 +642,7 @@ def test_what_the_drain_cuts_off_frees_its_thread(errors: list[logging.LogRecord
             reader, writer = await stack.enter_async_context(connected(server))
             writer.write(request("/endless"))
             await reader.readexactly(1000)
-            await held_up(app)
+            await held_up(app, server)
             await server.shutdown()
             await until(lambda: app.closed)
 
@@ -724,7 +729,7 @@ def test_the_loop_may_end_while_a_thread_is_busy() -> None:
         await server.start()
         _, writer = await asyncio.open_connection("127.0.0.1", port(server))
         writer.write(request("/endless"))
-        await held_up(app)
+        await held_up(app, server)
         for sock in server.sockets:
             sock.close()
         writer.transport.abort()

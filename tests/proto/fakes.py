@@ -15,7 +15,8 @@ from asgiri.codec.engines import http1_engine
 from asgiri.codec.rules import HttpLimits
 from asgiri.log.access import AccessLog
 from asgiri.proto.connection import Connection, Shared, TimeLimits
-from asgiri.proto.http11 import Http11Connection, State
+from asgiri.proto.http11 import Http11Connection
+from asgiri.proto.http11_life import State
 from asgiri.types import ASGIApp, Message, Receive, Scope, Send
 
 P = ParamSpec("P")

@@ -15,7 +15,8 @@ from asgiri.log.access import AccessLog, Outlet
 from asgiri.log.file import LogFile
 from asgiri.log.layout import Layout, Source
 from asgiri.proto.connection import HIGH_WATER, TimeLimits
-from asgiri.proto.http11 import PEER_LEFT, State
+from asgiri.proto.http11 import PEER_LEFT
+from asgiri.proto.http11_life import State
 from asgiri.server import Server
 from asgiri.types import Headers, Message, Receive, Scope, Send
 from tests.proto.fakes import ByHand, Held, Peer, echo, hello, in_loop, reply, request, settle, until

@@ -10,7 +10,7 @@ import pytest
 
 from asgiri.asgi.scope import HTTP_EXTENSIONS
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, TimeLimits
-from asgiri.proto.http11 import State
+from asgiri.proto.http11_life import State
 from asgiri.types import Message, Receive, Scope, Send
 from tests.proto.fakes import ByHand, Held, Peer, hello, in_loop, reply, request, settle, until
 

@@ -7,17 +7,16 @@ import errno
 import functools
 import gc
 import hashlib
-import inspect
 import os
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+import trustme
 
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
 from asgiri.codec.engines import http1_engine
@@ -25,26 +24,12 @@ from asgiri.codec.rules import HttpLimits
 from asgiri.proto import files
 from asgiri.proto.connection import HIGH_WATER, Shared, TimeLimits
 from asgiri.proto.http11 import Http11Connection
-from asgiri.server import loop_factory
 from asgiri.types import ASGIApp, Message, Receive, Scope, Send
-from tests.proto.fakes import reply, request, run, settle, until
+from tests.proto.fakes import reply, request, settle, until
+from tests.serving import on_both_loops
 
 KIB = 1 << 10
 MIB = 1 << 20
-
-
-def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """An async test as pytest wants it, once a loop."""
-
-    @functools.wraps(test)
-    def sync(*, loop: str, **arguments: Any) -> None:
-        run(test(**arguments), loop_factory(loop))
-
-    asked = inspect.signature(test)
-    loop = inspect.Parameter("loop", inspect.Parameter.KEYWORD_ONLY)
-    vars(sync)["__signature__"] = asked.replace(parameters=[*asked.parameters.values(), loop])
-    each: Callable[..., None] = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])(sync)
-    return each
 
 
 class Service:
@@ -485,7 +470,6 @@ def test_tls_is_not_plain() -> None:
 @on_both_loops
 async def test_through_tls_a_file_is_read(large: tuple[Path, str], calls: list[int]) -> None:
     path, digest = large
-    trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.issue_cert("localhost").configure_cert(ours)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, TimeLimits
-from asgiri.proto.http11 import DISCARD_LIMIT, IN_A_ROW, LIFE, Signal, State
+from asgiri.proto.http11 import DISCARD_LIMIT, IN_A_ROW
+from asgiri.proto.http11_life import LIFE, Signal, State
 from asgiri.types import Message, Receive, Scope, Send
 from tests.proto.fakes import (
     ByHand,

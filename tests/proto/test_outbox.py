@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from asgiri.proto.connection import HIGH_WATER, POSTED, TimeLimits
-from asgiri.proto.http11 import Http11Connection, State
+from asgiri.proto.http11 import Http11Connection
+from asgiri.proto.http11_life import State
 from asgiri.proto.outbox import AT_ONCE, LONELY_TURNS, Outbox
 from asgiri.server import Server
 from asgiri.types import Receive, Scope, Send

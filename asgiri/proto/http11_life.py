@@ -1,0 +1,66 @@
+"""The life of an HTTP/1.1 connection (RFC 9112 section 9), as a table.
+
+    IDLE        nothing of a request is here; the connection waits
+    HEAD        bytes of a request's head are here
+    RECEIVING   the head is here, the body is arriving, the answer is not complete
+    ANSWERING   the request is whole, the answer is not
+    DISCARDING  the answer is complete, the body is still arriving and of no use any more
+    DONE        both are complete, the next exchange has not begun
+    LINGERING   refused: the answer is out, what still comes is thrown away (section 9.6)
+    CLOSED      the transport is closed or closing
+
+The table is the whole life; a pair that is not in it is a defect of ours and raises KeyError.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class State(Enum):
+    __hash__ = object.__hash__  # Enum's own is written in Python, and LIFE is asked several times a request
+
+    IDLE = "idle"
+    HEAD = "head"
+    RECEIVING = "receiving"
+    ANSWERING = "answering"
+    DISCARDING = "discarding"
+    DONE = "done"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+class Signal(Enum):
+    __hash__ = object.__hash__
+
+    BYTES = "bytes of a head"
+    REQUEST = "a head with a body to come"
+    WHOLE_REQUEST = "a head without a body"
+    END = "the body's end"
+    ANSWERED = "the answer's end"
+    NEXT = "the next exchange"
+    REFUSED = "an error answer was sent"
+    CLOSED = "the transport closes"
+
+
+# For the hot path: a member of an Enum by its class is a slow look-up on Python 3.11.
+IDLE, HEAD, RECEIVING, ANSWERING, DISCARDING, DONE, LINGERING, CLOSED = State
+G = Signal
+LIFE: dict[tuple[State, Signal], State] = {
+    (IDLE, G.BYTES): HEAD,
+    (IDLE, G.REQUEST): RECEIVING,
+    (IDLE, G.WHOLE_REQUEST): ANSWERING,
+    (HEAD, G.REQUEST): RECEIVING,
+    (HEAD, G.WHOLE_REQUEST): ANSWERING,
+    (RECEIVING, G.END): ANSWERING,
+    (RECEIVING, G.ANSWERED): DISCARDING,
+    (ANSWERING, G.ANSWERED): DONE,
+    (DISCARDING, G.END): DONE,
+    (DONE, G.NEXT): IDLE,
+    (IDLE, G.REFUSED): LINGERING,
+    (HEAD, G.REFUSED): LINGERING,
+    (DONE, G.REFUSED): LINGERING,
+    (DISCARDING, G.REFUSED): LINGERING,
+    **{(state, G.CLOSED): CLOSED for state in State},
+}
+WHOLE_REQUEST, ANSWERED, NEXT = G.WHOLE_REQUEST, G.ANSWERED, G.NEXT
