@@ -6,10 +6,15 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import os
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,3 +190,23 @@ class Recorder:
             await send({"type": f"{kind}.complete"})
             if kind == "lifespan.shutdown":
                 return
+
+
+@contextlib.contextmanager
+def program(source: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A Python process of ``source``, and the number that it prints first: the port of its server."""
+    root = str(Path(__file__).resolve().parent.parent)
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source), *arguments],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, int(process.stdout.readline())
+        finally:
+            if process.poll() is None:
+                process.kill()

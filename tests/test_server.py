@@ -15,7 +15,6 @@ import stat
 import struct
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +44,7 @@ from tests.proto.fakes import (
     until,
     unused_port,
 )
-from tests.serving import LOOPS, MIB, Recorder, config, connected, on_both_loops, shared_of, state_of, url_of
+from tests.serving import LOOPS, MIB, Recorder, config, connected, on_both_loops, program, shared_of, state_of, url_of
 
 
 def is_free(port: int) -> bool:
@@ -792,23 +791,8 @@ Server(app, listeners=[listener], config=Config(loop=sys.argv[1], lifespan="off"
 @contextlib.contextmanager
 def running(loop: str) -> Iterator[tuple[subprocess.Popen[str], socket.socket]]:
     """A process in ``Server.run()`` and a connection to it."""
-    root = Path(__file__).parent.parent
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(RUN), loop],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            port = int(process.stdout.readline())
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-                yield process, client
-        finally:
-            if process.poll() is None:
-                process.kill()
+    with program(RUN, loop) as (process, port), socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        yield process, client
 
 
 def receive_until(client: socket.socket, enough: bytes) -> bytes:

@@ -11,10 +11,8 @@ import logging
 import os
 import resource
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from asgiri.server import Server
 from asgiri.sockets import bind
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import Held, hello, parse_answers, reply, request, settle, until
-from tests.serving import Client, config, connected, on_both_loops, shared_of
+from tests.serving import Client, config, connected, on_both_loops, program, shared_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -345,26 +343,9 @@ Server(app, listeners=[listener], config=Config(loop=sys.argv[1], lifespan="off"
 """
 
 
-@contextlib.contextmanager
-def starving(loop: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """A server that may have 64 descriptors: its port, and its process."""
-    with subprocess.Popen(
-        [sys.executable, "-c", STARVED, loop],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield int(process.stdout.readline()), process
-        finally:
-            process.kill()
-
-
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_more_connections_than_the_process_may_have_descriptors(loop: str) -> None:
-    with starving(loop) as (port, process), contextlib.ExitStack() as stack:
+    with program(STARVED, loop) as (process, port), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(100)]
         for client in clients:
             client.sendall(request("/"))
