@@ -38,8 +38,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from enum import Enum
 from http import HTTPStatus
+from typing import Any
 
 from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.asgi.files import FilePart, FileSlice, opened
@@ -49,7 +51,7 @@ from asgiri.asgi.stream import HttpStream
 from asgiri.codec.events import Request
 from asgiri.errors import ClientDisconnectedError, LocalProtocolError, comes_of_disconnect
 from asgiri.tracebacks import user_traceback
-from asgiri.types import Headers, Message, Scope
+from asgiri.types import Headers, KnownHeaders, Message, Scope
 
 logger = logging.getLogger("asgiri.app")
 
@@ -90,6 +92,10 @@ SILENT = frozenset({204, 304})
 
 # Output states in which nothing of the answer is on the wire yet, so that another can take its place.
 UNANSWERED = (NONE, HELD)
+
+# How many heads of answers are remembered, each until the Date field changes: apps that never say the same twice do not
+# pay for more than these.
+MOST_KNOWN = 256
 
 # When a message comes that does not belong where the answer is.
 MISPLACED = {
@@ -311,25 +317,44 @@ class HttpSession:
         status = message.get("status")
         if type(status) is not int:
             status = status_of(status)
+        head = self._answer_head(status, message.get("headers", ()))
+        if status in SILENT or self._request.method == "HEAD":
+            self._silent = True
+        else:
+            self._left = head.length
+        if "trailers" in message:
+            self._announce_trailers(message["trailers"])
+        self._status = status
+        self._framed = head.framed
+        self._head = head
+        self._output = HELD
+
+    def _answer_head(self, status: int, said: Iterable[Any]) -> KnownHeaders:
+        """The fields that the app said, judged, and the server's own; TypeError and ValueError for those that are none."""
         context = self._context
-        headers, found = response_headers(message.get("headers", ()), context.watched)
+        key = None
+        if type(said) is list:
+            try:
+                key = (status, *said)
+                return context.known_heads[key]
+            except KeyError:
+                pass
+            except TypeError:  # fields that are lists themselves, or bytearrays
+                key = None
+        headers, found = response_headers(said, context.watched)
+        length = left = None
         if found:
             length = found.get(b"content-length")
             if length is not None:
-                self._left = int(length) if length.isdigit() else content_length(headers)
-            self._framed = length is not None or b"transfer-encoding" in found
-        if status in SILENT or self._request.method == "HEAD":
-            self._silent = True
-            self._left = None
-        if "trailers" in message:
-            self._announce_trailers(message["trailers"])
+                left = int(length) if length.isdigit() else content_length(headers)
         if found.keys() <= FRAMING:
             headers += context.default_headers
         else:
             headers += [field for field in context.default_headers if field[0] not in found]
-        self._status = status
-        self._head = headers
-        self._output = HELD
+        head = KnownHeaders(status, headers, left, length is not None or b"transfer-encoding" in found)
+        if key is not None and len(context.known_heads) < MOST_KNOWN:
+            context.known_heads[key] = head
+        return head
 
     def _announce_trailers(self, announced: object) -> None:
         if announced and "http.response.trailers" in self._context.extensions:
@@ -424,7 +449,7 @@ class HttpSession:
         """
         assert self._head is not None
         if self._trailers is None and not self._framed:
-            self._head.append((b"content-length", b"%d" % size))
+            self._head = [*self._head, (b"content-length", b"%d" % size)]
 
     def _put_head(self, headers: Headers) -> None:
         try:

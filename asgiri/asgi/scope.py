@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from asgiri.codec.events import Request
-from asgiri.types import ASGIApp, Headers, Scope
+from asgiri.types import ASGIApp, Headers, KnownHeaders, Scope
 
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 ASGI_VERSION = "3.0"
@@ -55,12 +55,17 @@ class AppContext:
     default_headers: Headers = field(default_factory=list)
     # Names that the server looks for in an answer: of the default headers, and those that tell its length.
     watched: frozenset[bytes] = field(init=False)
+    # Heads of answers that were judged since the default headers were set, by what the application said.
+    known_heads: dict[object, KnownHeaders] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.watched = FRAMING.union(name for name, _ in self.default_headers)
 
     def set_default_headers(self, fields: Headers) -> None:
         """Take other default headers from the next answer on."""
+        if fields == self.default_headers:
+            return
+        self.known_heads.clear()
         self.default_headers = fields
         self.watched = FRAMING.union(name for name, _ in fields)
 

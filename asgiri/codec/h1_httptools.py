@@ -12,7 +12,7 @@ from asgiri.codec.framing import CLOSED, CRLF, HEAD, WHOLE, EngineError, Request
 from asgiri.codec.rules import HttpLimits
 from asgiri.errors import LocalProtocolError
 from asgiri.statuses import REASONS
-from asgiri.types import Headers
+from asgiri.types import Headers, KnownHeaders
 
 # llhttp knows fewer methods, versions and targets than the RFCs, and reads no body behind an Upgrade. The head is read
 # already, so it may see another one with a body of the same length.
@@ -113,8 +113,18 @@ class HttptoolsCodec(RequestReader):
     # Sends
 
     def answer(self, stream_id: int, status: int, headers: Headers, data: bytes) -> bytes:
-        self.send_head(stream_id, status, headers)
         out = self._out
+        if type(headers) is not KnownHeaders or out or self._phase is not WHOLE or self._answer is not NONE:
+            self.send_head(stream_id, status, headers)
+        elif headers.http1:  # the connection goes on, for the request is whole and did not say close
+            self._chunked = self._close = False
+            self._silent = self._method == "HEAD" or status == 204 or status == 304
+            out.append(headers.http1)
+            self.sent = 0
+        else:
+            self.send_head(stream_id, status, headers)
+            if not self._chunked and not self._close:
+                headers.http1 = b"".join(out)
         if data and not self._silent:
             self.sent = len(data)
             out += (b"%x\r\n" % len(data), data, CRLF) if self._chunked else (data,)

@@ -20,7 +20,6 @@ from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, Connection, Shared
 from asgiri.proto.files import send_file
 from asgiri.proto.http11_life import (
-    ANSWERED,
     ANSWERING,
     CLOSED,
     DISCARDING,
@@ -29,9 +28,11 @@ from asgiri.proto.http11_life import (
     IDLE,
     LIFE,
     LINGERING,
-    NEXT,
+    ON_ANSWERED,
+    ON_NEXT,
+    ON_REQUEST,
+    ON_WHOLE_REQUEST,
     RECEIVING,
-    WHOLE_REQUEST,
     Signal,
     State,
 )
@@ -165,10 +166,7 @@ class Http11Connection(Connection):
         codec = self._codec
         for _ in range(IN_A_ROW):
             if self._writable is None and codec.renew():
-                self._session = None
-                self._unread = 0
-                self._state = LIFE[self._state, NEXT]
-                self._since = self.shared.now
+                self._leave()
                 return
             if not codec.reusable:
                 self._end_exchanges()
@@ -214,7 +212,7 @@ class Http11Connection(Connection):
             self._request = request
             self._status = 0
             self._began_exactly = perf_counter()
-        self._state = LIFE[self._state, WHOLE_REQUEST if request.end_stream else Signal.REQUEST]
+        self._state = (ON_WHOLE_REQUEST if request.end_stream else ON_REQUEST)[self._state]
         self._since = self._began = shared.now
         self._requests += 1
         self._awaits_continue = request.expect_continue
@@ -278,12 +276,16 @@ class Http11Connection(Connection):
             if self._codec.rest or not self._reading:
                 self._pace()
 
-    def _next_exchange(self) -> list[Event]:
+    def _leave(self) -> None:
+        """Leave the exchange that is over."""
         self._session = None
         self._unread = 0
-        codec = self._codec
-        self._state = LIFE[self._state, NEXT]
+        self._state = ON_NEXT[self._state]
         self._since = self.shared.now
+
+    def _next_exchange(self) -> list[Event]:
+        self._leave()
+        codec = self._codec
         pending = codec.pending
         if self._peer_ended and not pending:
             self._close()
@@ -380,7 +382,7 @@ class Http11Connection(Connection):
             self._log()
         if self._state is CLOSED:
             return
-        self._state = LIFE[self._state, ANSWERED]
+        self._state = ON_ANSWERED[self._state]
         self._since = self.shared.now
         if self._state is DISCARDING:
             self._stop_receiving()
@@ -388,6 +390,8 @@ class Http11Connection(Connection):
             pass  # who dispatches goes on
         elif self.shared.requests:  # a turn later the app has returned, and counts no more
             self.shared.loop.call_soon(self._advance)
+        elif self._reading and self._writable is None and self._codec.renew():  # the plain case of _advance()
+            self._leave()
         else:
             self._advance()
 

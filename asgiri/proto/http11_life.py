@@ -63,4 +63,11 @@ LIFE: dict[tuple[State, Signal], State] = {
     (DISCARDING, G.REFUSED): LINGERING,
     **{(state, G.CLOSED): CLOSED for state in State},
 }
-WHOLE_REQUEST, ANSWERED, NEXT = G.WHOLE_REQUEST, G.ANSWERED, G.NEXT
+
+
+def on(signal: Signal) -> dict[State, State]:
+    """What the table says of one signal: for the hot path, which spares the pair."""
+    return {state: after for (state, one), after in LIFE.items() if one is signal}
+
+
+ON_WHOLE_REQUEST, ON_REQUEST, ON_ANSWERED, ON_NEXT = map(on, (G.WHOLE_REQUEST, G.REQUEST, G.ANSWERED, G.NEXT))
