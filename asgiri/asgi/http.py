@@ -41,7 +41,7 @@ import logging
 from collections.abc import Iterable
 from enum import Enum
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.asgi.files import FilePart, FileSlice, opened
@@ -55,7 +55,7 @@ from asgiri.types import Headers, KnownHeaders, Message, Scope
 
 logger = logging.getLogger("asgiri.app")
 
-DISCONNECTED = "the client has disconnected"
+DISCONNECTED: Final = "the client has disconnected"
 
 
 class Input(Enum):
@@ -81,24 +81,34 @@ class Output(Enum):
 
 
 # For the hot path: a member of an Enum by its class is a slow look-up on Python 3.11.
-OPEN, ENDED, HALF_CLOSED, TOLD, GONE = Input
-NONE, HELD, SENT, FILE, TRAILERS, DONE, LOST = Output
+OPEN: Final = Input.OPEN
+ENDED: Final = Input.ENDED
+HALF_CLOSED: Final = Input.HALF_CLOSED
+TOLD: Final = Input.TOLD
+GONE: Final = Input.GONE
+NONE: Final = Output.NONE
+HELD: Final = Output.HELD
+SENT: Final = Output.SENT
+FILE: Final = Output.FILE
+TRAILERS: Final = Output.TRAILERS
+DONE: Final = Output.DONE
+LOST: Final = Output.LOST
 
-WHOLE = {ENDED: TOLD, HALF_CLOSED: GONE}  # the body is here -> once the app was told
-PEER_ENDED = {OPEN: GONE, ENDED: HALF_CLOSED, TOLD: GONE}
+WHOLE: Final = {ENDED: TOLD, HALF_CLOSED: GONE}  # the body is here -> once the app was told
+PEER_ENDED: Final = {OPEN: GONE, ENDED: HALF_CLOSED, TOLD: GONE}
 
 # Final statuses whose answers have no content (RFC 9110 section 6.4.1).
-SILENT = frozenset({204, 304})
+SILENT: Final = frozenset({204, 304})
 
 # Output states in which nothing of the answer is on the wire yet, so that another can take its place.
-UNANSWERED = (NONE, HELD)
+UNANSWERED: Final = (NONE, HELD)
 
 # How many heads of answers are remembered, each until the Date field changes: apps that never say the same twice do not
 # pay for more than these.
-MOST_KNOWN = 256
+MOST_KNOWN: Final = 256
 
 # When a message comes that does not belong where the answer is.
-MISPLACED = {
+MISPLACED: Final = {
     NONE: "before http.response.start",
     HELD: "before the body was complete",
     SENT: "before the body was complete",
@@ -330,7 +340,7 @@ class HttpSession:
         self._output = HELD
 
     def _answer_head(self, status: int, said: Iterable[Any]) -> KnownHeaders:
-        """The fields that the app said, judged, and the server's own; TypeError and ValueError for those that are none."""
+        """The fields that the app said, judged, and the server's own. TypeError and ValueError for what is none."""
         context = self._context
         key = None
         if type(said) is list:

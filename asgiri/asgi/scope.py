@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from asgiri.codec.events import Request
 from asgiri.types import ASGIApp, Headers, KnownHeaders, Scope
 
-FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-ASGI_VERSION = "3.0"
-HTTP_SPEC_VERSION = "2.5"
-LIFESPAN_SPEC_VERSION = "2.0"
+FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+ASGI_VERSION: Final = "3.0"
+HTTP_SPEC_VERSION: Final = "2.5"
+LIFESPAN_SPEC_VERSION: Final = "2.0"
 
 
 # The extensions of HTTP messages that every connection can do. A message of an extension is known to a session only
 # when its context offers it.
-HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {
+HTTP_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {
     "http.response.trailers": {},
     "http.response.early_hint": {},
     "http.response.pathsend": {},

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from functools import lru_cache
+from typing import Final
 
 from asgiri.codec import rules
 from asgiri.codec.events import End, Event, Failure, Request, Reset
@@ -29,9 +30,9 @@ from asgiri.codec.rules import HttpLimits
 from asgiri.errors import RemoteProtocolError
 from asgiri.types import Headers
 
-CRLF = b"\r\n"
+CRLF: Final = b"\r\n"
 # A head for which there are no limits must end somewhere, in bytes and in fields.
-ENDLESS = 1 << 20
+ENDLESS: Final = 1 << 20
 
 
 class Phase(Enum):
@@ -46,17 +47,24 @@ class Phase(Enum):
 
 
 # For the hot path: a member of an Enum by its class is a slow look-up on Python 3.11.
-HEAD, LENGTH, SIZE, CHUNK, END_OF_CHUNK, TRAILERS, WHOLE, CLOSED = Phase
+HEAD: Final = Phase.HEAD
+LENGTH: Final = Phase.LENGTH
+SIZE: Final = Phase.SIZE
+CHUNK: Final = Phase.CHUNK
+END_OF_CHUNK: Final = Phase.END_OF_CHUNK
+TRAILERS: Final = Phase.TRAILERS
+WHOLE: Final = Phase.WHOLE
+CLOSED: Final = Phase.CLOSED
 
 # The fields that frame a request or manage its connection.
-WATCHED = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
-NO_EVENTS: list[Event] = []
+WATCHED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
+NO_EVENTS: Final[list[Event]] = []
 # A request without any of them but Host: no body, nothing is expected.
-PLAIN = (0, False)
+PLAIN: Final = (0, False)
 # Longer field sections are not remembered, in bytes: each connection has one.
-MOST_KNOWN = 2 << 10
+MOST_KNOWN: Final = 2 << 10
 # Nor are longer request lines, of which all connections together have some.
-LONG_LINE = 256
+LONG_LINE: Final = 256
 
 
 class EngineError(Exception):
@@ -439,7 +447,7 @@ class RequestReader:
         return False
 
 
-STEPS = {
+STEPS: Final = {
     LENGTH: RequestReader._step_content,
     CHUNK: RequestReader._step_content,
     SIZE: RequestReader._step_size,

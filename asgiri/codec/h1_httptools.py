@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 import httptools
 
@@ -16,22 +17,22 @@ from asgiri.types import Headers, KnownHeaders
 
 # llhttp knows fewer methods, versions and targets than the RFCs, and reads no body behind an Upgrade. The head is read
 # already, so it may see another one with a body of the same length.
-STAND_IN = b"POST / HTTP/1.1\r\n"
-NO_HEADERS: Headers = []
-NO_ANSWER = "there is no answer in progress"
-CLOSE_LINE = b"connection: close\r\n"
-CHUNKED_LINE = b"transfer-encoding: chunked\r\n"
-LAST_CHUNK = b"0\r\n\r\n"
+STAND_IN: Final = b"POST / HTTP/1.1\r\n"
+NO_HEADERS: Final[Headers] = []
+NO_ANSWER: Final = "there is no answer in progress"
+CLOSE_LINE: Final = b"connection: close\r\n"
+CHUNKED_LINE: Final = b"transfer-encoding: chunked\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
 
-STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"")) for status in range(100, 600)}
+STATUS_LINES: Final = {status: b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"")) for status in range(100, 600)}
 # Fields of an answer that its framing depends on.
-FRAMED_BY = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+FRAMED_BY: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
 # Fields of answers that were checked -> their lines. Apps send the same few again and again; those that differ each
 # time fill it up, and then it begins anew. No field that frames is in it, nor a long one.
-LINES: dict[tuple[bytes, bytes], bytes] = {}
-MOST_LINES = 1024
-LONG_LINE = 256
+LINES: Final[dict[tuple[bytes, bytes], bytes]] = {}
+MOST_LINES: Final = 1024
+LONG_LINE: Final = 256
 
 
 def plain_line(field: tuple[bytes, bytes]) -> bytes:
@@ -51,7 +52,9 @@ class Answer(Enum):
     DONE = "done"
 
 
-NONE, BODY, DONE = Answer
+NONE: Final = Answer.NONE
+BODY: Final = Answer.BODY
+DONE: Final = Answer.DONE
 
 
 class HttptoolsCodec(RequestReader):

@@ -14,32 +14,33 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from asgiri.errors import LocalProtocolError, RemoteProtocolError
 from asgiri.types import Headers
 
 # RFC 9110 section 5.6.2: token. Methods and field names are tokens.
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-TOKEN = re.compile(_TOKEN)
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+TOKEN: Final = re.compile(_TOKEN)
 # RFC 9110 section 5.5: what a field value may hold; obs-text is let through, CTLs are not.
-_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
-FIELD_VALUE = re.compile(_VALUE)
+_VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
+FIELD_VALUE: Final = re.compile(_VALUE)
 # RFC 9112 section 5.1: no blank between name and colon. The optional blanks around the value belong to _VALUE.
-_FIELD = _TOKEN + rb":" + _VALUE
-FIELD_LINE = re.compile(_FIELD)
+_FIELD: Final = _TOKEN + rb":" + _VALUE
+FIELD_LINE: Final = re.compile(_FIELD)
 # RFC 9112 section 3: method SP request-target SP HTTP-version, and exactly one SP each.
-_REQUEST_LINE = rb"(" + _TOKEN + rb") ([!-~\x80-\xff]++) HTTP/([0-9]\.[0-9])"
-REQUEST_LINE = re.compile(_REQUEST_LINE)
+_REQUEST_LINE: Final = rb"(" + _TOKEN + rb") ([!-~\x80-\xff]++) HTTP/([0-9]\.[0-9])"
+REQUEST_LINE: Final = re.compile(_REQUEST_LINE)
 # RFC 9112 section 2.1: a whole head, with the empty line that ends it.
-HEAD = re.compile(_REQUEST_LINE + rb"\r\n((?:" + _FIELD + rb"\r\n)*+)\r\n")
+HEAD: Final = re.compile(_REQUEST_LINE + rb"\r\n((?:" + _FIELD + rb"\r\n)*+)\r\n")
 # What no line of a head may hold: CTLs but for the tab. CR is one; the CRLF at the end of a line is not of the line.
-CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # The lines of a head that say how long the body is.
-FRAMING_LINES = re.compile(rb"(?im)^(content-length|transfer-encoding):([^\r]*+)\r")
+FRAMING_LINES: Final = re.compile(rb"(?im)^(content-length|transfer-encoding):([^\r]*+)\r")
 # RFC 9112 section 7.1 and 7.1.1: chunk-size, then extensions, with the blanks that section 7.1.1 lets a peer send. Its
 # groups are not possessive: Python before 3.11.5 goes on behind the half of one that failed (gh-106052).
-_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
-CHUNK_LINE = re.compile(
+_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+CHUNK_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*+;[ \t]*+"
     + _TOKEN
     + rb"(?:[ \t]*+=[ \t]*+(?:"
@@ -49,20 +50,20 @@ CHUNK_LINE = re.compile(
     + rb"))?)*)"
 )
 # The same line without extensions, which is what nearly all peers send.
-CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
+CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 
 # RFC 9112 section 3.2.2: absolute-form, as far as an origin server takes it apart. The authority may not be empty
 # (RFC 9110 section 4.2.1), and userinfo is refused (section 4.2.4).
-ABSOLUTE_FORM = re.compile(rb"(?i:https?)://(?P<authority>[^/?#@]++)(?P<rest>(?:[/?].*)?)", re.DOTALL)
+ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://(?P<authority>[^/?#@]++)(?P<rest>(?:[/?].*)?)", re.DOTALL)
 # RFC 9110 section 7.2 with RFC 3986 section 3.2: uri-host [":" port]; empty for a target that has no authority.
-HOST = re.compile(rb"(?:\[[0-9A-Za-z:.]++\]|[0-9A-Za-z\-._~%!$&'()*+,;=]*+)(?::[0-9]*+)?")
+HOST: Final = re.compile(rb"(?:\[[0-9A-Za-z:.]++\]|[0-9A-Za-z\-._~%!$&'()*+,;=]*+)(?::[0-9]*+)?")
 # RFC 9110 section 8.6: 1*DIGIT. 18 digits are more than any storage holds, and fewer than 64 bits do.
-CONTENT_LENGTH = re.compile(rb"[0-9]++")
-CONTENT_LENGTH_DIGITS = 18
+CONTENT_LENGTH: Final = re.compile(rb"[0-9]++")
+CONTENT_LENGTH_DIGITS: Final = 18
 
-FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 # RFC 9110 section 6.5.1: fields that frame, route, authenticate or change the request are no trailer fields.
-NO_TRAILERS = FRAMING | frozenset(
+NO_TRAILERS: Final = FRAMING | frozenset(
     b"authorization cache-control connection content-encoding content-range content-type cookie date expect expires"
     b" forwarded host keep-alive location max-forwards pragma proxy-authenticate proxy-authorization proxy-connection"
     b" range retry-after set-cookie te trailer upgrade vary www-authenticate x-forwarded-for x-forwarded-host"
@@ -70,9 +71,9 @@ NO_TRAILERS = FRAMING | frozenset(
 )
 
 # How many bytes of chunk extensions a body may have more than it has content: a peer that sends mostly these is none.
-EXTENSIONS_SIZE = 16 << 10
+EXTENSIONS_SIZE: Final = 16 << 10
 # One line of chunk size and extensions. Signed uploads send about a hundred bytes.
-CHUNK_LINE_SIZE = 4 << 10
+CHUNK_LINE_SIZE: Final = 4 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def is_host(value: bytes) -> bool:
 
 # Few names come again and again. A long one is not for the cache, which would grow with it.
 is_known_host = lru_cache(maxsize=256)(is_host)
-LONG_HOST = 256
+LONG_HOST: Final = 256
 
 
 def check_host(version: str, hosts: list[bytes]) -> None:

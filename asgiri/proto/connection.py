@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from asgiri.asgi.scope import AppContext, Peers
 from asgiri.codec.engines import Http1Engine
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from asgiri.log.access import AccessLog
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
-HIGH_WATER = 64 << 10
+HIGH_WATER: Final = 64 << 10
 # Answers up to this size leave together with others: copying larger ones costs more than it saves.
-POSTED = 16 << 10
+POSTED: Final = 16 << 10
 # How long a peer that was refused may go on sending before it is cut off, in seconds (RFC 9112 section 9.6).
-LINGER_SECONDS = 2.0
+LINGER_SECONDS: Final = 2.0
 # struct tcp_info of linux/tcp.h: the bytes up to tcpi_bytes_acked, and where in them that is.
-TCP_INFO_SIZE = 128
-TCPI_BYTES_ACKED = slice(120, 128)
+TCP_INFO_SIZE: Final = 128
+TCPI_BYTES_ACKED: Final = slice(120, 128)
 # struct linger: on, for no time at all.
-NO_LINGER = struct.pack("ii", 1, 0)
+NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)

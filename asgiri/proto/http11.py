@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Coroutine
 from contextvars import Context
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.asgi.http import HttpSession
@@ -39,18 +39,18 @@ from asgiri.proto.http11_life import (
 from asgiri.types import Headers
 
 # How much of an unwanted body is read, so that the connection can be kept, before it is cut instead (bytes).
-DISCARD_LIMIT = 256 << 10
+DISCARD_LIMIT: Final = 256 << 10
 
 # How many pipelined exchanges may follow each other before other connections get their turn.
-IN_A_ROW = 16
+IN_A_ROW: Final = 16
 
-CLOSE = (b"connection", b"close")
-RETRY_SOON = (b"retry-after", b"1")
-EMPTY_LINE = b"\r\n"
+CLOSE: Final = (b"connection", b"close")
+RETRY_SOON: Final = (b"retry-after", b"1")
+EMPTY_LINE: Final = b"\r\n"
 
 # What the access log shows where the peer left before an answer began: the number that nginx made known.
-PEER_LEFT = 499
-VERSIONS = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1"}
+PEER_LEFT: Final = 499
+VERSIONS: Final = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1"}
 
 
 if sys.version_info >= (3, 12):

@@ -15,6 +15,7 @@ The table is the whole life; a pair that is not in it is a defect of ours and ra
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 
 class State(Enum):
@@ -44,9 +45,16 @@ class Signal(Enum):
 
 
 # For the hot path: a member of an Enum by its class is a slow look-up on Python 3.11.
-IDLE, HEAD, RECEIVING, ANSWERING, DISCARDING, DONE, LINGERING, CLOSED = State
+IDLE: Final = State.IDLE
+HEAD: Final = State.HEAD
+RECEIVING: Final = State.RECEIVING
+ANSWERING: Final = State.ANSWERING
+DISCARDING: Final = State.DISCARDING
+DONE: Final = State.DONE
+LINGERING: Final = State.LINGERING
+CLOSED: Final = State.CLOSED
 G = Signal
-LIFE: dict[tuple[State, Signal], State] = {
+LIFE: Final[dict[tuple[State, Signal], State]] = {
     (IDLE, G.BYTES): HEAD,
     (IDLE, G.REQUEST): RECEIVING,
     (IDLE, G.WHOLE_REQUEST): ANSWERING,

@@ -11,11 +11,11 @@ then its answers leave at once, and now and then it is looked again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 # Turns with one answer each after which answers leave at once, and how many do before it is looked again.
-LONELY_TURNS = 8
-AT_ONCE = 64
+LONELY_TURNS: Final = 8
+AT_ONCE: Final = 64
 
 
 class Sender(Protocol):
