@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import h11
 
 from asgiri.codec import rules
@@ -16,10 +18,11 @@ from asgiri.types import Headers
 ROOM = 2 * ENDLESS
 
 
-class Raw(bytes):
+class Raw:
     """Content that the connection writes itself: h11 only asks for its length."""
 
-    size = 0
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def __len__(self) -> int:
         return self.size
@@ -126,9 +129,8 @@ class H11Codec(RequestReader):
         self._check_state(h11.SEND_BODY)
         if self._silent or not size:
             return False
-        raw = Raw()
-        raw.size = size
-        pieces = self._pieces(h11.Data(data=raw))
+        raw = Raw(size)
+        pieces = self._pieces(h11.Data(data=cast("bytes", raw)))
         place = next(i for i, piece in enumerate(pieces) if piece is raw)
         self.sent += size
         self._out += pieces[:place]
@@ -156,7 +158,7 @@ class H11Codec(RequestReader):
     def _send(self, event: h11.Event) -> None:
         self._out += self._pieces(event)
 
-    def _pieces(self, event: h11.Event) -> list[bytes]:
+    def _pieces(self, event: h11.Event) -> list[Any]:
         try:
             return self._h11.send_with_data_passthrough(event) or []
         except h11.LocalProtocolError as error:
