@@ -75,8 +75,8 @@ class H11Codec(RequestReader):
         while True:
             event = self._h11.next_event()
             if isinstance(event, h11.Data):
-                data: Any = event.data  # a bytearray
-                self._events.append(Body(self._stream_id, bytes(data)))
+                content = cast("Any", event).data  # a bytearray, whatever its type says
+                self._events.append(Body(self._stream_id, bytes(content)))
             elif not isinstance(event, h11.EndOfMessage):  # NEED_DATA, PAUSED
                 return
 
