@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import inspect
 import select
 import socket
 import struct
@@ -116,13 +115,10 @@ class Shared:
 
     def cancel(self, session: HttpSession) -> None:
         """Cancel the session's application."""
-        task = session.task
-        if task is None:
-            return
-        task.cancel()
-        coro = task.get_coro()
-        if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
-            self.forget_session(session)  # cancelled before its first step, it will never say that it is over
+        if session.task is not None:
+            session.task.cancel()
+            # Cancelled before its first step, it will never say itself that it is over.
+            session.task.add_done_callback(lambda _: self.forget_session(session))
 
 
 class Connection(asyncio.Protocol):
