@@ -155,8 +155,7 @@ class Connection(asyncio.Protocol):
         self.secure: Secure | None = None
         self.peers = Peers(None, None)
         self.client = ""  # as the logs show it
-        shared.accepted += 1
-        self._serial = shared.accepted
+        self._serial = 0  # among the server's connections, from 1; there once it is one
         self._writable: asyncio.Event | None = None  # there while the peer does not read fast enough
         self._unsent = b""  # answers that wait for the end of the turn
         self._written = 0  # bytes given to the transport
@@ -172,7 +171,31 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
         self.peers = peers_of(self.transport, self.secure)
         self.client = client_text(self.peers)
+        self.shared.accepted += 1
+        self._serial = self.shared.accepted
         self.shared.connections.add(self)
+        self.connected()
+
+    def take_over(self, before: Connection) -> None:
+        """Go on as what ``before`` turned out to be: from now on its transport is ours, and it is no connection more.
+
+        ``before`` must be reading.
+        """
+        before.push()
+        shared = self.shared
+        self.transport = before.transport
+        self.secure, self.peers, self.client = before.secure, before.peers, before.client
+        self._serial = before._serial
+        self._written, self._delivered = before._written, before._delivered
+        self._read_by_peer, self._read_at = before._read_by_peer, before._read_at
+        self._writable, before._writable = before._writable, None
+        shared.connections.discard(before)  # and not forgotten: there is no room more than there was
+        shared.connections.add(self)
+        self.transport.set_protocol(self)
+        self.connected()
+
+    def connected(self) -> None:
+        """There is a transport now, new or taken over, and it is known who is at its other end."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc

@@ -114,8 +114,7 @@ class Http11Connection(Connection):
         self._state = LIFE[self._state, signal]
         self._since = self.shared.now
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+    def connected(self) -> None:
         self._template = scope_template(self.peers, self.shared.context)
 
     # Bytes in
