@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asgiri.codec.contract import Http1Codec
+from asgiri.codec.contract import Http1Codec, Http2Codec
 from asgiri.codec.h1_h11 import H11Codec
+from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 
 Http1Engine = Callable[[HttpLimits], Http1Codec]
+Http2Engine = Callable[[Http2Options], Http2Codec]
 
 # The fastest one last.
 HTTP1_ENGINES: dict[str, Http1Engine] = {"h11": H11Codec}

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from asgiri.asgi.scope import AppContext, Peers
-from asgiri.codec.engines import Http1Engine
+from asgiri.codec.engines import Http1Engine, Http2Engine
+from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.outbox import Outbox
 from asgiri.proto.secure import Secure
@@ -29,6 +30,7 @@ from asgiri.proto.secure import Secure
 if TYPE_CHECKING:
     from asgiri.asgi.http import HttpSession
     from asgiri.log.access import AccessLog
+    from asgiri.proto.http2_stream import MakeTunnel
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
 HIGH_WATER = 64 << 10
@@ -69,6 +71,10 @@ class Shared:
     limits: HttpLimits
     times: TimeLimits
     loop: asyncio.AbstractEventLoop
+    http2: Http2Engine | None = None  # None: nobody here speaks it
+    http2_options: Http2Options = field(default_factory=Http2Options)
+    # What takes an extended CONNECT, by its :protocol (RFC 8441); every other one is answered with 501.
+    tunnels: dict[bytes, MakeTunnel] = field(default_factory=dict)
     requests: int = 0  # at once; over it: 503
     requests_per_connection: int = 0
     access_log: AccessLog | None = None
@@ -216,6 +222,9 @@ class Connection(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Act on what is overdue at ``now``, monotonic seconds. Called by each sweep."""
         raise NotImplementedError
+
+    def begin_drain(self) -> None:
+        """The server drains from now on (``Shared.draining`` is set): say so, where the protocol can."""
 
     def close_idle(self) -> None:
         """The drain's window is over: close unless a request is in progress."""
