@@ -86,7 +86,7 @@ class Budget:
         self._buckets: dict[Kind, Bucket] = {}  # made at first use: most connections never draw most of them
         self._seconds = 0.0
         self.answers = 0  # that were sent to their end
-        self.frames = 0  # DATA frames sent that were worth it: see Sender
+        self.frames = 0  # DATA frames sent that were worth one: the Sender counts them
 
     def tick(self, seconds: float) -> None:
         self._seconds += seconds

@@ -14,10 +14,11 @@ something to send and its window lets it:
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from enum import Enum
 
+from asgiri.codec.h2_budget import Budget
 from asgiri.codec.h2_rules import NO_PRIORITY
 from asgiri.codec.h2_wire import DEFAULT_WINDOW, LEAST_FRAME, MOST_WINDOW, ConnectionFault, ErrorCode, StreamFault
 from asgiri.types import Headers
@@ -25,7 +26,7 @@ from asgiri.types import Headers
 # A spent window is used again once it is worth a piece of so many bytes, lest a peer that opens it byte by byte makes
 # a frame of each (CVE-2019-9511). But half of the peer's own first window is worth it, and after a second all is.
 SANE_PIECE = 1 << 10
-# DATA frames of fewer bytes give no budget back (see h2_budget).
+# DATA frames of fewer bytes give no budget back (see h2_budget) unless the application has given no more.
 WORTH_PIECE = 512
 URGENCIES = 8
 
@@ -44,31 +45,19 @@ IDLE, READY, BLOCKED = Waits
 class Outgoing:
     """The answer of one stream. Engines add to it what else they know of the stream."""
 
-    __slots__ = (
-        "finished",
-        "held",
-        "incremental",
-        "offset",
-        "pieces",
-        "sent",
-        "stream_id",
-        "trailers",
-        "urgency",
-        "waits",
-        "window",
-    )
+    # What most answers never touch is of the class until it is set.
+    held = 0  # bytes of content that wait
+    sent = 0  # bytes of content so far, held ones included
+    pieces: deque[bytes] | None = None  # what is held, as the application gave it
+    offset = 0  # bytes of the first piece that are out
+    finished = False  # all of the answer's content is here
+    trailers: Headers | None = None  # they end the answer, behind its content
+    waits = IDLE
+    urgency, incremental = NO_PRIORITY
 
     def __init__(self, stream_id: int, window: int) -> None:
         self.stream_id = stream_id
         self.window = window  # bytes that the peer still takes; may be negative (RFC 9113 section 6.9.2)
-        self.held = 0  # bytes of content that wait
-        self.sent = 0  # bytes of content so far, held ones included
-        self.pieces: deque[bytes] | None = None  # what is held, as the application gave it
-        self.offset = 0  # bytes of the first piece that are out
-        self.finished = False  # all of the answer's content is here
-        self.trailers: Headers | None = None  # they end the answer, behind its content
-        self.waits = IDLE
-        self.urgency, self.incremental = NO_PRIORITY
 
 
 class Sender:
@@ -76,6 +65,7 @@ class Sender:
 
     __slots__ = (
         "_blocked",
+        "_budget",
         "_levels",
         "_stalled",
         "held",
@@ -84,7 +74,8 @@ class Sender:
         "window",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget  # DATA frames that go out give back some of it
         self.window = DEFAULT_WINDOW  # of the connection
         self.initial_window = DEFAULT_WINDOW  # of a new stream
         self.max_frame = LEAST_FRAME  # of the peer
@@ -241,8 +232,11 @@ class Sender:
         self.window -= size
         self.held -= size
         if not stream.held:
+            self._budget.frames += 1
             self._leave(stream)
             return stream.finished and stream.trailers is None
+        if size >= WORTH_PIECE:
+            self._budget.frames += 1
         if stream.window <= 0:
             self._move(stream, BLOCKED)
         return False
@@ -285,19 +279,36 @@ class Level:
     __slots__ = ("_line", "_line_is_next", "_turns")
 
     def __init__(self) -> None:
-        self._turns: dict[Outgoing, None] = {}
-        self._line: dict[Outgoing, None] = {}
+        self._turns: OrderedDict[Outgoing, None] = OrderedDict()
+        self._line: OrderedDict[Outgoing, None] = OrderedDict()  # in the order of their requests (RFC 9218 section 10)
         self._line_is_next = True
 
     def __bool__(self) -> bool:
         return bool(self._turns or self._line)
 
     def add(self, stream: Outgoing) -> None:
-        (self._turns if stream.incremental else self._line)[stream] = None
+        if stream.incremental:
+            self._turns[stream] = None
+            return
+        line = self._line
+        sort = bool(line) and next(reversed(line)).stream_id > stream.stream_id
+        line[stream] = None
+        if sort:
+            self._line = OrderedDict.fromkeys(sorted(line, key=lambda stream: stream.stream_id))
 
     def remove(self, stream: Outgoing) -> None:
         del (self._turns if stream.incremental else self._line)[stream]
 
     def next(self) -> Outgoing | None:
         """Who sends the next frame; it goes to the end of the round."""
-        raise NotImplementedError
+        turns, line = self._turns, self._line
+        if line and (self._line_is_next or not turns):
+            self._line_is_next = False
+            return next(iter(line))
+        if not turns:
+            return None
+        self._line_is_next = True
+        stream = next(iter(turns))
+        if len(turns) > 1:
+            turns.move_to_end(stream)
+        return stream
