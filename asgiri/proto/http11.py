@@ -5,7 +5,6 @@ Its life, states and signals and the table of them, is in http11_life.py.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from http import HTTPStatus
 from time import perf_counter
