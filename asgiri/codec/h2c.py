@@ -22,7 +22,7 @@ CONNECTION_FIELDS = frozenset(
 def asked_settings(request: Request) -> bytes | None:
     """The payload of HTTP2-Settings, when the request asks for HTTP/2 as it should; None for all other requests.
 
-    Upgrade names h2c, Connection names both fields, and there is exactly one HTTP2-Settings.
+    Upgrade names h2c, Connection names both fields (and does not say "close"), there is exactly one HTTP2-Settings.
     """
     if request.http_version != "1.1":  # HTTP/1.0 knows no Upgrade (RFC 9110 section 7.8)
         return None
@@ -32,7 +32,8 @@ def asked_settings(request: Request) -> bytes | None:
     )
     if len(settings) != 1 or b"h2c" not in listed(upgrade):
         return None
-    if not {b"upgrade", b"http2-settings"} <= set(listed(connection)):
+    options = set(listed(connection))
+    if b"close" in options or not {b"upgrade", b"http2-settings"} <= options:
         return None
     return decoded(settings[0])
 
@@ -46,8 +47,8 @@ def decoded(value: bytes) -> bytes | None:
 
 
 def upgraded(request: Request) -> Request:
-    """The request as stream 1 of HTTP/2: without what managed its connection, and with nothing to wait for."""
+    """The request as stream 1 of HTTP/2: without what managed its connection."""
     options = set(listed([value for name, value in request.headers if name == b"connection"]))
     dropped = options | CONNECTION_FIELDS
     headers = [field for field in request.headers if field[0] not in dropped]
-    return replace(request, stream_id=1, headers=headers, http_version="2", expect_continue=False)
+    return replace(request, stream_id=1, headers=headers, http_version="2")

@@ -63,12 +63,15 @@ class Connect(Protocol):
 class Secure:
     """What the TLS connections of one listener have in common.
 
-    ``certificate`` is the server's own in PEM, ``handshake_timeout`` in seconds; 0 is none.
+    ``certificates`` are the server's own in PEM, by the contexts that show them: ``context``, and those which its
+    callback may choose by the server's name. ``handshake_timeout`` is in seconds; 0 is none. ``weak`` are the names of
+    ciphers that HTTP/2 may not use.
     """
 
     context: ssl.SSLContext
-    certificate: str
+    certificates: dict[ssl.SSLContext, str]
     handshake_timeout: float
+    weak: frozenset[str] = frozenset()
     suites: dict[str, int] = field(init=False)  # IANA's numbers by OpenSSL's names
 
     def __post_init__(self) -> None:
@@ -83,8 +86,9 @@ class Secure:
             "ssl_handshake_timeout": self.handshake_timeout or NO_TIMEOUT,
             "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
         }
-        # Not for client certificates: to read one, aiofastnet writes it to a temporary file, while the loop waits.
-        if fast_connect is None or self.context.verify_mode is not ssl.CERT_NONE:
+        # Not for client certificates: to read one, aiofastnet writes it to a temporary file, while the loop waits. Nor
+        # for a choice by name: Python's callback finds no SSLObject behind aiofastnet's handshake, and crashes.
+        if fast_connect is None or self.context.verify_mode is not ssl.CERT_NONE or self.context.sni_callback:
             return functools.partial(loop.connect_accepted_socket, **options)
         options |= {"ssl_incoming_bio_size": BUFFER_SIZE, "ssl_outgoing_bio_size": BUFFER_SIZE}
         return functools.partial(fast_connect, LoopForAiofastnet(loop), **options)
@@ -93,14 +97,20 @@ class Secure:
         """The scope's ``tls`` extension; ``tls`` is the transport's ``ssl_object``."""
         chain = client_chain(tls) if self.context.verify_mode is not ssl.CERT_NONE else []
         cipher = tls.cipher()
+        chosen = tls.context if len(self.certificates) > 1 else self.context
         return {
-            "server_cert": self.certificate,
+            "server_cert": self.certificates[chosen],
             "client_cert_chain": [ssl.DER_cert_to_PEM_cert(one) for one in chain],
             "client_cert_name": distinguished_name(tls.getpeercert()["subject"]) if chain else None,
             "client_cert_error": None,  # one that does not pass ends the handshake
             "tls_version": _VERSIONS.get(tls.version()),
             "cipher_suite": self.suites.get(cipher[0]) if cipher else None,
         }
+
+    def is_weak(self, tls: Any) -> bool:
+        """Whether the transport's ``ssl_object`` has agreed on a cipher that HTTP/2 may not use."""
+        cipher = tls.cipher()
+        return cipher is None or cipher[0] in self.weak
 
 
 class LoopForAiofastnet:

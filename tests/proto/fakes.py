@@ -90,6 +90,15 @@ class FakeTransport(asyncio.Transport):
 
     # What the connection may call
 
+    @property
+    def protocol(self) -> Connection:
+        """Who gets what comes."""
+        return self._connection
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, Connection)
+        self._connection = protocol
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         del low
         assert high is not None
