@@ -19,8 +19,6 @@ class HttpCodec(Protocol):
         """Events that ``data`` completes; ``b""`` is the peer's end of file. Never raises for a peer's bytes."""
         ...
 
-    sent: int  # bytes of content of the present answer so far, without its framing
-
     def send_informational(self, stream_id: int, status: int, headers: Headers) -> None:
         """An interim answer, 100 to 199 (RFC 9110 section 15.2)."""
         ...
@@ -31,17 +29,6 @@ class HttpCodec(Protocol):
 
     def send_body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         """A piece of the answer's content; dropped where the answer may have none (HEAD, 204, 304)."""
-        ...
-
-    def begin_raw(self, stream_id: int, size: int) -> bool:
-        """Announce ``size`` bytes of content that the connection writes itself, behind what :meth:`take` gives now.
-
-        False when there is nothing to write: the answer may have no content, or ``size`` is 0.
-        """
-        ...
-
-    def end_raw(self, stream_id: int, end_stream: bool) -> None:
-        """These bytes are written; called only when :meth:`begin_raw` said True."""
         ...
 
     def send_trailers(self, stream_id: int, trailers: Headers) -> None:
@@ -75,6 +62,18 @@ class Http1Codec(HttpCodec, Protocol):
         ...
 
     rest: bytes  # what has come and was not read yet; behind a whole request, what is of the next ones
+    sent: int  # bytes of content of the present answer so far, without its framing
+
+    def begin_raw(self, stream_id: int, size: int) -> bool:
+        """Announce ``size`` bytes of content that the connection writes itself, behind what :meth:`take` gives now.
+
+        False when there is nothing to write: the answer may have no content, or ``size`` is 0.
+        """
+        ...
+
+    def end_raw(self, stream_id: int, end_stream: bool) -> None:
+        """These bytes are written; called only when :meth:`begin_raw` said True."""
+        ...
 
     def renew(self) -> bool:
         """Leave the exchange when it is over and nothing of the next one has come; whether that was so."""
@@ -93,8 +92,7 @@ class Http2Codec(HttpCodec, Protocol):
     """The server side of one HTTP/2 connection (RFC 9113). The server's preface waits for the first :meth:`take`.
 
     Answers wait here, not in the transport: a ``send_*`` verb never fails, and never blocks, because of a window. A
-    verb for a stream that is over (the peer reset it, the connection failed) does nothing. ``sent`` is not kept: ask
-    :meth:`sent_on`.
+    verb for a stream that is over (the peer reset it, the connection failed) does nothing.
     """
 
     def upgrade(self, settings: bytes, request: Request) -> list[Event]:
@@ -139,7 +137,7 @@ class Http2Codec(HttpCodec, Protocol):
         ...
 
     def take(self, most: int = 1 << 18) -> bytes:
-        """Frames to write: all control and HEADERS frames, and DATA as far as windows let, ``most`` bytes or little more.
+        """Frames to write: all control and HEADERS frames, and DATA as windows let, ``most`` bytes or a bit more.
 
         DATA goes round between streams of one urgency (RFC 9218), a frame each; lower urgency numbers first; streams
         that are not incremental one after the other. ``b""`` when there is nothing to write now.

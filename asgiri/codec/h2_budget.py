@@ -2,8 +2,8 @@
 
 Each kind of frame that costs the peer little and gives it nothing has a bucket. It fills up with the time that
 :meth:`Budget.tick` tells, and with honest work, so that no honest connection ever empties it, however long it lives:
-who has an answer may cancel another request, who gets DATA must send WINDOW_UPDATEs. An empty bucket ends the connection
-with ENHANCE_YOUR_CALM. Buckets are filled when they are next drawn from, so that work costs no more than a count.
+who has an answer may cancel another request, who gets DATA must send WINDOW_UPDATEs. An empty bucket ends the
+connection with ENHANCE_YOUR_CALM. Buckets fill when they are next drawn from, so that work costs no more than a count.
 
 Streams over SETTINGS_MAX_CONCURRENT_STREAMS draw nothing: they are refused, and never end the connection. What answers
 a peer that does not read is bounded by MOST_UNREAD instead.
@@ -119,9 +119,7 @@ class Budget:
         if not end_stream:
             if not size:
                 self.draw(Kind.EMPTY_DATA)
-            elif size < SANE_DATA:
-                self.draw(Kind.SMALL_DATA, SANE_DATA - size)
-            elif Kind.SMALL_DATA in self._buckets:
+            elif size < SANE_DATA or Kind.SMALL_DATA in self._buckets:
                 self.draw(Kind.SMALL_DATA, SANE_DATA - size)
 
 

@@ -20,7 +20,7 @@ FIELD_COST = 32
 # What it costs as a line of HTTP/1.1, so that limits.header_size means the same: ": " and CRLF.
 LINE_COST = 4
 
-# RFC 9113 section 8.2.1: names are tokens (RFC 9110 section 5.1) in lower case; values neither begin nor end in a blank.
+# RFC 9113 section 8.2.1: names are tokens (RFC 9110 section 5.1) in lower case; values begin and end in no blank.
 NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
 BLANKS = (b" ", b"\t")
 # RFC 3986 section 3.1.

@@ -79,7 +79,7 @@ class Setting(IntEnum):
     NO_RFC7540_PRIORITIES = 0x9
 
 
-class ConnectionFault(Exception):
+class ConnectionFault(Exception):  # noqa: N818 - Python has a ConnectionError already
     """The peer broke the connection: GOAWAY with ``code``, then its end (RFC 9113 section 5.4.1)."""
 
     def __init__(self, code: ErrorCode, reason: str) -> None:
@@ -88,7 +88,7 @@ class ConnectionFault(Exception):
         self.reason = reason
 
 
-class StreamFault(Exception):
+class StreamFault(Exception):  # noqa: N818 - as the other
     """The peer broke one stream: RST_STREAM with ``code``, and the others go on (RFC 9113 section 5.4.2)."""
 
     def __init__(self, code: ErrorCode, reason: str) -> None:
