@@ -206,7 +206,7 @@ class NativeCodec(FrameReader):
         for stream, content, is_end in self._sender.pieces(most):
             assert isinstance(stream, Stream)
             out += (pack_head(len(content) << 8, END_STREAM if is_end else 0, stream.stream_id), content)
-            if stream.finished and not stream.held and stream.stream_id in self._streams:
+            if stream.finished and not stream.held:
                 if stream.trailers:
                     self._send_block(stream.stream_id, fields_block(stream.trailers), True)
                 self._end_output(stream)

@@ -546,18 +546,18 @@ class FrameReader:
             if begin > end:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the padding is longer than its frame")
         stream = self._streams.get(stream_id)
-        if stream is None and self._is_idle(stream_id):
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA is on a stream that was not begun")
+        if stream is None and stream_id not in self._reset:
+            if self._is_idle(stream_id):
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA is on a stream that was not begun")
+            raise ConnectionFault(ErrorCode.STREAM_CLOSED, "DATA is on a stream that is over")
         self._room -= size
         if self._room < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA is beyond the connection's window")
         if flags & END_STREAM == 0:
             self._budget.data(end - begin, False)
         try:
-            if stream is None:
+            if stream is None:  # we have reset it
                 self._add_credit(size)
-                if stream_id not in self._reset:
-                    raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA is on a stream that is over")
             elif stream.input is OPEN:
                 self._take_body(stream, size, data[begin:end], flags & END_STREAM)
             else:
@@ -630,9 +630,10 @@ class FrameReader:
         if not stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a PRIORITY frame is on no stream")
         if len(payload) != 5:
-            if self._is_idle(stream_id):  # which cannot be reset (section 5.1)
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a PRIORITY frame has not its size")
-            self._break(stream_id, StreamFault(ErrorCode.FRAME_SIZE_ERROR, "a PRIORITY frame has not its size"))
+            reason = "a PRIORITY frame has not its size"
+            if stream_id not in self._streams:  # then it cannot be reset (section 5.1)
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, reason)
+            self._break(stream_id, StreamFault(ErrorCode.FRAME_SIZE_ERROR, reason))
 
     def _rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         """RFC 9113 section 6.4."""

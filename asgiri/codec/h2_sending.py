@@ -15,7 +15,7 @@ something to send and its window lets it:
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from asgiri.codec.h2_budget import Budget
@@ -171,14 +171,14 @@ class Sender:
 
     # What goes out
 
-    def pieces(self, most: int) -> list[Piece]:
+    def pieces(self, most: int) -> Iterator[Piece]:
         """Frames' worth of content, ``most`` bytes or one frame more: stream, content, and whether the stream ends.
 
         A stream whose trailers are to follow does not end with its content; it has ``finished``, and nothing ``held``.
+        Streams may be dropped between two pieces.
         """
-        pieces: list[Piece] = []
         if self._stalled:
-            return pieces
+            return
         for level in self._levels:
             if level is None:
                 continue
@@ -190,12 +190,11 @@ class Sender:
                 if size <= 0:
                     if self.window <= 0:
                         self._stalled = True
-                        return pieces
+                        return
                     self._move(stream, BLOCKED)
                     continue
-                pieces.append((stream, self._cut(stream, size), self._sent(stream, size)))
                 most -= size
-        return pieces
+                yield stream, self._cut(stream, size), self._sent(stream, size)
 
     def _cut(self, stream: Outgoing, size: int) -> bytes | memoryview:
         """The next ``size`` bytes of what is held. A large piece is not copied."""
