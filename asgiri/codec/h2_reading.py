@@ -32,11 +32,13 @@ change; so is one that differs from the last in its :path alone.
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from enum import Enum
 
 from asgiri.codec import h2_rules
 from asgiri.codec.events import Body, End, Event, Failure, GoAway, PingAck, Refused, Request, Reset
 from asgiri.codec.h2_budget import MOST_UNREAD, Budget, Kind, check_block
+from asgiri.codec.h2_rules import FIELD_COST
 from asgiri.codec.h2_sending import Outgoing, Sender
 from asgiri.codec.h2_wire import (
     ACK,
@@ -127,6 +129,7 @@ class Stream(Outgoing):
     left: int | None = None  # bytes that the request's Content-Length still promises
 
 
+# A request that a header block makes: method, target, path, query, headers, priority.
 Known = tuple[str, bytes, bytes, bytes, Headers, tuple[int, bool] | None]
 
 
@@ -149,9 +152,11 @@ class FrameReader:
         "_gaps",
         "_last",
         "_last_over",
+        "_least_bomb",
         "_limits",
         "_most_streams",
         "_most_word",
+        "_open_blocks",
         "_options",
         "_out",
         "_phase",
@@ -168,6 +173,8 @@ class FrameReader:
         "_template",
         "_unread",
         "_update_table",
+        "_worth_credit",
+        "_worth_stream_credit",
     )
 
     def __init__(self, options: Http2Options) -> None:
@@ -184,7 +191,9 @@ class FrameReader:
         self._fields: bytearray = bytearray()
         self._continuations = 0
         self._decoder = HpackDecoder()
+        self._least_bomb = options.most_decoded // (DEFAULT_TABLE + FIELD_COST)  # bytes; no shorter block is one
         self._blocks: dict[bytes, Known] = {}  # of requests without a body
+        self._open_blocks: dict[bytes, tuple[Request, int | None, tuple[int, bool]]] = {}  # of others, and their length
         self._template: tuple[bytes, bytes, int, Known] | None = None  # such a block, before and behind its :path
         self._changes = 0  # of the dynamic table, for which these two hold
         self._streams: dict[int, Stream] = {}
@@ -204,6 +213,9 @@ class FrameReader:
         self._first_window = max(options.initial_window, DEFAULT_WINDOW)
         self._room = options.connection_window  # bytes of DATA that the peer may still send
         self._credit = 0  # bytes that were taken, and for which there was no WINDOW_UPDATE yet
+        # One WINDOW_UPDATE for half a window is early enough for a peer to go on, and seldom enough.
+        self._worth_credit = self._room >> 1
+        self._worth_stream_credit = max(1, options.initial_window >> 1)
         self._unread = 0  # bytes of frames but DATA and HEADERS that were not taken
         self._out: list[bytes | memoryview] = [settings_frame(options.settings())]
         if self._room > DEFAULT_WINDOW:
@@ -259,8 +271,7 @@ class FrameReader:
         self._phase = CLOSED
         self._rest = b""
         self._fields = bytearray()
-        self._blocks.clear()
-        self._template = None
+        self._forget_blocks()
 
     def _read_preface(self, data: bytes) -> int:
         """Where the first frame begins; -1 when the preface is not all here (RFC 9113 section 3.4)."""
@@ -293,7 +304,7 @@ class FrameReader:
                 if flags == END_HEADERS | END_STREAM:  # all of a request without a body, most often
                     block = data[begin:end]
                     parts = known.get(block) or (self._from_template(block) if self._template else None)
-                    if parts is not None and stream_id > self._last and self._begin_known(stream_id):
+                    if parts is not None and self._begin_known(stream_id):
                         method, target, path, query, headers, priority = parts
                         stream = self._streams[stream_id] = Stream(stream_id, self._sender.initial_window)
                         if method == "HEAD":
@@ -304,7 +315,7 @@ class FrameReader:
                     else:
                         self._check_begin(stream_id)
                         self._take_block(stream_id, True, block)
-                else:
+                elif flags != END_HEADERS or not self._take_open(stream_id, data[begin:end]):
                     self._headers(flags, stream_id, data, begin, end)
             elif kind == DATA:
                 self._data(flags, stream_id, data, begin, end)
@@ -346,7 +357,6 @@ class FrameReader:
         if begin > end:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the padding is longer than its frame")
         if flags & END_HEADERS:
-            check_block(end - begin, 0, self._options.most_block)
             self._take_block(stream_id, bool(flags & END_STREAM), data[begin:end])
             return
         self._phase = AT_BLOCK
@@ -403,15 +413,14 @@ class FrameReader:
 
     def _take_block(self, stream_id: int, end_stream: bool, block: bytes) -> None:
         """A header block that is whole. It is decoded in any case, for the sake of those that follow."""
+        check_block(len(block), 0, self._options.most_block)
         decoder = self._decoder
         fields = decoder.decode(block)
         steady = decoder.changes == self._changes
         if not steady:
             self._changes = decoder.changes
-            self._blocks.clear()
-            self._template = None
-        size = h2_rules.list_size(fields)
-        if size > self._options.most_decoded:
+            self._forget_blocks()
+        if len(block) > self._least_bomb and h2_rules.list_size(fields) > self._options.most_decoded:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header list is far too large")
         try:
             if stream_id > self._last:
@@ -441,10 +450,14 @@ class FrameReader:
         stream.urgency, stream.incremental = priority
         stream.silent = request.method == "HEAD"
         stream.tunnel = bool(request.protocol)
-        if not end_stream:
-            stream.left = None if stream.tunnel else h2_rules.body_length(request)
-        elif block is not None and not stream.tunnel and len(block) <= LONG_BLOCK:
-            self._remember(block, request, priority, h2_rules.list_size(fields))
+        if not stream.tunnel:
+            if not end_stream:
+                stream.left = h2_rules.body_length(request)
+            if block is not None and len(block) <= LONG_BLOCK:
+                if end_stream:
+                    self._remember(block, request, priority, h2_rules.list_size(fields))
+                else:
+                    self._remember_open(block, request, priority, stream.left)
         self._open(stream, end_stream)
         self._events.append(request)
 
@@ -511,6 +524,45 @@ class FrameReader:
             if len(self._blocks) >= MOST_BLOCKS:
                 self._blocks.clear()
             self._blocks[block] = known
+
+    def _remember_open(self, block: bytes, request: Request, priority: tuple[int, bool], length: int | None) -> None:
+        """The same for a request with a body."""
+        known = replace(request, headers=request.headers.copy())  # the application may change its own
+        if len(self._open_blocks) >= MOST_BLOCKS:
+            self._open_blocks.clear()
+        self._open_blocks[block] = known, length, priority
+
+    def _forget_blocks(self) -> None:
+        self._blocks.clear()
+        self._open_blocks.clear()
+        self._template = None
+
+    def _take_open(self, stream_id: int, block: bytes) -> bool:
+        """Begin a request with a body; whether its block was known."""
+        known = self._open_blocks.get(block)
+        if known is None or not self._begin_known(stream_id):
+            return False
+        request, length, priority = known
+        stream = self._streams[stream_id] = Stream(stream_id, self._sender.initial_window)
+        stream.urgency, stream.incremental = priority
+        stream.silent = request.method == "HEAD"
+        stream.input = OPEN
+        stream.room = self._first_window
+        stream.left = length
+        self._events.append(
+            Request(
+                stream_id,
+                request.method,
+                request.target,
+                request.path,
+                request.query,
+                request.headers.copy(),
+                "2",
+                False,
+                request.expect_continue,
+            )
+        )
+        return True
 
     def _from_template(self, block: bytes) -> Known | None:
         """The request of a block that differs from the last in its :path alone; None when it is not that plain."""
@@ -604,16 +656,16 @@ class FrameReader:
             stream.input = WHOLE
 
     def _add_credit(self, size: int) -> None:
-        """The connection may bring ``size`` bytes more. One WINDOW_UPDATE for half a window is early enough."""
+        """The connection may bring ``size`` bytes more."""
         self._credit += size
-        if self._credit >= self._options.connection_window >> 1 and self._phase is not CLOSED:
+        if self._credit >= self._worth_credit and self._phase is not CLOSED:
             self._control(window_update(0, self._credit))
             self._room += self._credit
             self._credit = 0
 
     def _add_stream_credit(self, stream: Stream, size: int) -> None:
         stream.credit += size
-        if stream.credit >= max(1, self._options.initial_window >> 1) and self._phase is not CLOSED:
+        if stream.credit >= self._worth_stream_credit and self._phase is not CLOSED:
             self._control(window_update(stream.stream_id, stream.credit))
             stream.room += stream.credit
             stream.credit = 0

@@ -11,7 +11,8 @@ import re
 
 from asgiri.codec import rules
 from asgiri.codec.events import Request
-from asgiri.codec.h2_wire import ENDLESS, ErrorCode, Http2Options, StreamFault
+from asgiri.codec.h2_wire import ErrorCode, Http2Options, StreamFault
+from asgiri.codec.rules import HttpLimits
 from asgiri.errors import LocalProtocolError, RemoteProtocolError
 from asgiri.types import Headers
 
@@ -28,6 +29,9 @@ SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+")
 # RFC 9113 section 8.3.1: origin-form, or the asterisk. Bytes beyond ASCII and "#" are let through as on HTTP/1.1.
 PATH = re.compile(rb"/[!-~\x80-\xff]*+|\*")
 
+# RFC 9113 section 8.3.1, and RFC 8441 section 4 where it is spoken.
+PLAIN_PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
+KNOWN_PSEUDO = PLAIN_PSEUDO | {b":protocol"}
 # RFC 9113 section 8.2.2: these manage a connection of HTTP/1.1.
 CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 # Values of these are secrets: they are not kept beyond their request.
@@ -62,14 +66,18 @@ def check_list(fields: Headers, options: Http2Options) -> None:
     if size > options.header_list:
         raise too_large()
     limits = options.limits
-    # Pseudo-fields but :authority, which becomes Host, are what HTTP/1.1 has in its request line.
+    if 0 < limits.header_count < len(fields) or 0 < limits.header_size < size:  # perhaps: pseudo-fields are none there
+        check_lines(fields, limits)
+
+
+def check_lines(fields: Headers, limits: HttpLimits) -> None:
+    """Refuse what is too much for HTTP/1.1, counted as there: Host is a field, the request line is not."""
     regular = [field for field in fields if not field[0].startswith(b":") or field[0] == b":authority"]
-    if len(regular) > (limits.header_count or ENDLESS):
+    if 0 < limits.header_count < len(regular):
         raise RemoteProtocolError("too many header fields", 431)
-    if limits.header_size and size > limits.header_size:  # seldom: otherwise it is not worth a count
-        lines = sum([len(name) + len(value) for name, value in regular]) + LINE_COST * len(regular)
-        if lines > limits.header_size:
-            raise too_large()
+    size = sum([len(name) + len(value) for name, value in regular]) + LINE_COST * len(regular)
+    if 0 < limits.header_size < size:
+        raise too_large()
 
 
 def too_large() -> RemoteProtocolError:
@@ -102,49 +110,33 @@ def request_of(stream_id: int, fields: Headers, end_stream: bool, options: Http2
     Raises StreamFault for a malformed one, RemoteProtocolError with the answer's status for one that is refused.
     """
     check_list(fields, options)
-    pseudo, regular = split_pseudo(fields)
-    method, target, path, query, protocol = request_line(pseudo, options)
-    headers, length, expects = judged_fields(regular)
-    headers.insert(0, (b"host", authority_of(pseudo, headers)))
-    if pseudo.get(b":authority") is None or len(headers) > 1:
-        headers = [headers[0], *[field for field in headers[1:] if field[0] != b"host"]]
-    check_length(length, end_stream, options)
-    return Request(
-        stream_id,
-        method,
-        target,
-        path,
-        query,
-        headers,
-        "2",
-        end_stream,
-        expects and not end_stream,
-        protocol,
-    )
+    pseudo, count = pseudo_fields(fields)
+    method, target, protocol = request_line(pseudo, options)
+    headers, length, expects = judged_fields(fields, count, pseudo.get(b":authority"))
+    if length is not None:
+        check_length(length, end_stream, options)
+    path, _, query = target.partition(b"?")
+    expects = expects and not end_stream
+    return Request(stream_id, method, target, path, query, headers, "2", end_stream, expects, protocol)
 
 
-def split_pseudo(fields: Headers) -> tuple[dict[bytes, bytes], Headers]:
-    """The pseudo-header fields, and the others, which come behind them (RFC 9113 section 8.3)."""
+def pseudo_fields(fields: Headers) -> tuple[dict[bytes, bytes], int]:
+    """The pseudo-header fields, and how many they are; the others come behind them (RFC 9113 section 8.3)."""
     pseudo: dict[bytes, bytes] = {}
-    count = 0
     for name, value in fields:
-        if not name.startswith(b":"):
+        if name[:1] != b":":
             break
         if name in pseudo:
             raise malformed("a pseudo-header field is there twice")
         if not value:
             raise malformed("a pseudo-header field is empty")
         pseudo[name] = value
-        count += 1
-    return pseudo, fields[count:]
+    return pseudo, len(pseudo)
 
 
-def request_line(pseudo: dict[bytes, bytes], options: Http2Options) -> tuple[str, bytes, bytes, bytes, bytes]:
-    """Method, target, path, query and protocol of a request's pseudo-header fields (RFC 9113 section 8.3.1)."""
-    known = {b":method", b":scheme", b":path", b":authority"}
-    if options.connect_protocol:
-        known.add(b":protocol")
-    if not pseudo.keys() <= known:
+def request_line(pseudo: dict[bytes, bytes], options: Http2Options) -> tuple[str, bytes, bytes]:
+    """Method, target and protocol of a request's pseudo-header fields (RFC 9113 section 8.3.1)."""
+    if not pseudo.keys() <= (KNOWN_PSEUDO if options.connect_protocol else PLAIN_PSEUDO):
         raise malformed("a pseudo-header field is unknown")
     method = pseudo.get(b":method")
     if method is None or rules.TOKEN.fullmatch(method) is None:
@@ -167,20 +159,29 @@ def request_line(pseudo: dict[bytes, bytes], options: Http2Options) -> tuple[str
         raise RemoteProtocolError("the request line is too long", 414)
     if target == b"*" and method != b"OPTIONS":
         raise malformed('the :path "*" goes with OPTIONS only')
-    path, _, query = target.partition(b"?")
-    return method.decode("ascii"), target, path, query, protocol
+    return method.decode("ascii"), target, protocol
 
 
-def judged_fields(regular: Headers) -> tuple[Headers, bytes | None, bool]:
-    """The fields with the crumbs of the cookie joined, the Content-Length, and whether a 100 is waited for."""
-    headers: Headers = []
+def judged_fields(fields: Headers, count: int, authority: bytes | None) -> tuple[Headers, bytes | None, bool]:
+    """The fields behind ``count`` pseudo-fields, the Content-Length, and whether a 100 is waited for.
+
+    Host is the first of them, whichever way it came (RFC 9113 section 8.3.1), and the crumbs of the cookie are joined.
+    """
+    headers: Headers = [(b"host", authority or b"")]
     crumbs: list[bytes] = []
     length: bytes | None = None
+    host: bytes | None = None
+    place = 0  # of the cookie
     expects = False
-    for field in regular:
+    for field in fields[count:] if count else fields:
         if field not in PLAIN:
             check_field(field)
             name, value = field
+            if name == b"host":
+                if host is not None:
+                    raise malformed("there is more than one Host header field")
+                host = value
+                continue
             if name == b"cookie":
                 crumbs.append(value)
                 if len(crumbs) > 1:
@@ -191,34 +192,34 @@ def judged_fields(regular: Headers) -> tuple[Headers, bytes | None, bool]:
                     raise malformed("the Content-Length header field is not one number")
                 length = value
             elif name == b"expect":
-                expects = rules.says_continue([value])
+                expects = expects or rules.says_continue([value])
         headers.append(field)
     if len(crumbs) > 1:  # RFC 9113 section 8.2.3
         headers[place] = (b"cookie", b"; ".join(crumbs))
+    if authority is None or host is not None:
+        headers[0] = (b"host", agreed_host(authority, host))
+    check_host(headers[0][1])
     return headers, length, expects
 
 
-def authority_of(pseudo: dict[bytes, bytes], headers: Headers) -> bytes:
-    """What the Host field says (RFC 9113 section 8.3.1): the :authority, with which a Host must agree."""
-    authority = pseudo.get(b":authority")
-    hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) > 1:
-        raise malformed("there is more than one Host header field")
+def agreed_host(authority: bytes | None, host: bytes | None) -> bytes:
+    """The Host field, or the :authority with which it must agree; one of them there must be."""
     if authority is None:
-        if not hosts or not hosts[0]:
+        if not host:
             raise malformed("both :authority and Host are missing")
-        authority = hosts[0]
-    elif hosts and hosts[0].lower() != authority.lower():
+        return host
+    if host is not None and host.lower() != authority.lower():
         raise malformed("the Host header field differs from the :authority")
-    if not (rules.is_known_host if len(authority) <= rules.LONG_HOST else rules.is_host)(authority):
-        raise malformed("the :authority or Host is malformed")
     return authority
 
 
-def check_length(length: bytes | None, end_stream: bool, options: Http2Options) -> None:
+def check_host(host: bytes) -> None:
+    if not (rules.is_known_host if len(host) <= rules.LONG_HOST else rules.is_host)(host):
+        raise malformed("the :authority or Host is malformed")
+
+
+def check_length(length: bytes, end_stream: bool, options: Http2Options) -> None:
     """Refuse a body that is too large, and one that ends before it begins (RFC 9113 section 8.1.1)."""
-    if length is None:
-        return
     if len(length) > rules.CONTENT_LENGTH_DIGITS:
         raise RemoteProtocolError("the request body is too large", 413)
     size = int(length)
