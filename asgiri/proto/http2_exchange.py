@@ -203,9 +203,12 @@ class Exchange:
         connection = self.connection
         if connection.codec.held(self.number) <= HIGH_WATER:
             return None
-        connection.flush()  # it is worth a write of its own
-        if connection.codec.held(self.number) <= HIGH_WATER:
-            return None
+        if len(connection.streams) == 1:
+            connection.flush()  # it is worth a write of its own
+            if connection.codec.held(self.number) <= HIGH_WATER:
+                return None
+        else:  # the others' applications get their turn before this one goes on
+            connection.flush_soon()
         if self._wake is None:
             self._wake = asyncio.Event()
             connection.waiting.append(self)
