@@ -136,22 +136,16 @@ class HTTP2StreamTransport(asyncio.Transport):
         self._closing = True
         self._forget_arrived()
         if self._output is WAITING:
-            self._connection.codec.reset(self.number, ErrorCode.CANCEL)
-            self.lost()
+            self._cut(ErrorCode.CANCEL)
         else:
             self.write_eof()
             self._connection.waiting.append(self)
-        self._connection.flush_soon()
+            self._connection.flush_soon()
 
     def abort(self) -> None:
-        """Reset the stream (RFC 9113 section 8.1.1 is for requests; for a tunnel, CANCEL says what it is)."""
-        if self._output is not GONE:
-            codec = self._connection.codec
-            self._size -= codec.held(self.number)
-            codec.reset(self.number, ErrorCode.CANCEL)
-            self._closing = True
-            self.lost()
-            self._connection.flush_soon()
+        """Reset the stream: what RST is to TCP (RFC 8441 section 5)."""
+        self._closing = True
+        self._cut(ErrorCode.CANCEL)
 
     def is_closing(self) -> bool:
         return self._closing
@@ -215,10 +209,19 @@ class HTTP2StreamTransport(asyncio.Transport):
         """It may still read what is written here; of the stream's own end, END_STREAM tells."""
 
     def lost(self) -> None:
+        """The stream is no more."""
         if self._output is GONE:
             return
         error = None if self._closing else ConnectionResetError("the stream was reset, or its connection is lost")
-        self._over(error)
+        self._output = self._input = GONE
+        self._closing = True
+        self._arrived.clear()
+        self._unread = 0
+        connection = self._connection
+        connection.streams.pop(self.number, None)
+        connection.log(self._request, self._status, self._size, self._began)
+        if self._protocol is not None:
+            connection.shared.loop.call_soon(self._protocol.connection_lost, error)
 
     def drained(self) -> bool:
         held = self._connection.codec.held(self.number)
@@ -226,9 +229,12 @@ class HTTP2StreamTransport(asyncio.Transport):
             self._paused = False
             if self._protocol is not None and not self._closing:
                 self._protocol.resume_writing()
-        if self._closing and not held and self._output is not GONE:
-            self._over(None)
-        return not self._closing and not self._paused
+        if self._closing and not held:
+            if self._input is OPEN:  # the other half is closed with ours, and END_STREAM is out before this
+                self._cut(ErrorCode.NO_ERROR)
+            else:
+                self.lost()
+        return self._output is GONE or not (self._closing or self._paused)
 
     def check(self, now: float, crowded: bool) -> None:
         del crowded
@@ -236,8 +242,7 @@ class HTTP2StreamTransport(asyncio.Transport):
         limit = connection.shared.times.write
         self._progress = progress_of(connection.codec, self.number, self._size, self._progress, now)
         if self._progress is not None and 0 < limit < now - self._progress[1]:
-            connection.codec.reset(self.number, ErrorCode.CANCEL)
-            self.lost()
+            self._cut(ErrorCode.CANCEL)
 
     @property
     def unread(self) -> int:
@@ -280,17 +285,14 @@ class HTTP2StreamTransport(asyncio.Transport):
             if self._protocol is not None:
                 self._protocol.pause_writing()
 
-    def _over(self, error: Exception | None) -> None:
-        """The stream is no more."""
-        self._output = self._input = GONE
-        self._closing = True
-        self._arrived.clear()
-        self._unread = 0
-        connection = self._connection
-        connection.streams.pop(self.number, None)
-        connection.log(self._request, self._status, self._size, self._began)
-        if self._protocol is not None:
-            connection.shared.loop.call_soon(self._protocol.connection_lost, error)
+    def _cut(self, code: ErrorCode) -> None:
+        if self._output is not GONE:
+            codec = self._connection.codec
+            self._size -= codec.held(self.number)  # what the peer never gets
+            codec.reset(self.number, code)
+            self.lost()
+            self._connection.flush_soon()
 
 
+# Takes an extended CONNECT: gives the protocol for it, which may accept it at once or later.
 MakeTunnel = Callable[[Request, HTTP2StreamTransport], asyncio.Protocol]
