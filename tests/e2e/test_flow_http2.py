@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +21,7 @@ import pytest
 
 from tests.e2e.conftest import APP_DIR
 from tests.e2e.service import PATIENCE, Service, eventually
+from tests.pki import Pki
 
 MIB = 1 << 20
 FRAME = 16 << 10
@@ -29,12 +31,24 @@ MOST_WINDOW = 2**31 - 1
 ENGINES = ["native", "h2"]
 
 
+class Flow(Service):
+    """One worker. ``trust`` is what a client of it needs where it speaks TLS."""
+
+    trust: ssl.SSLContext | None = None
+
+
 @pytest.fixture(params=ENGINES)
-def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    """One worker with this engine; a new one each time, whose memory holds nothing of an earlier test."""
-    engine = ("--set", f"http2.engine={request.param}")
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Flow]:
+    """A worker with this engine; a new one each time, whose memory holds nothing of an earlier test."""
+    with begin(tmp_path, request.param) as running:
+        yield running
+
+
+@contextmanager
+def begin(directory: Path, engine_name: str, *args: str) -> Iterator[Flow]:
+    engine = ("--set", f"http2.engine={engine_name}")
     where = ("--bind", "127.0.0.1:0", "--http", "h2", "--app-dir", str(APP_DIR))
-    running = Service(tmp_path, *where, *engine, "--no-access-log", "--lifespan", "off", "flow_app:app")
+    running = Flow(directory, *where, *engine, *args, "--no-access-log", "--lifespan", "off", "flow_app:app")
     try:
         yield running.ready()
     finally:
@@ -47,8 +61,10 @@ class Client:
     ``window`` is what each stream of it lets the server send, ``connection_window`` what all of them do.
     """
 
-    def __init__(self, port: int, window: int = 65_535, connection_window: int = 65_535) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    def __init__(self, service: Flow, window: int = 65_535, connection_window: int = 65_535) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", service.port), PATIENCE)
+        if service.trust is not None:
+            self.sock = service.trust.wrap_socket(self.sock, server_hostname="localhost")
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration())
         settings = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window, h2.settings.SettingCodes.ENABLE_PUSH: 0}
         self.h2.local_settings = h2.settings.Settings(initial_values=settings)
@@ -93,9 +109,9 @@ class Client:
                 assert not isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated), event
 
 
-def account(service: Service) -> dict[str, int]:
+def account(service: Flow) -> dict[str, int]:
     """What the application tells about itself."""
-    with Client(service.port) as client:
+    with Client(service) as client:
         stream = client.ask("/account")
         client.flush()
         found: dict[str, int] = json.loads(client.body(stream))
@@ -121,7 +137,7 @@ PER_CONNECTION = (64 + 256 + 64) << 10
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 
-def stalled(service: Service, before: dict[str, int]) -> bool:
+def stalled(service: Flow, before: dict[str, int]) -> bool:
     """Whether all of the large answers have begun, wait, and get no further."""
     first, second = account(service), account(service)
     begun = first["begun"] - before["begun"]
@@ -140,15 +156,29 @@ def stalled(service: Service, before: dict[str, int]) -> bool:
     ],
 )
 def test_stalled_large_answers_take_little_memory(
-    service: Service, path: str, connections: int, window: int, connection_window: int
+    service: Flow, path: str, connections: int, window: int, connection_window: int
 ) -> None:
+    stall(service, path, connections, window, connection_window)
+
+
+@linux
+@pytest.mark.parametrize("engine", ENGINES)
+def test_stalled_large_answers_over_tls_take_little_memory(engine: str, tmp_path: Path, pki: Pki) -> None:
+    with begin(tmp_path, engine, "--certfile", pki.certfile, "--keyfile", pki.keyfile) as service:
+        service.trust = pki.client(alpn=("h2",))
+        account(service)  # the first handshake has costs of its own
+        stall(service, "/large", STALLED, MOST_WINDOW, MOST_WINDOW)
+
+
+def stall(service: Flow, path: str, connections: int, window: int, connection_window: int) -> None:
+    """Ask for large answers, read none of them, and see what they take."""
     before = account(service)
     size = resident(before["pid"])
     # One message of the application's own, which all of these answers share, is not the server's to save.
     own = 100 * MIB if path == "/whole" else 0
     allowed = STALLED * PER_STREAM + connections * PER_CONNECTION + own
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(service.port, window, connection_window)) for _ in range(connections)]
+        clients = [stack.enter_context(Client(service, window, connection_window)) for _ in range(connections)]
         for client in clients:
             for _ in range(STALLED // connections):
                 client.ask(path)
@@ -180,7 +210,7 @@ class Updates:
             assert not isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated), event
 
 
-def test_an_upload_gets_credit_in_time_and_not_for_each_frame(service: Service) -> None:
+def test_an_upload_gets_credit_in_time_and_not_for_each_frame(service: Flow) -> None:
     """The client never lets less than 3/8 of its window be left: credit that comes later than that never comes.
 
     So a round trip may take as long as 3/8 of a window takes to send before an upload stands still. (A client of a test
@@ -188,7 +218,7 @@ def test_an_upload_gets_credit_in_time_and_not_for_each_frame(service: Service) 
     """
     size, reserve = 24 * MIB, WINDOW * 3 // 8
     updates, piece = Updates(), bytes(FRAME)
-    with Client(service.port) as client:
+    with Client(service) as client:
         client.flush()
         while client.h2.outbound_flow_control_window <= 65_535:  # the server's preface opens the connection's window
             client.events()
@@ -206,10 +236,10 @@ def test_an_upload_gets_credit_in_time_and_not_for_each_frame(service: Service) 
     assert updates.connection <= 4 * size // WINDOW
 
 
-def test_small_frames_do_not_cost_a_credit_each(service: Service) -> None:
+def test_small_frames_do_not_cost_a_credit_each(service: Flow) -> None:
     size, frame = 2 * MIB, 1 << 10
     updates = Updates()
-    with Client(service.port) as client:
+    with Client(service) as client:
         stream = client.ask("/upload", "POST")
         sent = 0
         while sent < size:
@@ -241,8 +271,8 @@ def frames_of(client: Client, streams: list[int]) -> list[int]:
     return order
 
 
-def test_streams_take_turns(service: Service) -> None:
-    with Client(service.port, MOST_WINDOW, MOST_WINDOW) as client:
+def test_streams_take_turns(service: Flow) -> None:
+    with Client(service, MOST_WINDOW, MOST_WINDOW) as client:
         streams = [client.ask("/medium") for _ in range(8)]
         client.flush()
         order = frames_of(client, streams)
@@ -256,9 +286,9 @@ def test_streams_take_turns(service: Service) -> None:
     assert all(set(order[at : at + 24]) == set(streams) for at in range(start, end - 24))
 
 
-def test_what_is_urgent_goes_first(service: Service) -> None:
+def test_what_is_urgent_goes_first(service: Flow) -> None:
     """RFC 9218 section 4.1, as far as there is content to choose from: an application is 64 KiB ahead."""
-    with Client(service.port, 0, MOST_WINDOW) as client:
+    with Client(service, 0, MOST_WINDOW) as client:
         streams = [client.ask("/medium", "GET", ("priority", f"u={urgency}, i")) for urgency in (5, 3, 1)]
         client.flush()
         assert eventually(lambda: account(service)["sending"] == 3)  # all have begun before any may go
