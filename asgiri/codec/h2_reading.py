@@ -627,9 +627,10 @@ class FrameReader:
         stream.unread += length
         if size != length:
             self._add_credit(size - length)
-            self._add_stream_credit(stream, size - length)
         if stream.room < 0:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA is beyond the stream's window")
+        if size != length:
+            self._add_stream_credit(stream, size - length)
         if length:
             if stream.left is not None:
                 stream.left -= length
