@@ -203,12 +203,7 @@ class Exchange:
         connection = self.connection
         if connection.codec.held(self.number) <= HIGH_WATER:
             return None
-        if len(connection.streams) == 1:
-            connection.flush()  # it is worth a write of its own
-            if connection.codec.held(self.number) <= HIGH_WATER:
-                return None
-        else:  # the others' applications get their turn before this one goes on
-            connection.flush_soon()
+        connection.flush_soon()  # not at once: the applications of other streams get their turn first
         if self._wake is None:
             self._wake = asyncio.Event()
             connection.waiting.append(self)
