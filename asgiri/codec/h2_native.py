@@ -23,6 +23,7 @@ from asgiri.codec.hpack_encode import NO_TABLE, fields_block, head_block
 from asgiri.errors import LocalProtocolError
 from asgiri.types import Headers
 
+HAS_HEAD = "the answer has a head already"
 NO_ANSWER = "there is no answer in progress"
 LAST_HEAD = END_HEADERS | END_STREAM
 
@@ -66,7 +67,7 @@ class NativeCodec(FrameReader):
         if stream is None:
             return
         if stream.output is not NONE:
-            raise LocalProtocolError("the answer has a head already")
+            raise LocalProtocolError(HAS_HEAD)
         if not 200 <= status <= 599:
             rules.check_final(status)
         self._send_block(stream_id, head_block(status, headers), False)
@@ -97,27 +98,21 @@ class NativeCodec(FrameReader):
         stream = self._streams.get(stream_id)
         if stream is None:
             return
-        size = len(data)
-        sender = self._sender
-        if (
-            sender.held
-            or size > sender.max_frame
-            or size > sender.window
-            or size > stream.window
-            or self._update_table
-            or stream.output is not NONE
-            or not 200 <= status <= 599
-        ):
-            self.send_head(stream_id, status, headers)
-            self.send_body(stream_id, data, True)
-            return
+        if stream.output is not NONE:
+            raise LocalProtocolError(HAS_HEAD)
+        if not 200 <= status <= 599:
+            rules.check_final(status)
         block = head_block(status, headers)
-        if len(block) > sender.max_frame:
-            self.send_head(stream_id, status, headers)
-            self.send_body(stream_id, data, True)
+        sender = self._sender
+        size = len(data)
+        if self._update_table or len(block) > sender.max_frame:
+            self._answer_at_length(stream, status, block, data)
             return
         if not size or stream.silent or status == 204 or status == 304:
             self._out += (pack_head(len(block) << 8 | HEADERS, LAST_HEAD, stream_id), block)
+        elif sender.held or size > sender.max_frame or size > sender.window or size > stream.window:
+            self._answer_at_length(stream, status, block, data)
+            return
         else:
             self._out += (
                 pack_head(len(block) << 8 | HEADERS, END_HEADERS, stream_id),
@@ -126,7 +121,6 @@ class NativeCodec(FrameReader):
                 data,
             )
             sender.window -= size
-            stream.window -= size
             stream.sent = size
             self._budget.frames += 1
         stream.output = DONE
@@ -137,6 +131,17 @@ class NativeCodec(FrameReader):
             del self._streams[stream_id]
         else:
             self._end_output(stream)
+
+    def _answer_at_length(self, stream: Stream, status: int, block: bytes, data: bytes) -> None:
+        """A whole answer that does not go out as one piece."""
+        silent = not data or stream.silent or status == 204 or status == 304
+        self._send_block(stream.stream_id, block, silent)
+        if silent:
+            stream.output = DONE
+            self._end_output(stream)
+        else:
+            self._sender.put(stream, data)
+            self._finish(stream, None)
 
     def _send_block(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         if self._update_table:
