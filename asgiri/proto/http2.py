@@ -21,8 +21,6 @@ from asgiri.proto.http2_life import CLOSED, FINISHING, HALF_CLOSED, LIFE, LINGER
 from asgiri.proto.http2_stream import HTTP2StreamTransport
 from asgiri.proto.http2_upgrade import UpgradedBody, UpgradedExchange
 
-SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
-
 # What one write takes from the codec (bytes), before it is looked whether the transport still takes more.
 WRITE_SIZE = 256 << 10
 
@@ -91,7 +89,7 @@ class Http2Connection(Connection):
         self._ticked = shared.now  # what time the codec knows of
         self._template: dict[str, Any] = {}  # of the requests' scopes
         self._requests = 0
-        self._upgrading: UpgradedBody | None = None  # there while the body of stream 1 comes over HTTP/1.1
+        self._upgrading: UpgradedBody | None = None  # there until the client's preface is
         self.streams: dict[int, Stream] = {}  # those that are not over, or hold bytes of an answer
         self.ended: list[Stream] = []  # answers that are whole since the last flush, or hold bytes
         self.waiting: list[Stream] = []  # streams that want to hear that they hold less
@@ -121,7 +119,6 @@ class Http2Connection(Connection):
         if any(type(event) is Failure for event in connection.codec.upgrade(settings, request)):
             return None
         connection.take_over(before)
-        connection.write(SWITCHING)
         connection._begin_upgraded(codec, request, events)
         return connection
 
@@ -130,16 +127,16 @@ class Http2Connection(Connection):
         exchange = UpgradedExchange(self, request, http_scope(request, self._template, self.shared.context))
         body = self._upgrading = UpgradedBody(self, codec, exchange)
         self._run(exchange)
-        self._switch(body.over() if request.end_stream else body.handle(events))
-        self._flush_after(1)
+        rest = body.over() if request.end_stream else body.handle(events)
+        if rest:
+            self.data_received(rest)
+        else:
+            self._flush_after(1)
 
-    def _switch(self, rest: bytes | None) -> None:
-        """Stream 1 is whole once there is a ``rest``: what comes now is HTTP/2's, the client's preface first."""
-        if rest is not None:
-            self._upgrading = None
-            self._head_since = self.shared.now
-            if rest:
-                self.data_received(rest)
+    def preface_due(self) -> None:
+        """Stream 1 is whole: what comes now is HTTP/2's, the client's preface first."""
+        self._head_since = self.shared.now
+        self.flush_soon()
 
     # Bytes in
 
@@ -148,8 +145,9 @@ class Http2Connection(Connection):
         if state is LINGERING or state is CLOSED:
             return
         if self._upgrading is not None:
-            self._switch(self._upgrading.receive(data))
-            return
+            data = self._upgrading.receive(data)
+            if not data:
+                return
         before = self._requests
         self.due = True  # what these bytes bring about leaves together
         try:
@@ -299,6 +297,11 @@ class Http2Connection(Connection):
         state = self._state
         if state is LINGERING or state is CLOSED:
             return
+        if self._upgrading is not None:
+            if not self._upgrading.lets_out():
+                return
+            if self._upgrading.is_over:
+                self._upgrading = None
         while self._writable is None:
             data = self.codec.take(WRITE_SIZE)
             if data:
@@ -383,6 +386,8 @@ class Http2Connection(Connection):
         """The last bytes: they are few, and whether the peer reads is for the transport to know."""
         data = self.codec.take()
         if data:
+            if self._upgrading is not None:
+                self._upgrading.switch()
             self.write(data)
 
     def _close(self) -> None:
