@@ -121,7 +121,7 @@ def test_set_takes_any_key() -> None:
     ("arguments", "message"),
     [
         (["--keyfile", "a.pem"], "--keyfile goes with --certfile"),
-        (["--http", "h2"], "HTTP/2 is not in this release"),
+        (["--http", "h3"], "'h3' is not one of 'auto', 'http/1.1', 'h2'"),
         (["--schema"], "--schema: the JSON Schema of the file is not in this release"),
         (["--import"], "--import goes with --check-config"),
         (["--worker", "1"], "No such option"),
