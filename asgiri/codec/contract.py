@@ -132,6 +132,10 @@ class Http2Codec(HttpCodec, Protocol):
         """Whether the stream holds bytes that only a WINDOW_UPDATE of the peer's will let go."""
         ...
 
+    def starved(self, stream_id: int) -> bool:
+        """Whether it is :meth:`blocked` though its own window is open: others have spent the connection's."""
+        ...
+
     def sent_on(self, stream_id: int) -> int:
         """Bytes of content of the stream's answer so far, held ones included, without their framing."""
         ...

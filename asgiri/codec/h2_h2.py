@@ -196,6 +196,10 @@ class H2Codec(Gate):
         stream = self._streams.get(stream_id)
         return stream is not None and self._sender.is_blocked(stream)
 
+    def starved(self, stream_id: int) -> bool:
+        stream = self._streams.get(stream_id)
+        return stream is not None and self._sender.is_starved(stream)
+
     def sent_on(self, stream_id: int) -> int:
         """That of the last stream that is over can be asked for still."""
         stream = self._streams.get(stream_id)

@@ -164,6 +164,10 @@ class Sender:
         """Whether the stream holds bytes that only a WINDOW_UPDATE lets go."""
         return stream.held > 0 and (stream.waits is BLOCKED or self._stalled or self.window <= 0 or stream.window <= 0)
 
+    def is_starved(self, stream: Outgoing) -> bool:
+        """Whether the stream is blocked, and not by its own window."""
+        return stream.held > 0 and stream.window > 0 and stream.waits is READY and (self._stalled or self.window <= 0)
+
     @property
     def waiting(self) -> bool:
         """Whether :meth:`pieces` would give something."""

@@ -17,7 +17,18 @@ from asgiri.codec.h2_wire import MOST_STREAM_ID, ErrorCode
 from asgiri.proto.connection import LINGER_SECONDS, Connection, Shared
 from asgiri.proto.exchange import EAGER, PEER_LEFT, RETRY_SOON, VERSIONS, start
 from asgiri.proto.http2_exchange import Exchange
-from asgiri.proto.http2_life import CLOSED, FINISHING, HALF_CLOSED, LIFE, LINGERING, OPEN, WARNED, Signal
+from asgiri.proto.http2_life import (
+    ANSWERING,
+    CLOSED,
+    FINISHING,
+    HALF_CLOSED,
+    LIFE,
+    LINGERING,
+    OPEN,
+    RECEIVING,
+    WARNED,
+    Signal,
+)
 from asgiri.proto.http2_stream import HTTP2StreamTransport
 from asgiri.proto.http2_upgrade import UpgradedBody, UpgradedExchange
 
@@ -66,6 +77,7 @@ class Http2Connection(Connection):
 
     __slots__ = (
         "_head_since",
+        "_late",
         "_requests",
         "_since",
         "_state",
@@ -75,6 +87,7 @@ class Http2Connection(Connection):
         "codec",
         "due",
         "ended",
+        "progress_at",
         "streams",
         "waiting",
     )
@@ -93,6 +106,8 @@ class Http2Connection(Connection):
         self.streams: dict[int, Stream] = {}  # those that are not over, or hold bytes of an answer
         self.ended: list[Stream] = []  # answers that are whole since the last flush, or hold bytes
         self.waiting: list[Stream] = []  # streams that want to hear that they hold less
+        self.progress_at = shared.now  # when some answer that waits for a window was seen to get on
+        self._late: list[Exchange] = []  # exchanges that begin once all events are told
         self.due = False  # a flush will come in this turn of the loop, or at the beginning of the next one
 
     def _move(self, signal: Signal) -> None:
@@ -182,6 +197,8 @@ class Http2Connection(Connection):
                     streams[number].lost()
             else:
                 self._handle_rare(event)
+        if self._late:
+            self._run_late()
         if events or self._head_since is None:
             self._head_since = self.shared.now if self.codec.in_head else None
 
@@ -206,10 +223,12 @@ class Http2Connection(Connection):
             return False
         self.due = True
         self._handle(self.codec.receive(b""))
-        if self._state is not LINGERING:
-            self._move(Signal.PEER_ENDED)
-            for stream in list(self.streams.values()):
-                stream.peer_ended()
+        if self._state is LINGERING:  # what it sent before was broken
+            self._close()
+            return False
+        self._move(Signal.PEER_ENDED)
+        for stream in list(self.streams.values()):
+            stream.peer_ended()
         self.flush()
         return self._state is not CLOSED
 
@@ -226,7 +245,18 @@ class Http2Connection(Connection):
         scope = http_scope(request, self._template, shared.context)
         if shared.access_log is not None and shared.access_log.picks:
             scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
-        self._run(Exchange(self, request, scope))
+        exchange = Exchange(self, request, scope)
+        if EAGER and not request.end_stream:  # what is here of its body comes first: it need not wait for that
+            self.streams[exchange.number] = exchange
+            self._late.append(exchange)
+        else:
+            self._run(exchange)
+
+    def _run_late(self) -> None:
+        late, self._late = self._late, []
+        for exchange in late:
+            if exchange.phase is RECEIVING or exchange.phase is ANSWERING:  # else it is over already
+                self._run(exchange)
 
     def _run(self, exchange: Exchange) -> None:
         shared = self.shared
@@ -361,6 +391,10 @@ class Http2Connection(Connection):
             self._finish()
         if not self.streams:
             self._close()
+
+    def turn_away(self, code: ErrorCode) -> None:
+        """Hear nothing of the peer, and end; it is told why."""
+        self._fail(code)
 
     def _fail(self, code: ErrorCode) -> None:
         """The peer cannot be heard any more: say why, and end."""

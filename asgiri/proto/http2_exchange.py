@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from asgiri.asgi.http import SILENT, HttpSession
-from asgiri.codec.contract import Http2Codec
 from asgiri.codec.events import Request
 from asgiri.codec.h2_wire import ErrorCode
 from asgiri.proto.connection import HIGH_WATER
@@ -249,7 +248,7 @@ class Exchange:
 
     def _stalled(self, now: float, limit: float) -> bool:
         """Whether the answer has waited ``limit`` seconds for the peer's window, and none of it could go."""
-        self._progress = progress_of(self.connection.codec, self.number, self._size, self._progress, now)
+        self._progress = progress_of(self.connection, self.number, self._size, self._progress, now)
         return self._progress is not None and now - self._progress[1] > limit
 
     # The access log
@@ -264,12 +263,19 @@ class Exchange:
         self.connection.log(self._request, self._status, 0 if self._silent else self._size, self._began_exactly)
 
 
-def progress_of(codec: Http2Codec, number: int, size: int, before: Progress, now: float) -> Progress:
+def progress_of(connection: Http2Connection, number: int, size: int, before: Progress, now: float) -> Progress:
     """How far an answer of ``size`` bytes is that waits for the peer's window, and since when: None if it does not.
 
-    ``before`` is what this gave the last time.
+    ``before`` is what this gave the last time. Where other streams have spent the connection's window, it is their turn
+    (RFC 9218): then the progress of any of them counts.
     """
+    codec = connection.codec
     if not codec.blocked(number):
         return None
     left = size - codec.held(number)
-    return before if before is not None and before[0] == left else (left, now)
+    if before is None or before[0] != left:
+        connection.progress_at = now
+        return left, now
+    if before[1] < connection.progress_at and codec.starved(number):
+        return left, connection.progress_at
+    return before

@@ -240,7 +240,7 @@ class HTTP2StreamTransport(asyncio.Transport):
         del crowded
         connection = self._connection
         limit = connection.shared.times.write
-        self._progress = progress_of(connection.codec, self.number, self._size, self._progress, now)
+        self._progress = progress_of(connection, self.number, self._size, self._progress, now)
         if self._progress is not None and 0 < limit < now - self._progress[1]:
             self._cut(ErrorCode.CANCEL)
 

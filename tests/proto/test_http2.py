@@ -155,6 +155,26 @@ async def upload(peer: Http2Peer, stream: int, size: int) -> None:
 
 
 @in_loop
+async def test_bodies_that_come_with_their_requests() -> None:
+    """However many there are in one read, their applications find them there, and one write answers all."""
+    app = ByHand()
+    peer = Http2Peer(app)
+    streams = [peer.post("/", b"%d" % number) for number in range(5)]
+    cancelled = peer.post("/", b"no")
+    peer.cancel(cancelled)
+    peer.pump()
+    for number in range(5):
+        call = await app.next()
+        assert await call.receive() == {"type": "http.request", "body": b"%d" % number, "more_body": False}
+        await call.reply()
+    await peer.until_answered(*streams)
+    assert not app.calls or await app.calls[0].receive() == {"type": "http.disconnect"}
+    for call in app.calls:
+        call.finish()
+    await peer.end()
+
+
+@in_loop
 async def test_a_body_larger_than_all_windows() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive)
@@ -1025,6 +1045,29 @@ async def test_a_stream_that_its_peer_does_not_read() -> None:
     assert peer.answers[slow].reset == CANCEL
     await sending[1]
     assert peer.state() is State.OPEN
+    await peer.end()
+
+
+@in_loop
+async def test_a_stream_that_waits_for_more_urgent_ones() -> None:
+    """They use up what the peer lets through, which is no fault of the peer's."""
+    app = ByHand()
+    peer = Http2Peer(app, times=TimeLimits(write=10), window=MIB)
+    peer.reads = False
+    urgent, patient = peer.request("/", ("priority", "u=0")), peer.request("/", ("priority", "u=7"))
+    peer.pump()
+    calls = [await app.next(), await app.next()]
+    sending = [asyncio.ensure_future(call.reply(bytes(MIB // 2))) for call in calls]
+    for _ in range(8):
+        await peer.drip(5, 1)
+        peer.grant(20_000)
+    await peer.turn()
+    assert len(peer.answers[urgent].body) == 65535 + 8 * 20_000
+    assert peer.answers[patient].reset is None
+    assert peer.answers[patient].body == b""
+    await peer.drip(12, 1)  # and now nothing goes at all
+    assert [peer.answers[stream].reset for stream in (urgent, patient)] == [CANCEL, CANCEL]
+    await asyncio.gather(*sending)
     await peer.end()
 
 
