@@ -121,15 +121,13 @@ class NativeCodec(FrameReader):
                 data,
             )
             sender.window -= size
-            stream.sent = size
-            self._budget.frames += 1
-        stream.output = DONE
         if stream.input is WHOLE and not stream.unread:  # as _end_output does, for less
             self._budget.answers += 1
             self._ended += 1
-            self._last_over = stream
             del self._streams[stream_id]
         else:
+            stream.output = DONE
+            stream.sent = size
             self._end_output(stream)
 
     def _answer_at_length(self, stream: Stream, status: int, block: bytes, data: bytes) -> None:
@@ -226,14 +224,13 @@ class NativeCodec(FrameReader):
         stream = self._streams.get(stream_id)
         return stream is not None and self._sender.is_blocked(stream)
 
-    def sent_on(self, stream_id: int) -> int:
-        """That of the last stream that is over can be asked for still."""
+    def starved(self, stream_id: int) -> bool:
         stream = self._streams.get(stream_id)
-        if stream is None:
-            stream = self._last_over
-            if stream is None or stream.stream_id != stream_id:
-                return 0
-        return stream.sent
+        return stream is not None and self._sender.is_starved(stream)
+
+    def sent_on(self, stream_id: int) -> int:
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.sent
 
     @property
     def streams(self) -> int:
