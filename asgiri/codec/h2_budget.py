@@ -42,7 +42,10 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How a bucket fills: at most ``most``; so much ``a_second``, by an answer that ended, by a DATA frame sent."""
+    """How a bucket fills: at most ``most``; so much ``a_second``, by an answer that ended, by a DATA frame sent.
+
+    An answer that goes out at once counts as one, whatever its frames.
+    """
 
     most: int
     a_second: float
@@ -55,13 +58,13 @@ class Terms:
 # several people at one browser, or a proxy's health checks, may do for ever.
 TERMS = {
     Kind.RESET: Terms(400, 20, by_answer=1, what="too many streams were reset"),
-    Kind.PING: Terms(100, 10, by_answer=1, by_frame=1, what="too many PING frames have come"),
+    Kind.PING: Terms(100, 10, by_answer=2, by_frame=1, what="too many PING frames have come"),
     Kind.SETTINGS: Terms(50, 1, what="too many SETTINGS frames have come"),
-    Kind.WINDOW_UPDATE: Terms(1000, 100, by_answer=4, by_frame=8, what="too many WINDOW_UPDATE frames have come"),
+    Kind.WINDOW_UPDATE: Terms(1000, 100, by_answer=12, by_frame=8, what="too many WINDOW_UPDATE frames have come"),
     Kind.STRAY: Terms(1000, 100, by_answer=4, what="too many frames without a use have come"),
     Kind.EMPTY_DATA: Terms(100, 10, by_answer=1, what="too many empty DATA frames have come"),
     Kind.SMALL_DATA: Terms(
-        256 << 10, 64 << 10, by_answer=SANE_DATA, by_frame=SANE_DATA, what="too many small DATA frames have come"
+        256 << 10, 64 << 10, by_answer=2 * SANE_DATA, by_frame=SANE_DATA, what="too many small DATA frames have come"
     ),
 }
 
@@ -86,7 +89,7 @@ class Budget:
         self._buckets: dict[Kind, Bucket] = {}  # made at first use: most connections never draw most of them
         self._seconds = 0.0
         self.answers = 0  # that were sent to their end
-        self.frames = 0  # DATA frames sent that were worth one: the Sender counts them
+        self.frames = 0  # DATA frames of other answers that were worth one: the Sender counts them
 
     def tick(self, seconds: float) -> None:
         self._seconds += seconds

@@ -121,13 +121,14 @@ class NativeCodec(FrameReader):
                 data,
             )
             sender.window -= size
+            stream.sent = size
         if stream.input is WHOLE and not stream.unread:  # as _end_output does, for less
             self._budget.answers += 1
             self._ended += 1
+            self._last_over = stream
             del self._streams[stream_id]
         else:
             stream.output = DONE
-            stream.sent = size
             self._end_output(stream)
 
     def _answer_at_length(self, stream: Stream, status: int, block: bytes, data: bytes) -> None:
@@ -229,8 +230,9 @@ class NativeCodec(FrameReader):
         return stream is not None and self._sender.is_starved(stream)
 
     def sent_on(self, stream_id: int) -> int:
-        stream = self._streams.get(stream_id)
-        return 0 if stream is None else stream.sent
+        """That of the last stream that is over can be asked for still."""
+        stream = self._streams.get(stream_id, self._last_over)
+        return stream.sent if stream is not None and stream.stream_id == stream_id else 0
 
     @property
     def streams(self) -> int:

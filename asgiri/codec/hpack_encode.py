@@ -56,6 +56,11 @@ def field_bytes(name: bytes, value: bytes) -> bytes:
     return number(index, 4, first) + string(value)
 
 
+# Whole heads, by status and fields, of which the same goes: those whose fields were all known.
+HEADS: dict[tuple[object, ...], bytes] = {}
+MOST_HEADS = 256
+LONG_HEAD = 32  # fields
+
 STATUSES = {status: field_bytes(b":status", b"%d" % status) for status in range(100, 600)}
 LENGTH_HEAD = number(NAMES[b"content-length"], 4, 0)
 
@@ -75,7 +80,12 @@ def plain_field(field: tuple[bytes, bytes]) -> bytes:
 
 def head_block(status: int, headers: Headers) -> bytes:
     """The header block of an answer's head. Raises LocalProtocolError for what must not go out."""
+    key = (status, *headers)
+    block = HEADS.get(key)
+    if block is not None:
+        return block
     parts = [STATUSES[status]]
+    is_known = True
     has_length = False
     for field in headers:
         data = FIELDS.get(field)
@@ -83,6 +93,7 @@ def head_block(status: int, headers: Headers) -> bytes:
             name, value = field
             if name != b"content-length" and name.lower() != b"content-length":
                 data = plain_field(field)
+                is_known = False
             elif (
                 name == b"content-length"
                 and value.isdigit()
@@ -96,7 +107,12 @@ def head_block(status: int, headers: Headers) -> bytes:
             else:  # in no plain way: the rules decide
                 return STATUSES[status] + fields_block(h2_rules.answer_fields(status, headers))
         parts.append(data)
-    return b"".join(parts)
+    block = b"".join(parts)
+    if is_known and len(headers) <= LONG_HEAD:
+        if len(HEADS) >= MOST_HEADS:
+            HEADS.clear()
+        HEADS[key] = block
+    return block
 
 
 def fields_block(fields: Headers) -> bytes:
