@@ -299,6 +299,18 @@ def joined(sent: Iterable[Sent]) -> list[Sent]:
     return out
 
 
+def plain(sent: list[Sent]) -> list[Sent]:
+    """Without what engines may do each in its way: credit, frames of content, and an end in a frame of its own."""
+    out: list[Sent] = []
+    for one in joined(without_windows(sent)):
+        last = out[-1] if out else None
+        if one == Data(getattr(last, "stream_id", 0), b"", True) and isinstance(last, Head | Data):
+            out[-1] = replace(last, end=True)
+        else:
+            out.append(one)
+    return out
+
+
 # Events
 
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from asgiri.codec.engines import HTTP2_ENGINES, Http2Engine, http2_engine
 from tests.codec import h2_rows_answers, h2_rows_blocks, h2_rows_frames, h2_rows_requests, h2_rows_streams
 from tests.codec.h2_rows import Row
 from tests.codec.h2_wire_tools import (
-    Data,
-    Head,
-    Sent,
     Talk,
     answered,
     begin,
     cuts,
     each_engine,
     head,
-    joined,
     merged,
+    plain,
     request,
-    without_windows,
 )
 
 PARTS = (h2_rows_frames, h2_rows_streams, h2_rows_blocks, h2_rows_requests, h2_rows_answers)
@@ -43,18 +37,6 @@ def test_the_table_is_as_large_as_it_should_be_and_its_rows_have_names_of_their_
 
 def start(engine: Http2Engine, row: Row) -> Talk:
     return begin(engine, row.options) if row.behind else Talk(engine(row.options))
-
-
-def plain(sent: list[Sent]) -> list[Sent]:
-    """Without what engines may do each in its way: credit, frames of content, and an end in a frame of its own."""
-    out: list[Sent] = []
-    for one in joined(without_windows(sent)):
-        last = out[-1] if out else None
-        if one == Data(getattr(last, "stream_id", 0), b"", True) and isinstance(last, Head | Data):
-            out[-1] = replace(last, end=True)
-        else:
-            out.append(one)
-    return out
 
 
 @each_engine
