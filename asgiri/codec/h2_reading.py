@@ -133,6 +133,30 @@ class Stream(Outgoing):
 Known = tuple[str, bytes, bytes, bytes, Headers, tuple[int, bool] | None]
 
 
+# String literals of :path in origin-form -> target, path, query; with MOST_TARGETS of them it begins anew.
+TARGETS: dict[bytes, tuple[bytes, bytes, bytes]] = {}
+MOST_TARGETS = 4096
+LONG_TARGET = 96
+NO_TARGET = (b"", b"", b"")
+
+
+def target_of(literal: bytes) -> tuple[bytes, bytes, bytes]:
+    """Target, path and query of a string literal of less than 127 bytes; NO_TARGET when it is not that plain."""
+    if not literal or len(literal) > 0x7F or literal[0] & 0x7F != len(literal) - 1:
+        return NO_TARGET
+    target = literal[1:]
+    if literal[0] & 0x80:
+        target = huffman_decoded(target)
+    if not target.startswith(b"/") or h2_rules.PATH.fullmatch(target) is None:
+        return NO_TARGET
+    path, _, query = target.partition(b"?")
+    if len(literal) <= LONG_TARGET:
+        if len(TARGETS) >= MOST_TARGETS:
+            TARGETS.clear()
+        TARGETS[literal] = target, path, query
+    return target, path, query
+
+
 class FrameReader:
     """What the client has sent, and the state of its streams. See contract.Http2Codec."""
 
@@ -570,19 +594,10 @@ class FrameReader:
         before, behind, most, (method, _, _, _, headers, priority) = self._template
         if not block.startswith(before) or not block.endswith(behind):
             return None
-        begin = len(before) + 1
-        end = len(block) - len(behind)
-        if end <= begin:
+        literal = block[len(before) : len(block) - len(behind)]
+        target, path, query = TARGETS.get(literal) or target_of(literal)
+        if not target or len(target) > most:
             return None
-        first = block[begin - 1]
-        if first & 0x7F != end - begin:
-            return None
-        target = block[begin:end]
-        if first & 0x80:
-            target = huffman_decoded(target)
-        if len(target) > most or not target.startswith(b"/") or h2_rules.PATH.fullmatch(target) is None:
-            return None
-        path, _, query = target.partition(b"?")
         return method, target, path, query, headers, priority
 
     # DATA

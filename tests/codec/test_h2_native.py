@@ -138,7 +138,7 @@ def code(value: bytes) -> bytes:
     return b"\x82\x86\x04" + bytes([0x80 | len(encoded)]) + encoded + NEWEST
 
 
-@pytest.mark.parametrize("value", [b"/", b"/e?f", b"/g?", b"/" + b"h" * 100, b"/\xc3\xa9", b"/a"])
+@pytest.mark.parametrize("value", [b"/", b"/e?f", b"/g?", b"/" + b"h" * 100, b"/" + b"0" * 125, b"/\xc3\xa9", b"/a"])
 @pytest.mark.parametrize("written", [path, code])
 def test_a_block_that_differs_in_its_path_alone(value: bytes, written: object) -> None:
     assert callable(written)
@@ -156,6 +156,16 @@ def test_a_path_is_judged_whatever_is_known(value: bytes, written: object) -> No
     asking = warm()
     assert asking.ask(written(value)) is None
     assert asking.talk.sent[-1] == Rst(asking.stream_id, ErrorCode.PROTOCOL_ERROR)
+
+
+def test_a_long_length_is_no_length_of_127() -> None:
+    asking = warm()
+    asking.stream_id += 2
+    block = b"\x82\x86\x04\x7f" + b"/" * 127 + NEWEST
+    assert isinstance(asking.talk.feed(head(asking.stream_id, encoded=block))[0], Failure)
+    event = warm().ask(path(b"/" * 127))
+    assert isinstance(event, Request)
+    assert event.target == b"/" * 127
 
 
 @pytest.mark.parametrize("written", [path, code])
