@@ -1,13 +1,19 @@
-"""A client of HTTP/2, sans-I/O, on the h2 library; whoever uses it moves the bytes."""
+"""A client of HTTP/2 on the h2 library: sans-I/O, where the user moves the bytes, and on a socket."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import h2.config
 import h2.connection
 import h2.events
-import h2.settings
+from h2.errors import ErrorCodes
+from hyperframe.frame import Frame, GoAwayFrame
 
 
 @dataclass
@@ -23,11 +29,21 @@ class Answer2:
     interim: list[int] = field(default_factory=list)
 
 
+class LastingConnection(h2.connection.H2Connection):
+    """The library's takes nothing more once a GOAWAY has come, where RFC 9113 section 6.8 lets open streams finish."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        event = h2.events.ConnectionTerminated()
+        event.error_code = ErrorCodes(frame.error_code)
+        event.last_stream_id = frame.last_stream_id
+        return [], [event]
+
+
 class Http2Client:
     """Sends requests, reads answers; ``feed`` takes the server's bytes, ``take`` gives those for the server."""
 
     def __init__(self) -> None:
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.h2 = LastingConnection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         self.answers: dict[int, Answer2] = {}
         self.goaways: list[tuple[int, int]] = []  # last stream, code
         self.settings: dict[int, int] = {}  # the server's
@@ -94,3 +110,80 @@ class Http2Client:
         return all(
             self.answers[stream].ended or self.answers[stream].reset is not None for stream in streams or self.answers
         )
+
+
+class Http2Peer(Http2Client):
+    """The same on a connection's streams."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__()
+        self._reader = reader
+        self._writer = writer
+        self.ended = False  # the server sends nothing more
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        found = self._writer.get_extra_info("ssl_object")
+        assert isinstance(found, ssl.SSLObject)
+        return found
+
+    @property
+    def address(self) -> tuple[str, int]:
+        name = self._writer.get_extra_info("sockname")
+        return name[0], name[1]
+
+    async def flush(self) -> None:
+        self._writer.write(self.take())
+        with contextlib.suppress(ConnectionError):  # what the server has said before can still be read
+            await self._writer.drain()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Move bytes until the condition holds. The limit is there for the message it gives."""
+        await self.flush()
+        async with asyncio.timeout(20):
+            while not condition():
+                assert not self.ended, "the connection ended"
+                data = await self._reader.read(1 << 16)
+                self.ended = not data
+                self.feed(data)
+                await self.flush()
+
+    async def end(self) -> None:
+        """Read until the server ends the connection."""
+        await self.until(lambda: self.ended)
+
+    async def answer(self, stream: int) -> Answer2:
+        await self.until(lambda: self.done(stream))
+        return self.answers[stream]
+
+    async def get(self, path: str = "/", *fields: tuple[str, str]) -> Answer2:
+        return await self.answer(self.request(path, *fields))
+
+    async def post(self, path: str, body: bytes) -> Answer2:
+        """Send a body as the server's windows let."""
+        stream = self.request(path, method="POST", end=False)
+        place = 0
+        while place < len(body):
+            await self.until(lambda: self.h2.local_flow_control_window(stream) > 0)
+            size = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
+            self.h2.send_data(stream, body[place : place + size])
+            place += size
+        self.h2.end_stream(stream)
+        return await self.answer(stream)
+
+
+@contextlib.asynccontextmanager
+async def http2_connected(
+    address: tuple[str, int], tls: ssl.SSLContext | None = None, name: str = "localhost"
+) -> AsyncIterator[Http2Peer]:
+    """A connection that speaks HTTP/2 by prior knowledge, or over TLS whatever ALPN says."""
+    secure: dict[str, Any] = {"ssl": tls, "server_hostname": name} if tls is not None else {}
+    reader, writer = await asyncio.open_connection(*address, **secure)
+    peer = Http2Peer(reader, writer)
+    peer.begin()
+    try:
+        yield peer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()

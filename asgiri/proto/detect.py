@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 
-from asgiri.codec.h2_wire import PREFACE, ErrorCode, goaway, settings_frame
+from asgiri.codec.h2_wire import PREFACE, ErrorCode
 from asgiri.proto.connection import Connection, Shared
 from asgiri.proto.http2 import Http2Connection
 from asgiri.proto.http11 import Http11Connection
 from asgiri.proto.secure import MakeConnection, Secure
 from asgiri.proto.upgrade import UpgradableConnection
 
-# What a client is told whose TLS is too weak for HTTP/2 (RFC 9113 section 9.2.2), behind the SETTINGS that come first.
-TOO_WEAK = settings_frame([]) + goaway(0, ErrorCode.INADEQUATE_SECURITY)
 ONLY_HTTP2 = "this listener speaks HTTP/2 only"
 
 
@@ -83,11 +81,10 @@ class Detector(Connection):
             return
         tls = self.transport.get_extra_info("ssl_object")
         match tls.selected_alpn_protocol():
-            case "h2" if self.secure.is_weak(tls):
-                self.transport.write(TOO_WEAK)
-                self._close()
             case "h2":
-                self._become_http2()
+                connection = self._become_http2()
+                if self.secure.is_weak(tls):  # RFC 9113 section 9.2.2
+                    connection.turn_away(ErrorCode.INADEQUATE_SECURITY)
             case "http/1.1":
                 self._become_http1()
             # None: a client without ALPN, or one that offers nothing which is spoken here. Its first bytes tell.
