@@ -32,9 +32,18 @@ class Way:
     secure: Secure | None = None
     h2c_upgrade: bool = False
 
+    @property
+    def http1(self) -> type[Http11Connection] | None:
+        """What HTTP/1.1 becomes there; None where it is not spoken."""
+        if "http/1.1" not in self.http:
+            return None
+        # Not over TLS, where there is ALPN (RFC 7540 section 3.3).
+        takes_upgrades = self.h2c_upgrade and self.secure is None and "h2" in self.http
+        return UpgradableConnection if takes_upgrades else Http11Connection
+
     def maker(self, shared: Shared) -> MakeConnection:
         """What makes the protocol of a connection that was accepted there."""
-        secure = self.secure
+        secure, http1 = self.secure, self.http1
         if "h2" not in self.http:
             if secure is None:
                 return lambda: Http11Connection(shared)
@@ -45,9 +54,6 @@ class Way:
                 return connection
 
             return make
-        http1: type[Http11Connection] | None = None
-        if "http/1.1" in self.http:  # never over TLS, where there is ALPN (RFC 7540 section 3.3)
-            http1 = UpgradableConnection if self.h2c_upgrade and secure is None else Http11Connection
         return lambda: Detector(shared, secure, http1)
 
 
