@@ -31,6 +31,7 @@ from asgiri.proto.http2_life import (
 )
 from asgiri.proto.http2_stream import HTTP2StreamTransport
 from asgiri.proto.http2_upgrade import UpgradedBody, UpgradedExchange
+from asgiri.types import Scope
 
 # What one write takes from the codec (bytes), before it is looked whether the transport still takes more.
 WRITE_SIZE = 256 << 10
@@ -139,7 +140,8 @@ class Http2Connection(Connection):
 
     def _begin_upgraded(self, codec: Http1Codec, request: Request, events: Sequence[Event]) -> None:
         self.due = True
-        exchange = UpgradedExchange(self, request, http_scope(request, self._template, self.shared.context))
+        self._requests += 1
+        exchange = UpgradedExchange(self, request, self._scope(request))
         body = self._upgrading = UpgradedBody(self, codec, exchange)
         self._run(exchange)
         rest = body.over() if request.end_stream else body.handle(events)
@@ -242,15 +244,19 @@ class Http2Connection(Connection):
         if request.protocol:
             self._begin_tunnel(request)
             return
-        scope = http_scope(request, self._template, shared.context)
-        if shared.access_log is not None and shared.access_log.picks:
-            scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
-        exchange = Exchange(self, request, scope)
+        exchange = Exchange(self, request, self._scope(request))
         if EAGER and not request.end_stream:  # what is here of its body comes first: it need not wait for that
             self.streams[exchange.number] = exchange
             self._late.append(exchange)
         else:
             self._run(exchange)
+
+    def _scope(self, request: Request) -> Scope:
+        shared = self.shared
+        scope = http_scope(request, self._template, shared.context)
+        if shared.access_log is not None and shared.access_log.picks:
+            scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
+        return scope
 
     def _run_late(self) -> None:
         late, self._late = self._late, []
@@ -352,12 +358,17 @@ class Http2Connection(Connection):
         super().resume_writing()
         self.flush()
 
+    def tell_when_drained(self, stream: Stream) -> None:
+        """Tell the stream of each flush until it needs no more."""
+        if stream not in self.waiting:
+            self.waiting.append(stream)
+
     def _forget_ended(self) -> None:
         """Forget the streams whose answers are out."""
         ended, streams, codec = self.ended, self.streams, self.codec
         if codec.streams == len(streams) - len(ended):  # all of them, then: what is not answered is open
             for stream in ended:
-                del streams[stream.number]
+                streams.pop(stream.number, None)
             ended.clear()
         else:
             held = []

@@ -27,7 +27,8 @@ Progress = tuple[int, float] | None
 class Exchange:
     """One request and its answer: the stream of its session (:class:`asgiri.asgi.stream.HttpStream`).
 
-    Its phases, and the table of them, are in http2_life.py.
+    Its phases, and the table of them, are in http2_life.py. Once it is DONE or GONE it has nothing more to tell the
+    session, and does without: two that know each other are left to the garbage collector, each time.
     """
 
     __slots__ = (
@@ -73,17 +74,20 @@ class Exchange:
             self.session.body_ended()
 
     def peer_ended(self) -> None:
-        self.session.peer_ended()
+        if self.phase is not DONE:
+            self.session.peer_ended()
 
     def lost(self) -> None:
         """The stream is over before its time: the peer's doing, or ours."""
-        if self.phase is GONE:
+        before = self.phase
+        if before is GONE:
             return
-        if self.phase is not DONE:
-            self._log()
-        self.phase = EXCHANGE[self.phase, LOST]
+        self.phase = EXCHANGE[before, LOST]
         self.connection.streams.pop(self.number, None)
-        self.session.lost()
+        if before is not DONE:
+            self._log()
+            self.session.lost()
+            del self.session
         self._awaken()
 
     def drained(self) -> bool:
@@ -101,7 +105,7 @@ class Exchange:
     @property
     def unread(self) -> int:
         """Bytes of the request's body that the application has not taken."""
-        return self.session.buffered
+        return self.session.buffered if self.phase is RECEIVING or self.phase is ANSWERING else 0
 
     # Ends
 
@@ -145,6 +149,7 @@ class Exchange:
         self._status = status
         self._size = len(data)
         self.phase = DONE
+        del self.session
         if connection.shared.access_log is not None:
             self._log()
         connection.ended.append(self)
@@ -185,6 +190,7 @@ class Exchange:
 
     def _answered(self) -> None:
         self.phase = EXCHANGE[self.phase, ANSWERED]
+        del self.session
         self._log()
         connection = self.connection
         connection.ended.append(self)
@@ -205,7 +211,7 @@ class Exchange:
         connection.flush_soon()  # not at once: the applications of other streams get their turn first
         if self._wake is None:
             self._wake = asyncio.Event()
-            connection.waiting.append(self)
+            connection.tell_when_drained(self)
         return self._wake.wait()
 
     def body_consumed(self, session: HttpSession, size: int) -> None:
@@ -233,8 +239,9 @@ class Exchange:
                 self.refuse(HTTPStatus.REQUEST_TIMEOUT, "the request body took too long")
                 return
         if self.phase is not DONE and 0 < times.request < now - self._began:
+            session = self.session
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the request took too long")
-            self.connection.shared.cancel(self.session)
+            self.connection.shared.cancel(session)
         elif self._size and times.write and self._stalled(now, times.write):
             self.cut(ErrorCode.CANCEL)
 

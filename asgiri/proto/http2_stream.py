@@ -139,7 +139,7 @@ class HTTP2StreamTransport(asyncio.Transport):
             self._cut(ErrorCode.CANCEL)
         else:
             self.write_eof()
-            self._connection.waiting.append(self)
+            self._connection.tell_when_drained(self)
             self._connection.flush_soon()
 
     def abort(self) -> None:
@@ -281,7 +281,7 @@ class HTTP2StreamTransport(asyncio.Transport):
     def _pace_writing(self) -> None:
         if not self._paused and not self._closing and self._connection.codec.held(self.number) > self._high:
             self._paused = True
-            self._connection.waiting.append(self)
+            self._connection.tell_when_drained(self)
             if self._protocol is not None:
                 self._protocol.pause_writing()
 

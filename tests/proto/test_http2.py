@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import os
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from asgiri.asgi.http import HttpSession
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, TimeLimits
 from asgiri.proto.exchange import PEER_LEFT
 from asgiri.proto.http2 import LAST_PING_SECONDS
+from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http2_life import EXCHANGE, LIFE, News, Phase, Signal, State
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import ByHand, Held, echo, hello, in_loop, read_body, reply, settle
@@ -122,6 +125,24 @@ async def test_many_requests_leave_nothing_behind() -> None:
     assert not peer.connection.streams
     assert not peer.connection.ended
     assert not peer.connection.waiting
+    await peer.end()
+
+
+@in_loop
+async def test_exchanges_that_are_over_are_not_left_to_the_garbage_collector() -> None:
+    def alive() -> int:
+        return sum(isinstance(one, HttpSession | Exchange) for one in gc.get_objects())
+
+    peer = Http2Peer(echo)
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        await peer.until_answered(*[peer.post("/", b"abc") for _ in range(20)], *[peer.request() for _ in range(20)])
+        await peer.turn()
+        assert alive() == before
+    finally:
+        gc.enable()
     await peer.end()
 
 

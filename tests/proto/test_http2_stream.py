@@ -386,6 +386,26 @@ async def test_writing_is_paused_until_the_peer_reads() -> None:
 
 
 @in_loop
+async def test_a_protocol_that_writes_as_soon_as_it_may() -> None:
+    class Pours(Echo):
+        left = 20
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self.left:
+                self.left -= 1
+                self.transport.write(bytes(100_000))  # which pauses it again
+
+    peer = TunnelPeer(Pours)
+    number, protocol = await peer.opened()
+    protocol.transport.write(bytes(100_000))
+    await peer.until(lambda: len(peer.connection.waiting) <= 1 and len(peer.answers[number].body) == 2_100_000)
+    assert protocol.told.count("pause") == protocol.told.count("resume") == 21
+    assert not peer.connection.waiting
+    await peer.end()
+
+
+@in_loop
 async def test_limits_of_the_write_buffer() -> None:
     peer = TunnelPeer(Echo, window=0)
     number, protocol = await peer.opened()
