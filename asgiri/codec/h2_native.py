@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from asgiri.codec import h2_rules, rules
 from asgiri.codec.events import Event, Request
-from asgiri.codec.h2_reading import AT_FRAMES, BODY, CLOSED, DATA, DONE, HEADERS, NONE, OPEN, WHOLE, FrameReader, Stream
+from asgiri.codec.h2_reading import DATA, HEADERS, FrameReader
+from asgiri.codec.h2_state import AT_FRAMES, BODY, CLOSED, DONE, NONE, OPEN, WHOLE, Stream
 from asgiri.codec.h2_wire import (
     END_HEADERS,
     END_STREAM,

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgiri.codec.events import Body, End, Event, Failure, Refused, Request, Reset
+from asgiri.codec.h2_known import MOST_BLOCKS
 from asgiri.codec.h2_native import NativeCodec
-from asgiri.codec.h2_reading import MOST_GAPS, MOST_PRIORITIES, MOST_RESET
+from asgiri.codec.h2_reading import MOST_GAPS
+from asgiri.codec.h2_state import MOST_PRIORITIES, MOST_RESET
 from asgiri.codec.h2_wire import ErrorCode, Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.types import Headers
@@ -244,7 +246,7 @@ def test_what_is_remembered_is_bounded() -> None:
         talk.feed(head(200_001 + 2 * number, [*GET, (b"x", b"%d" % number)]))
         codec.answer(200_001 + 2 * number, 200, [], b"")
         talk.take()
-    assert len(codec._blocks) <= 64
+    assert len(codec._known.bodiless) <= MOST_BLOCKS
     assert codec.streams == 0
 
 
