@@ -421,6 +421,8 @@ class Gate:
         """Section 8.1."""
         if stream.input is Input.WHOLE:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS behind the end of the request")
+        if stream.tunnel:  # section 8.5
+            raise h2_rules.malformed("a tunnel has no trailers")
         if not end_stream:
             raise h2_rules.malformed("the trailers do not end the request")
         trailers: Headers = []
@@ -483,8 +485,13 @@ class Gate:
         self._budget.draw(Kind.SETTINGS)
         if flags & ACK and payload:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement has a payload")
+        self._sweep()
         self._feed(frame(FrameType.SETTINGS, flags & ACK, 0, self._applied(payload)))
         self._called_for()
+
+    def _sweep(self) -> None:
+        """Have h2 forget the streams that are over, whose windows a setting must not touch any more."""
+        _ = self._h2.open_inbound_streams  # it sweeps when it is asked
 
     def _applied(self, payload: bytes) -> bytes:
         """Take the peer's settings; the payload for h2, with a table of no more than what is worth its memory."""
