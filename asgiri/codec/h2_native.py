@@ -93,7 +93,8 @@ class NativeCodec(FrameReader):
             return
         if stream.output is not BODY:
             raise LocalProtocolError(NO_ANSWER)
-        self._finish(stream, h2_rules.answer_trailers(trailers) or None)
+        fields = h2_rules.answer_trailers(trailers)
+        self._finish(stream, None if stream.silent or not fields else fields)
 
     def answer(self, stream_id: int, status: int, headers: Headers, data: bytes) -> None:
         stream = self._streams.get(stream_id)
