@@ -93,8 +93,7 @@ class NativeCodec(FrameReader):
             return
         if stream.output is not BODY:
             raise LocalProtocolError(NO_ANSWER)
-        fields = h2_rules.answer_trailers(trailers)
-        self._finish(stream, None if stream.silent or not fields else fields)
+        self._finish(stream, h2_rules.answer_trailers(trailers) or None)
 
     def answer(self, stream_id: int, status: int, headers: Headers, data: bytes) -> None:
         stream = self._streams.get(stream_id)
