@@ -297,7 +297,7 @@ class Gate:
         self._feed(frame(FrameType.DATA, flags & (END_STREAM | PADDED), stream_id, payload))
         if stream.input is Input.OPEN:
             if size > len(content):
-                self._h2.acknowledge_received_data(size - len(content), stream_id)
+                self._credit(stream, size - len(content), end_stream)
             if content:
                 self._take_content(stream, content)
         else:
@@ -596,6 +596,13 @@ class Gate:
         self._sender.drop(stream)
         self._give_back(stream.debt)
         stream.debt = 0
+
+    def _credit(self, stream: Stream, size: int, is_whole: bool) -> None:
+        """DATA that h2 has seen is taken: credit for both windows, as far as anything still comes."""
+        if is_whole:
+            self._give_back(size)
+        elif self._phase is not Phase.CLOSED:
+            self._h2.acknowledge_received_data(size, stream.stream_id)
 
     def _give_back(self, size: int) -> None:
         """DATA that h2 has seen: credit for the connection alone, which h2 does not know to give."""

@@ -148,8 +148,7 @@ class H2Codec(Gate):
             return
         size = min(size, stream.debt)
         stream.debt -= size
-        if self._phase is not Phase.CLOSED:
-            self._h2.acknowledge_received_data(size, stream_id)
+        self._credit(stream, size, stream.input is Input.WHOLE)
 
     def go_away(self, last_stream_id: int | None, code: int = 0) -> None:
         if self._phase is Phase.CLOSED:
