@@ -233,6 +233,8 @@ class FrameReader(ConnectionState):
             gap = range(self._last + 2 if self._last else 1, stream_id, 2)
             self._gaps = [*self._gaps[-MOST_GAPS:], gap]
         self._last = stream_id
+        if self._priorities:
+            self._priorities = {number: told for number, told in self._priorities.items() if number >= stream_id}
         if stream_id > self._refuse_above or len(self._streams) + self._ended >= self._most_streams:
             # RFC 9113 sections 5.1.2 and 6.8. It may be tried again, so it is no reason to end the connection.
             self._reset_stream(stream_id, ErrorCode.REFUSED_STREAM)

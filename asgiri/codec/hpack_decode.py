@@ -24,11 +24,6 @@ PATH_INDEXES = (4, 5)  # both are ":path"
 # Section 5.1: no number here is that large, so more octets than these are a mistake or worse.
 MOST_OCTETS = 4
 
-# Strings that were decoded. Few come again and again (paths, most of all); long ones are not for it.
-STRINGS: dict[bytes, bytes] = {}
-MOST_STRINGS = 4096
-LONG_STRING = 96
-
 
 def broken(reason: str) -> ConnectionFault:
     """After one block that cannot be decoded none can be (RFC 9113 section 4.3)."""
@@ -101,10 +96,10 @@ def fill(row: Row, byte: int) -> tuple[Row, bytes]:
 
 
 def huffman_decoded(code: bytes) -> bytes:
-    """The string of a Huffman code. Raises ConnectionFault for one that is none."""
-    text = STRINGS.get(code)
-    if text is not None:
-        return text
+    """The string of a Huffman code. Raises ConnectionFault for one that is none.
+
+    No string is kept for the next time: it may be a secret, and what comes again and again is in the table.
+    """
     row = ROOT
     parts = []
     for byte in code:
@@ -112,12 +107,7 @@ def huffman_decoded(code: bytes) -> bytes:
         parts.append(symbols)
     if not row[MAY_END]:
         raise broken("a Huffman code ends within a symbol")
-    text = b"".join(parts)
-    if len(code) <= LONG_STRING:
-        if len(STRINGS) >= MOST_STRINGS:
-            STRINGS.clear()
-        STRINGS[code] = text
-    return text
+    return b"".join(parts)
 
 
 def number_at(block: bytes, at: int, value: int) -> tuple[int, int]:

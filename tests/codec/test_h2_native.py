@@ -10,6 +10,7 @@ from hpack import Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asgiri.codec import h2_known
 from asgiri.codec.events import Body, End, Event, Failure, Refused, Request, Reset
 from asgiri.codec.h2_known import MOST_BLOCKS
 from asgiri.codec.h2_native import NativeCodec
@@ -188,6 +189,15 @@ def test_limits_hold_whatever_is_known(written: object) -> None:
         assert isinstance(event, Refused)
 
 
+def test_paths_that_differ_each_time_do_not_gather() -> None:
+    asking = warm()
+    for place in range(h2_known.MOST_TARGETS + 50):
+        event = asking.ask(code(b"/%d" % place))
+        assert isinstance(event, Request)
+        assert event.target == b"/%d" % place
+    assert len(h2_known.TARGETS) <= h2_known.MOST_TARGETS
+
+
 @settings(max_examples=200)
 @given(
     st.binary(max_size=12),
@@ -242,7 +252,11 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(MOST_PRIORITIES + 50):
         talk.feed(priority_update(100_001 + 2 * number, b"u=1"))
     assert len(codec._priorities) == MOST_PRIORITIES
-    for number in range(500):
+    talk.feed(head(200_001))
+    assert not codec._priorities
+    codec.answer(200_001, 200, [], b"")
+    talk.take()
+    for number in range(1, 500):
         talk.feed(head(200_001 + 2 * number, [*GET, (b"x", b"%d" % number)]))
         codec.answer(200_001 + 2 * number, 200, [], b"")
         talk.take()
