@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 
 from hpack import Encoder
 from hypothesis import strategies as st
@@ -348,3 +349,72 @@ def damaged(frames: list[bytes], how: list[tuple[str, int, int, int, bytes]]) ->
         elif kind == "insert":  # mostly on the stream of the frame before it
             frames.insert(n + 1, wild[:5] + frames[n][5:9] + wild[9:] if byte > 60 else wild)
     return b"".join(frames)
+
+
+# Anything at all
+
+TUNNEL: Headers = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:]]
+HEADS: list[Headers] = [
+    GET,
+    POST,
+    TUNNEL,
+    [(b":method", b"HEAD"), *GET[1:]],
+    [*GET, (b"x", b"y" * 30)],
+    [*POST, (b"content-length", b"40")],
+    [*POST, (b"content-length", b"70")],
+    [*GET, (b"priority", b"u=5, i")],
+    [*POST, (b"Upper", b"x")],
+]
+ENDS: list[Headers] = [[], [(b"x", b"y")], [(b"x", b" y")], [(b":path", b"/")], [(b"x", b"v" * 400)]]
+
+
+def anything(random: Random, length: int) -> list[Step]:
+    """Frames and verbs on streams that are open, over or not begun, for ``length`` steps."""
+    steps: list[Step] = []
+    last = -1
+    for _ in range(length):
+        number = random.choice(range(1, last + 4, 2))
+        end = random.random() < 0.5
+        kind = random.randrange(20)
+        if kind < 4:
+            last += 2
+            steps.append(head(last, random.choice(HEADS), end))
+        elif kind < 8:
+            content = bytes(random.choice([0, 1, 5, 40, 61, 100, 400]))
+            steps.append(data(number, content, end, random.choice([None, None, 0, 5, 100])))
+        elif kind < 11:
+            steps.append(
+                random.choice(
+                    [
+                        head(number, random.choice(ENDS), random.random() < 0.9),
+                        rst(number, random.randrange(12)),
+                        window(number, random.choice([0, 1, 1, 100, 70_000, 2**31 - 1])),
+                        window(0, random.choice([1, 100, 70_000])),
+                        settings({INITIAL_WINDOW: random.choice([0, 1, 10, 65_535, 100_000, 2**31 - 1])}),
+                        frame(2, 0, number, bytes(random.choice([5, 5, 5, 4]))),
+                        priority_update(number, b"u=%d" % random.randrange(9)),
+                        ping(),
+                    ]
+                )
+            )
+        else:
+            steps.append(verb(random, number, end))
+    return steps
+
+
+def verb(random: Random, number: int, end: bool) -> Step:
+    status = random.choice([200, 204, 304, 404])
+    content = bytes(random.choice([0, 1, 2, 600, 1100, 70_000]))
+    size = random.choice([1, 10, 50, 300, 1000])
+    choices: list[Callable[[Http2Codec], object]] = [
+        lambda codec: codec.send_informational(number, 103, []),
+        lambda codec: codec.answer(number, status, [(b"x", b"y")], content),
+        lambda codec: codec.send_head(number, status, []),
+        lambda codec: codec.send_body(number, content, end),
+        lambda codec: codec.send_trailers(number, [(b"t", b"u")] * end),
+        lambda codec: codec.reset(number, 8),
+        lambda codec: codec.consumed(number, size),
+        lambda codec: codec.tick(size / 100),
+        lambda codec: codec.go_away(2**31 - 1),
+    ]
+    return random.choices(choices, [1, 3, 3, 4, 1, 1, 3, 1, 1])[0]
