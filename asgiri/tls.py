@@ -92,7 +92,8 @@ def weak_ciphers(context: ssl.SSLContext) -> frozenset[str]:
 
 def _is_for_http2(suite: Any) -> bool:
     """Appendix A lists all that TLS 1.2 had, but those with ephemeral keys and authenticated encryption."""
-    return suite["protocol"] == "TLSv1.3" or (suite["aead"] and suite["kea"].startswith(("kx-ecdhe", "kx-dhe")))
+    ephemeral: bool = suite["kea"].startswith(("kx-ecdhe", "kx-dhe"))
+    return suite["protocol"] == "TLSv1.3" or (ephemeral and suite["aead"])
 
 
 def _context(tls: Tls, certfile: str, keyfile: str | None, http: Sequence[str], key: str, place: str) -> ssl.SSLContext:

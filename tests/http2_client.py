@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,11 @@ class Answer2:
     interim: list[int] = field(default_factory=list)
 
 
+def texts(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The fields of a head; of a name that is there twice, the last one."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
+
+
 class LastingConnection(h2.connection.H2Connection):
     """The library's takes nothing more once a GOAWAY has come, where RFC 9113 section 6.8 lets open streams finish."""
 
@@ -43,7 +48,7 @@ class Http2Client:
     """Sends requests, reads answers; ``feed`` takes the server's bytes, ``take`` gives those for the server."""
 
     def __init__(self) -> None:
-        self.h2 = LastingConnection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.h2 = LastingConnection(h2.config.H2Configuration(client_side=True))
         self.answers: dict[int, Answer2] = {}
         self.goaways: list[tuple[int, int]] = []  # last stream, code
         self.settings: dict[int, int] = {}  # the server's
@@ -56,7 +61,7 @@ class Http2Client:
         value = self.h2.initiate_upgrade_connection()
         assert value is not None
         self.answers[1] = Answer2()
-        return value.decode("ascii") if isinstance(value, bytes) else value
+        return value.decode("ascii")
 
     def request(
         self,
@@ -85,17 +90,17 @@ class Http2Client:
     def _handle(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.InformationalResponseReceived():
-                self.answers[event.stream_id].interim.append(int(dict(event.headers)[":status"]))
+                self.answers[event.stream_id].interim.append(int(texts(event.headers)[":status"]))
             case h2.events.ResponseReceived():
                 answer = self.answers[event.stream_id]
-                answer.headers = dict(event.headers)
+                answer.headers = texts(event.headers)
                 answer.status = int(answer.headers.pop(":status"))
             case h2.events.DataReceived():
                 self.answers[event.stream_id].body += event.data
                 if event.flow_controlled_length:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case h2.events.TrailersReceived():
-                self.answers[event.stream_id].trailers = dict(event.headers)
+                self.answers[event.stream_id].trailers = texts(event.headers)
             case h2.events.StreamEnded():
                 self.answers[event.stream_id].ended = True
             case h2.events.StreamReset():
