@@ -484,9 +484,7 @@ class Http2Connection(Connection):
             self._head_since = now
         elif not self.codec.in_head:
             self._head_since = None
-        elif self._head_since is None:
-            self._head_since = now
-        elif 0 < times.request_head < now - self._head_since:
+        elif self._head_since is not None and 0 < times.request_head < now - self._head_since:
             self._fail(ErrorCode.PROTOCOL_ERROR)
             return
         streams = list(self.streams.values())

@@ -130,8 +130,6 @@ class Exchange:
 
     def send_informational(self, session: HttpSession, status: int, headers: Headers) -> None:
         del session
-        if status == HTTPStatus.CONTINUE:
-            self._since = self.connection.shared.now  # until now the body was not the peer's to send
         self.connection.codec.send_informational(self.number, status, headers)
         self.connection.flush_soon()
 

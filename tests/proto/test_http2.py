@@ -16,7 +16,7 @@ from asgiri.asgi.http import HttpSession
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, TimeLimits
-from asgiri.proto.exchange import PEER_LEFT
+from asgiri.proto.exchange import EAGER, PEER_LEFT
 from asgiri.proto.http2 import LAST_PING_SECONDS
 from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http2_life import EXCHANGE, LIFE, News, Phase, Signal, State
@@ -139,6 +139,10 @@ async def test_exchanges_that_are_over_are_not_left_to_the_garbage_collector() -
     try:
         before = alive()
         await peer.until_answered(*[peer.post("/", b"abc") for _ in range(20)], *[peer.request() for _ in range(20)])
+        for _ in range(20):
+            cancelled = peer.request(method="POST", end_stream=False)
+            await peer.turn()
+            peer.cancel(cancelled)
         await peer.turn()
         assert alive() == before
     finally:
@@ -192,6 +196,19 @@ async def test_bodies_that_come_with_their_requests() -> None:
     assert not app.calls or await app.calls[0].receive() == {"type": "http.disconnect"}
     for call in app.calls:
         call.finish()
+    await peer.end()
+
+
+@pytest.mark.skipif(not EAGER, reason="applications start in the loop's next turn")
+@in_loop
+async def test_a_body_that_comes_with_its_request_is_not_waited_for() -> None:
+    peer = Http2Peer(echo)
+    writes = len(peer.transport.writes)
+    for number in range(5):
+        peer.post("/", b"%d" % number)
+    peer.connection.data_received(peer.client.data_to_send())
+    assert len(peer.transport.writes) == writes + 1
+    assert not peer.connection.streams
     await peer.end()
 
 
@@ -337,6 +354,25 @@ async def test_an_app_that_fails_in_its_answer_resets_the_stream_alone(caplog: p
     assert peer.answers[stream].reset == INTERNAL_ERROR
     await well.reply(b"fine")
     assert (await peer.until_answered(other))[0].body == b"fine"
+    await peer.end()
+
+
+@in_loop
+async def test_an_answer_that_is_cut_is_logged_with_what_has_left() -> None:
+    app = ByHand()
+    lines = Lines()
+    peer = Http2Peer(app, access_log=lines, window=1000)
+    peer.reads = False
+    stream = peer.request("/a")
+    peer.pump()
+    call = await app.next()
+    await call.start()
+    await call.body(bytes(3000))
+    await peer.turn()
+    call.finish()
+    await peer.turn()
+    assert peer.answers[stream].reset == INTERNAL_ERROR
+    assert lines.short == [("GET", b"/a", 200, 1000)]
     await peer.end()
 
 
@@ -686,6 +722,25 @@ async def test_a_broken_connection_is_told_why() -> None:
 
 
 @in_loop
+async def test_the_news_of_a_broken_connection_may_take_its_time() -> None:
+    """The two seconds are for the peer to react, and begin when it has got everything."""
+    peer = Http2Peer(hello, times=TimeLimits(write=60))
+    await peer.turn()
+    peer.transport.stalled = True
+    peer.connection.data_received(b"\0\0\0\0\0\0\0\0\0")
+    assert peer.state() is State.LINGERING
+    for _ in range(10):
+        peer.passes(1)
+    assert not peer.transport.is_aborted()
+    peer.transport.peer_reads(1 << 20)
+    peer.passes(LINGER_SECONDS)
+    assert not peer.transport.is_aborted()
+    peer.passes(1)
+    assert peer.transport.is_aborted()
+    await peer.end()
+
+
+@in_loop
 async def test_bytes_that_are_no_http2() -> None:
     peer = Http2Peer(hello, greet=False)
     peer.connection.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -1024,6 +1079,44 @@ async def test_the_bodys_time_does_not_run_while_it_is_our_turn() -> None:
     assert await receiving == {"type": "http.disconnect"}
     for call in calls:
         call.finish()
+    await peer.end()
+
+
+@in_loop
+async def test_the_bodys_time_does_not_run_while_others_fill_the_connection() -> None:
+    app = ByHand()
+    options = Http2Options(initial_window=65535, max_concurrent_streams=10)
+    peer = Http2Peer(app, times=TimeLimits(request_body=10), options=options)
+    streams = [peer.request(method="POST", end_stream=False) for _ in range(6)]
+    for stream in streams:  # less than half of its own window each, and together more than half of the connection's
+        for size in (16384, 13616):
+            peer.client.send_data(stream, bytes(size))
+    peer.pump()
+    calls = [await app.next() for _ in streams]
+    await peer.drip(30, 1)
+    assert not peer.answers
+    for call in calls[:4]:
+        await call.receive()
+    await peer.drip(12, 1)
+    assert [peer.answers[stream].status for stream in streams] == [408] * 6
+    for call in calls:
+        call.finish()
+    await peer.end()
+
+
+@in_loop
+async def test_a_client_that_pings_now_and_then_is_no_flood() -> None:
+    app = Held()
+    peer = Http2Peer(app, times=TimeLimits(keep_alive=0, write=0))
+    stream = peer.request("/")
+    await peer.turn()
+    for _ in range(3000):
+        peer.client.ping(b"12345678")
+        peer.passes(1)
+        peer.pump()
+    app.release("/")
+    assert (await peer.until_answered(stream))[0].status == 200
+    assert not peer.goaways
     await peer.end()
 
 
