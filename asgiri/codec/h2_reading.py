@@ -288,8 +288,8 @@ class FrameReader(ConnectionState):
             self._open(stream, end_stream)
             self._refuse(stream, error)
             return
-        priority = self._priorities.pop(stream_id, None) or h2_rules.priority_in(request.headers)
-        stream.urgency, stream.incremental = priority
+        priority = h2_rules.priority_in(request.headers)
+        stream.urgency, stream.incremental = self._priorities.pop(stream_id, priority)
         stream.silent = request.method == "HEAD"
         stream.tunnel = bool(request.protocol)
         if not stream.tunnel:

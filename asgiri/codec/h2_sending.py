@@ -168,11 +168,6 @@ class Sender:
         """Whether the stream is blocked, and not by its own window."""
         return stream.held > 0 and stream.window > 0 and stream.waits is READY and (self._stalled or self.window <= 0)
 
-    @property
-    def waiting(self) -> bool:
-        """Whether :meth:`pieces` would give something."""
-        return self.held > 0 and not self._stalled and self.window > 0 and any(self._levels)
-
     # What goes out
 
     def pieces(self, most: int) -> Iterator[Piece]:

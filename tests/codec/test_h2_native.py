@@ -215,6 +215,18 @@ def test_what_is_known_never_changes_what_a_block_means(value: bytes, size: int,
         assert known.ask(block) == unknown.ask(block)
 
 
+@pytest.mark.parametrize("end", [True, False])
+def test_a_priority_that_was_told_apart_is_of_its_stream_alone(end: bool) -> None:
+    """RFC 9218 section 7: though the block is known from then on."""
+    talk = begin(NativeCodec)
+    talk.feed(priority_update(3, b"u=0"))
+    for stream_id in (1, 3, 5, 7):
+        talk.feed(head(stream_id, end=end, encoded=PLAIN))
+        talk.codec.send_head(stream_id, 200, [])
+        talk.codec.send_body(stream_id, b"x" * 100, False)
+    assert [part.stream_id for part in talk.take() if isinstance(part, Data)] == [3, 1, 5, 7]
+
+
 def test_a_head_has_no_content_whatever_is_known() -> None:
     asking = Asking()
     for _ in range(3):
