@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -31,8 +32,9 @@ class Clients:
     (RFC 9113 section 6.8). ``failures`` are the requests that got no whole answer of status 200.
     """
 
-    def __init__(self, port: int, clients: int, streams: int) -> None:
+    def __init__(self, port: int, clients: int, streams: int, tls: ssl.SSLContext | None = None) -> None:
         self.address = ("127.0.0.1", port)
+        self._tls = tls
         self.served: list[int] = []  # pid of the worker, for each answer
         self.failures: list[str] = []
         self.unseen = 0  # requests that a GOAWAY said were not seen
@@ -43,7 +45,7 @@ class Clients:
     async def _run(self) -> None:
         while not self._halt:
             try:
-                async with http2_connected(self.address) as peer:
+                async with http2_connected(self.address, self._tls) as peer:
                     await self._use(peer)
             except (OSError, AssertionError) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
@@ -83,8 +85,8 @@ async def wait_for(service: Service, pattern: str, since: int = 0) -> None:
 
 
 @in_loop
-async def reload_under_load(service: Service) -> None:
-    clients = Clients(await asyncio.to_thread(lambda: service.port), clients=4, streams=8)
+async def reload_under_load(service: Service, tls: ssl.SSLContext | None = None) -> None:
+    clients = Clients(await asyncio.to_thread(lambda: service.port), clients=4, streams=8, tls=tls)
     try:
         await until(lambda: clients.served or clients.failures)
         for generation in range(2, RELOADS + 2):
@@ -104,6 +106,12 @@ async def reload_under_load(service: Service) -> None:
 def test_reloads_under_load_lose_nothing(start: Start, loop: str, engine: str) -> None:
     chosen = ["--http", "h2", "--loop", loop, "--set", f"http2.engine={engine}"]
     reload_under_load(start("-w", "2", "--no-access-log", *chosen).ready())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_reloads_over_tls_lose_nothing(start: Start, pki: Pki, loop: str) -> None:
+    secured = ["--certfile", pki.certfile, "--keyfile", pki.keyfile, "--loop", loop]
+    reload_under_load(start("-w", "2", "--no-access-log", *secured).ready(), pki.client(alpn=("h2",)))
 
 
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed")
