@@ -76,7 +76,13 @@ class FrameReader(ConnectionState):
         if not data:
             return self._end_of_file()
         if self._rest:
-            data = self._rest + data
+            if len(data) < self._missing:  # a frame is not copied again for each piece of it
+                self._pieces.append(data)
+                self._missing -= len(data)
+                return []
+            data = b"".join([self._rest, *self._pieces, data])
+            self._pieces.clear()
+            self._missing = 1
         events: list[Event] = []
         self._events = events
         try:
@@ -135,6 +141,7 @@ class FrameReader(ConnectionState):
             begin = at + HEAD_SIZE
             end = begin + (word >> 8)
             if end > last + HEAD_SIZE:
+                self._missing = end - last - HEAD_SIZE
                 break
             kind = word & 0xFF
             stream_id &= RESERVED

@@ -122,11 +122,13 @@ class ConnectionState:
         "_last_over",
         "_least_bomb",
         "_limits",
+        "_missing",
         "_most_streams",
         "_most_word",
         "_options",
         "_out",
         "_phase",
+        "_pieces",
         "_pings",
         "_priorities",
         "_refuse_above",
@@ -149,7 +151,9 @@ class ConnectionState:
         self._most_streams = options.max_concurrent_streams
         self._most_word = options.max_frame_size << 8 | 0xFF
         self._phase = AT_PREFACE
-        self._rest = b""  # of a frame, or of the preface, that is not all here
+        self._rest = b""  # the beginning of a frame, or of the preface, that is not all here
+        self._pieces: list[bytes] = []  # what has come behind it
+        self._missing = 1  # bytes that are to come before it is worth a look
         self._events = NO_EVENTS  # of the bytes that are being read
         # The header block in progress: its stream, the flags of its HEADERS frame, and its pieces.
         self._stream_id = 0
@@ -192,6 +196,7 @@ class ConnectionState:
     def _close(self) -> None:
         self._phase = CLOSED
         self._rest = b""
+        self._pieces.clear()
         self._fields = bytearray()
         self._known.forget()
 

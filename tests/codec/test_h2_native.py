@@ -286,6 +286,17 @@ def test_streams_whose_answers_the_peer_cannot_know_yet_count() -> None:
     assert talk.feed(head(7)) == [request(7)]
 
 
+def test_a_large_frame_in_small_pieces_is_not_copied_for_each() -> None:
+    options = Http2Options(max_frame_size=(1 << 24) - 1, initial_window=1 << 25)
+    talk = begin(NativeCodec, options)
+    content = b"x" * ((1 << 24) - 1)
+    talk.feed(head(1, end=False))
+    wire = data(1, content, True) + head(3)
+    for at in range(0, len(wire), 1000):  # would be 130 GB
+        talk.feed(wire[at : at + 1000])
+    assert talk.events == [request(1, end_stream=False), Body(1, content), End(1, []), request(3)]
+
+
 def test_large_answers_are_not_copied_before_they_go() -> None:
     talk = begin(NativeCodec)
     talk.feed(head(1))
