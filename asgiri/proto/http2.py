@@ -77,6 +77,7 @@ class Http2Connection(Connection):
     """One HTTP/2 connection: moves bytes between transport and codec, and events between codec and streams."""
 
     __slots__ = (
+        "_earlier",
         "_head_since",
         "_late",
         "_requests",
@@ -103,6 +104,7 @@ class Http2Connection(Connection):
         self._ticked = shared.now  # what time the codec knows of
         self._template: dict[str, Any] = {}  # of the requests' scopes
         self._requests = 0
+        self._earlier = 0  # requests of the connection that came over HTTP/1.1, before stream 1
         self._upgrading: UpgradedBody | None = None  # there until the client's preface is
         self.streams: dict[int, Stream] = {}  # those that are not over, or hold bytes of an answer
         self.ended: list[Stream] = []  # answers that are whole since the last flush, or hold bytes
@@ -123,17 +125,25 @@ class Http2Connection(Connection):
 
     @classmethod
     def upgraded(
-        cls, before: Connection, codec: Http1Codec, settings: bytes, request: Request, events: Sequence[Event]
+        cls,
+        before: Connection,
+        codec: Http1Codec,
+        settings: bytes,
+        request: Request,
+        events: Sequence[Event],
+        earlier: int = 0,
     ) -> Http2Connection | None:
         """Go on over HTTP/2 after ``request``, which becomes stream 1 (RFC 7540 section 3.2); says the 101, too.
 
         ``before`` must be reading, and must not touch its transport any more. ``settings`` is the payload decoded from
         HTTP2-Settings. ``codec`` is the one of HTTP/1.1: it still brings the request's body, and ``events`` are what it
-        has brought behind the request already. None, and nothing has happened, when these settings are none.
+        has brought behind the request already. ``earlier`` is how many requests the connection has had before. None,
+        and nothing has happened, when these settings are none.
         """
         connection = cls(before.shared)
         if any(type(event) is Failure for event in connection.codec.upgrade(settings, request)):
             return None
+        connection._earlier = earlier
         connection.take_over(before)
         connection._begin_upgraded(codec, request, events)
         return connection
@@ -300,7 +310,7 @@ class Http2Connection(Connection):
         exchange.session.answer(status, reason)
 
     def request_id(self, number: int) -> str:
-        return self.shared.request_id(self._serial, number)
+        return self.shared.request_id(self._serial, self._earlier + number)
 
     def log(self, request: Request, status: int, size: int, began: float) -> None:
         """Put an exchange in the access log: ``status`` 0 is none, ``size`` bytes of content, ``began`` exactly."""
@@ -316,7 +326,7 @@ class Http2Connection(Connection):
                 size,
                 perf_counter() - began,
                 self._serial,
-                request.stream_id,
+                self._earlier + request.stream_id,
             )
 
     # Bytes out

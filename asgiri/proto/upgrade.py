@@ -44,7 +44,8 @@ class UpgradableConnection(Http11Connection):
         if request.expect_continue:
             self.write(CONTINUE)
             request.expect_continue = False
-        if Http2Connection.upgraded(self, self._codec, settings, upgraded(request), events) is None:
+        request = upgraded(request)
+        if Http2Connection.upgraded(self, self._codec, settings, request, events, self._requests) is None:
             return False
         self._move(Signal.CLOSED)  # for HTTP/1.1: nothing reaches this object any more
         return True

@@ -236,6 +236,7 @@ async def test_after_requests_of_http11_on_the_same_connection(engine: str) -> N
     assert (answer.body, rest) == (b"/second", b"")
     wire.client.feed(after)
     assert isinstance(wire.now, Http2Connection)
+    assert wire.now.request_id(1) == "1-3"  # no number names two requests
     await wire.end()
 
 
