@@ -77,11 +77,11 @@ class FrameReader(ConnectionState):
             return self._end_of_file()
         if self._rest:
             if len(data) < self._missing:  # a frame is not copied again for each piece of it
-                self._pieces.append(data)
+                self._more += data
                 self._missing -= len(data)
                 return []
-            data = b"".join([self._rest, *self._pieces, data])
-            self._pieces.clear()
+            data = b"".join([self._rest, self._more, data])
+            self._more.clear()
             self._missing = 1
         events: list[Event] = []
         self._events = events

@@ -123,12 +123,12 @@ class ConnectionState:
         "_least_bomb",
         "_limits",
         "_missing",
+        "_more",
         "_most_streams",
         "_most_word",
         "_options",
         "_out",
         "_phase",
-        "_pieces",
         "_pings",
         "_priorities",
         "_refuse_above",
@@ -152,7 +152,7 @@ class ConnectionState:
         self._most_word = options.max_frame_size << 8 | 0xFF
         self._phase = AT_PREFACE
         self._rest = b""  # the beginning of a frame, or of the preface, that is not all here
-        self._pieces: list[bytes] = []  # what has come behind it
+        self._more = bytearray()  # what has come behind it
         self._missing = 1  # bytes that are to come before it is worth a look
         self._events = NO_EVENTS  # of the bytes that are being read
         # The header block in progress: its stream, the flags of its HEADERS frame, and its pieces.
@@ -196,7 +196,7 @@ class ConnectionState:
     def _close(self) -> None:
         self._phase = CLOSED
         self._rest = b""
-        self._pieces.clear()
+        self._more.clear()
         self._fields = bytearray()
         self._known.forget()
 
