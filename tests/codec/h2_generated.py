@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from hpack import Encoder
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hypothesis import strategies as st
 
 from asgiri.codec.contract import Http2Codec
@@ -28,10 +30,13 @@ from tests.codec.h2_wire_tools import (
     TABLE_SIZE,
     WITH_PRIORITY,
     Step,
+    answers,
     block,
     data,
     frame,
     head,
+    integer,
+    literal,
     padded,
     ping,
     priority,
@@ -418,3 +423,68 @@ def verb(random: Random, number: int, end: bool) -> Step:
         lambda codec: codec.go_away(2**31 - 1),
     ]
     return random.choices(choices, [1, 3, 3, 4, 1, 1, 3, 1, 1])[0]
+
+
+# Header blocks that are nearly the same, as clients write them: one of these may be taken for another that is known
+
+PATHS = [
+    *(b"/", b"/a", b"/b?c", b"/" + b"p" * 20, b"/" + b"q" * 130, b"/" + b"r" * 300, b"/\xc3\xa9"),
+    *(b"*", b"", b"a", b"/ ", b"/\r\n"),
+]
+EXTRA = [
+    literal(b"x", b"y"),
+    literal(b"x", b"y", 0x40),
+    literal(b"X", b"y"),
+    literal(b":path", b"/again"),
+    literal(b"priority", b"u=1"),
+    literal(b"cookie", b"a=b", 0x10),
+    literal(b"content-length", b"0"),
+    literal(b"content-length", b"5"),
+    literal(b"expect", b"100-continue"),
+    b"\x82",  # :method: GET, again
+    b"\x90",  # accept-encoding: gzip, deflate
+    b"\xbe",  # the newest entry of the dynamic table
+    b"\xbf",
+    b"\x20",  # the table is emptied
+    b"\x3f\xe1\x1f",  # and has its full size
+]
+
+
+@st.composite
+def path_fields(draw: st.DrawFn) -> bytes:
+    """A :path by its name's index, not for the table, never, or into it; plain, or in Huffman's code."""
+    target = draw(st.sampled_from(PATHS))
+    first = draw(st.sampled_from([0x04, 0x04, 0x04, 0x05, 0x14, 0x44]))
+    if draw(st.booleans()):
+        return bytes([first]) + integer(len(target), 7) + target
+    code = bytes(HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(target))
+    return bytes([first]) + integer(len(code), 7, 0x80) + code
+
+
+@st.composite
+def similar_requests(draw: st.DrawFn) -> list[Step]:
+    """Requests on one connection, each of which differs a bit from one before it."""
+    method = draw(st.sampled_from([b"\x82", b"\x82", b"\x83", b"\x02\x04HEAD"]))
+    authority = draw(st.sampled_from([b"\x01\x01a", b"\x01\x01a", b"\x41\x01a", literal(b"host", b"a")]))
+    extra = draw(st.lists(st.sampled_from(EXTRA[:1] + EXTRA[4:6]), max_size=2))
+    chunks = [method, b"\x86", authority, *extra]
+    path_at = draw(st.integers(0, 3))
+    chunks.insert(path_at, b"")
+    steps: list[Step] = []
+    for number in range(1, 2 * draw(st.integers(2, 7)), 2):
+        if number == 1 or draw(st.integers(0, 3)):
+            chunks[path_at] = draw(path_fields())
+        variant = list(chunks)
+        if draw(st.integers(0, 4)) == 0:
+            variant.insert(draw(st.integers(0, len(variant))), draw(st.sampled_from(EXTRA)))
+        encoded = bytearray(b"".join(variant))
+        if draw(st.integers(0, 9)) == 0:
+            encoded[draw(st.integers(0, len(encoded) - 1))] ^= draw(st.sampled_from([1, 2, 0x40, 0x80, 0xFF]))
+        end = draw(st.integers(0, 3)) > 0
+        steps.append(head(number, [], end, encoded=bytes(encoded)))
+        if draw(st.integers(0, 5)) == 0:
+            steps.append(priority_update(number + 2, b"u=0"))
+        if draw(st.booleans()):
+            content = b"ok" * draw(st.sampled_from([1, 20_000]))
+            steps.append(answers(number, content=content))
+    return steps

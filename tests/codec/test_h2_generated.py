@@ -34,6 +34,7 @@ from tests.codec.h2_generated import (
     fields,
     methods,
     places,
+    similar_requests,
     split,
     targets,
     wild_frames,
@@ -149,6 +150,15 @@ def told(engine: Http2Engine, steps: Iterable[Step], options: Http2Options) -> l
 @given(st.integers(0, 1 << 60), st.integers(1, 60), each_option | st.just(Http2Options(initial_window=300)))
 def test_any_frames_and_verbs_give_the_same(seed: int, length: int, options: Http2Options) -> None:
     first, *others = [told(engine, anything(Random(seed), length), options) for engine in HTTP2_ENGINES.values()]
+    assert all(other == first for other in others)
+
+
+@settings(deadline=None)
+@given(similar_requests(), each_option | st.just(Http2Options(max_header_list=200)))
+def test_requests_that_are_nearly_the_same_are_not_taken_for_each_other(
+    steps: list[Step], options: Http2Options
+) -> None:
+    first, *others = [told(engine, steps, options) for engine in HTTP2_ENGINES.values()]
     assert all(other == first for other in others)
 
 
