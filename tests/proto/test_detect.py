@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
 from asgiri.codec.engines import http1_engine, http2_engine
@@ -17,7 +19,7 @@ from asgiri.proto.http2 import Http2Connection
 from asgiri.proto.http11 import Http11Connection
 from asgiri.types import ASGIApp
 from tests.http2_client import Answer2, Http2Client
-from tests.proto.fakes import Answer, FakeTransport, hello, in_loop, parse_answers, request, settle
+from tests.proto.fakes import Answer, FakeTransport, hello, in_loop, parse_answers, request, run, settle
 
 BOTH = ("h2", "http/1.1")
 
@@ -302,3 +304,49 @@ async def test_a_connection_that_is_lost_or_cut_undecided_is_forgotten() -> None
     await settle()
     assert quiet == [True]
     assert not wire.shared.connections
+
+
+# Anything at all
+
+CONVERSATION = Http2Client()
+CONVERSATION.begin()
+CONVERSATION.request("/a")
+UPGRADE = request("/a", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+WORDS = [PREFACE, PREFACE[:7], CONVERSATION.take(), request("/a"), UPGRADE, request("/b", method="POST", body=b"hello")]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    http=st.sampled_from([BOTH, ("h2",), ("http/1.1",)]),
+    words=st.lists(st.sampled_from(WORDS) | st.binary(max_size=30), min_size=1, max_size=4),
+    size=st.integers(1, 400),
+    step=st.sampled_from([0.0, 0.0, 1.0, 11.0, 80.0]),
+    ends=st.sampled_from(["eof", "lost", "abort", "drain"]),
+)
+def test_no_bytes_can_break_the_finding_out(
+    http: tuple[str, ...], words: list[bytes], size: int, step: float, ends: str
+) -> None:
+    async def main() -> None:
+        wire = Wire(*http, h2c_upgrade=True)
+        data = b"".join(words)
+        for begin in range(0, len(data), size):
+            if not wire.transport.is_reading():
+                break
+            wire.send(data[begin : begin + size])
+            await settle()
+            wire.passes(step)
+            assert len(wire.shared.connections) <= 1
+        if wire.transport.is_reading():
+            if ends == "eof" and not wire.transport.protocol.eof_received():
+                wire.transport.close()
+            elif ends == "abort":
+                wire.transport.protocol.abort()
+            elif ends == "drain":
+                wire.shared.draining = True
+                wire.transport.protocol.begin_drain()
+                wire.transport.protocol.close_idle()
+        await settle()
+        assert wire.shared.accepted == 1
+        await wire.end()
+
+    run(main(), collect=False)
