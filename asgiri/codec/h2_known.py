@@ -21,7 +21,7 @@ Known = tuple[str, bytes, bytes, bytes, Headers, Priority | None]
 KnownOpen = tuple[Request, int | None, Priority]
 
 # How many header blocks are known, and how long they are, in bytes: each connection has some.
-MOST_BLOCKS = 64
+MOST_BLOCKS = 32
 LONG_BLOCK = 512
 
 # String literals of :path in origin-form -> target, path, query; with MOST_TARGETS of them it begins anew.
