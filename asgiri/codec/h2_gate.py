@@ -61,8 +61,8 @@ from asgiri.types import Headers
 
 read_head = struct.Struct(">HBBBI").unpack_from
 read_settings = struct.Struct(">HI").iter_unpack
-# A header block of the static table alone: h2 must see that a request begins, and nothing of it.
-START = b"\x82\x86\x84"
+# The header block that h2 sees: it must know that a request begins, or ends in trailers, and nothing of it.
+START = b""
 # Of h2's own, in bytes.
 GOAWAY_SIZE = HEAD_SIZE + 8
 # Streams that we have reset and still know, and gaps between the numbers of streams.

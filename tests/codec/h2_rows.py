@@ -82,9 +82,10 @@ def reset(
     told: bool | None = None,
     sent: Sequence[Sent] = (),
     options: Http2Options | None = None,
+    behind: bool = True,
     why: str = "",
 ) -> Row:
     """A stream error of type ``code`` (section 5.4.2). It is an event when the request was one."""
     told = bool(events) if told is None else told
     end: tuple[Event, ...] = (Reset(stream_id, "", code),) if told else ()
-    return Row(name, steps, (*events, *end), (*sent, Rst(stream_id, code)), options or Http2Options(), True, why)
+    return Row(name, steps, (*events, *end), (*sent, Rst(stream_id, code)), options or Http2Options(), behind, why)

@@ -8,6 +8,7 @@ from asgiri.codec.h2_wire import Http2Options
 from asgiri.types import Headers
 from tests.codec.h2_rows import Row, broken, reset, row
 from tests.codec.h2_wire_tools import (
+    ACK,
     FLOW_CONTROL_ERROR,
     FULL,
     GET,
@@ -271,6 +272,10 @@ INCOMING = [
     row("a small window does not bind before it was acknowledged", PREFACE + OPEN + data(1, b"x" * 101, True),
         events=[post(), Body(1, b"x" * 101), End(1, [])], sent=[SettingsAck()],
         options=tight(100), behind=False, why="section 6.5.3: the client may not have heard of it yet"),
+    reset("a small window binds streams that were open when it was acknowledged", FLOW_CONTROL_ERROR,
+          PREFACE + OPEN + data(1, b"x" * 60), settings(flags=ACK) + data(1, b"x" * 40) + data(1, b"x"),
+          events=[post(), Body(1, b"x" * 100)], sent=[SettingsAck()], options=tight(100), behind=False,
+          why="section 6.9.2: what it had used of the old one counts"),
     reset("a small window binds once it was acknowledged", FLOW_CONTROL_ERROR,
           OPEN + data(1, b"x" * 100), data(1, b"x"), events=[post(), Body(1, b"x" * 100)], options=tight(100)),
 ]  # fmt: skip
