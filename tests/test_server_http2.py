@@ -299,9 +299,10 @@ async def test_a_cipher_that_http2_may_not_use(pki: Pki, by: str) -> None:
             context.set_ciphers(ciphers)
             return context
 
-        async with http2_connected(address(server), client(*BOTH, ciphers=bad)) as peer:
-            await peer.end()
-            assert peer.goaways == [(0, 0xC)]
+        for alpn in (BOTH, ()):
+            async with http2_connected(address(server), client(*alpn, ciphers=bad)) as peer:
+                await peer.until(lambda peer=peer: peer.goaways)  # type: ignore[misc]
+                assert peer.goaways == [(0, 0xC)]
         async with http2_connected(address(server), client(*BOTH, ciphers=f"{bad}:{good}")) as peer:
             assert (await peer.get("/a")).status == 200
         async with connected(server, tls=client("http/1.1", ciphers=bad)) as old:

@@ -85,12 +85,9 @@ class Detector(Connection):
     def connected(self) -> None:
         if self.secure is None:
             return
-        tls = self.transport.get_extra_info("ssl_object")
-        match tls.selected_alpn_protocol():
+        match self.transport.get_extra_info("ssl_object").selected_alpn_protocol():
             case "h2":
-                connection = self._become_http2()
-                if self.secure.is_weak(tls):  # RFC 9113 section 9.2.2
-                    connection.turn_away(ErrorCode.INADEQUATE_SECURITY)
+                self._become_http2()
             case "http/1.1":
                 self._become_http1()
             # None: a client without ALPN, or one that offers nothing which is spoken here. Its first bytes tell.
@@ -114,6 +111,8 @@ class Detector(Connection):
         self._stage = OVER
         connection = Http2Connection(self.shared)
         connection.take_over(self)
+        if self.secure is not None and self.secure.is_weak(self.transport.get_extra_info("ssl_object")):
+            connection.turn_away(ErrorCode.INADEQUATE_SECURITY)  # RFC 9113 section 9.2.2
         return connection
 
     def _become_http1(self) -> Http11Connection:
