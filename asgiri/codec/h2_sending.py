@@ -281,9 +281,6 @@ class Level:
         self._line: OrderedDict[Outgoing, None] = OrderedDict()  # in the order of their requests (RFC 9218 section 10)
         self._line_is_next = True
 
-    def __bool__(self) -> bool:
-        return bool(self._turns or self._line)
-
     def add(self, stream: Outgoing) -> None:
         if stream.incremental:
             self._turns[stream] = None

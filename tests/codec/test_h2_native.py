@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import h2.config
 import h2.connection
 import h2.events
@@ -18,11 +20,14 @@ from asgiri.codec.h2_reading import MOST_GAPS
 from asgiri.codec.h2_state import MOST_PRIORITIES, MOST_RESET
 from asgiri.codec.h2_wire import ErrorCode, Http2Options
 from asgiri.codec.rules import HttpLimits
+from asgiri.errors import LocalProtocolError
 from asgiri.types import Headers
 from tests.codec.h2_wire_tools import (
     FULL,
     GET,
     HEADERS,
+    INITIAL_WINDOW,
+    PREFACE,
     TABLE_SIZE,
     Data,
     Head,
@@ -327,6 +332,129 @@ def test_an_answer_with_a_head_of_many_frames() -> None:
     talk.codec.answer(1, 200, fields, b"ok")
     assert talk.take() == [answered(1, 200, *fields), Data(1, b"ok", True)]
     assert talk.reader.largest == FULL
+
+
+# The verbs, and the ends
+
+
+def in_head(talk: Talk) -> bool:
+    return talk.codec.in_head  # by a call, for mypy takes a property for what does not change
+
+
+def test_verbs_where_they_do_not_belong() -> None:
+    talk = begin(NativeCodec)
+    talk.feed(head(1))
+    codec = talk.codec
+    too_early: list[Callable[[], None]] = [
+        lambda: codec.send_body(1, b"x", True),
+        lambda: codec.send_trailers(1, []),
+        lambda: codec.send_head(1, 103, []),
+        lambda: codec.answer(1, 100, [], b""),
+        lambda: codec.answer(1, 200, [(b"x", b"\n")], b""),
+        lambda: codec.send_informational(1, 200, []),
+    ]
+    for verb in too_early:
+        with pytest.raises(LocalProtocolError):
+            verb()
+    assert talk.take() == []
+    codec.send_head(1, 200, [])
+    too_late: list[Callable[[], None]] = [
+        lambda: codec.send_head(1, 200, []),
+        lambda: codec.answer(1, 200, [], b""),
+        lambda: codec.send_informational(1, 103, []),
+        lambda: codec.send_trailers(1, [(b"content-length", b"1")]),
+    ]
+    for verb in too_late:
+        with pytest.raises(LocalProtocolError):
+            verb()
+    codec.send_body(1, b"x", True)
+    assert talk.take() == [answered(1, 200), Data(1, b"x", True)]
+
+
+def test_verbs_for_a_stream_that_is_over_do_nothing() -> None:
+    talk = begin(NativeCodec)
+    talk.feed(head(1) + rst(1))
+    codec = talk.codec
+    codec.send_informational(1, 103, [])
+    codec.send_head(1, 200, [])
+    codec.send_body(1, b"x", True)
+    codec.send_trailers(1, [])
+    codec.answer(1, 200, [], b"x")
+    codec.reset(1, 8)
+    codec.consumed(1, 5)
+    assert (codec.held(1), codec.blocked(1), codec.starved(1), codec.sent_on(1)) == (0, False, False, 0)
+    assert talk.take() == []
+
+
+def test_only_a_stream_whose_own_window_is_open_is_starved() -> None:
+    talk = begin(NativeCodec)
+    talk.feed(head(1) + head(3))
+    talk.codec.answer(1, 200, [], b"x" * 100_000)
+    talk.codec.answer(3, 200, [], b"x" * 100)
+    talk.take()
+    talk.feed(window(1, 1 << 20))
+    assert talk.codec.starved(1)
+    talk.feed(window(0, 1 << 20))
+    assert not talk.codec.starved(1)
+
+
+def test_the_end_of_file_resets_what_is_not_whole_and_answers_the_rest() -> None:
+    talk = begin(NativeCodec)
+    talk.feed(head(1) + head(3, end=False) + head(5, end=False) + data(3, b"x" * 100) + b"\0\0")
+    reason = "the peer went away before the end of the request body"
+    assert talk.feed(b"") == [Reset(3, reason, ErrorCode.CANCEL), Reset(5, reason, ErrorCode.CANCEL)]
+    assert talk.codec.closed
+    assert talk.feed(head(7)) == []
+    talk.codec.answer(1, 200, [], b"ok")
+    assert talk.take() == [answered(1, 200), Data(1, b"ok", True)]
+    assert talk.codec.streams == 0
+
+
+def test_what_http_1_was_upgraded_to() -> None:
+    talk = Talk(NativeCodec(Http2Options()))
+    upgraded = request(1, http_version="1.1")
+    assert talk.codec.upgrade(settings_frame({INITIAL_WINDOW: 5})[9:], upgraded) == [upgraded]
+    talk.codec.upgraded_body(True)
+    talk.codec.answer(1, 200, [], b"0123456789")
+    assert talk.take() == [answered(1, 200), Data(1, b"01234")]
+    assert in_head(talk)
+    assert talk.feed(PREFACE + head(3)) == [request(3)]
+    assert not in_head(talk)
+    talk.feed(window(1, 5))
+    assert talk.take() == [SettingsAck(), Data(1, b"56789", True)]
+    assert (talk.codec.streams, talk.codec.last_stream_id) == (1, 3)
+
+
+def test_settings_of_an_upgrade_that_are_none() -> None:
+    codec = NativeCodec(Http2Options())
+    events = codec.upgrade(b"12345", request(1, http_version="1.1"))
+    assert [type(event) for event in events] == [Failure]
+    assert codec.closed
+
+
+def test_what_waits_for_the_end_of_a_head() -> None:
+    talk = Talk(NativeCodec(Http2Options()))
+    assert in_head(talk)  # the preface
+    talk.feed(PREFACE)
+    assert not in_head(talk)
+    wire = head(1, end=False)
+    talk.feed(wire[:-1])
+    assert in_head(talk)
+    talk.feed(wire[-1:] + data(1, b"abc")[:-1])
+    assert not in_head(talk)
+    talk.feed(b"c" + frame(HEADERS, 0, 3, PLAIN))
+    assert in_head(talk)
+
+
+def test_windows_smaller_than_the_default_are_held_to_once_they_are_acknowledged() -> None:
+    """RFC 9113 section 6.9.2: until then the peer cannot know."""
+    talk = Talk(NativeCodec(Http2Options(initial_window=100)))
+    talk.feed(PREFACE + head(1, end=False) + data(1, b"x" * 150))
+    assert talk.codec.streams == 1
+    talk.feed(settings_frame(flags=1) + head(3, end=False) + data(3, b"x" * 101))
+    assert talk.events[-1] == Reset(3, "DATA is beyond the stream's window", ErrorCode.FLOW_CONTROL_ERROR)
+    talk.feed(data(1, b"x"))
+    assert talk.events[-1] == Reset(1, "DATA is beyond the stream's window", ErrorCode.FLOW_CONTROL_ERROR)
 
 
 # With the h2 library as the client
