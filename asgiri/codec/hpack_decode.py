@@ -1,7 +1,7 @@
 """HPACK, from bytes to fields (RFC 7541), for the native engine.
 
-The hpack library gives the RFC's tables; its decoder takes twenty times as long for a browser's request, and is what the
-tests compare this one with.
+The hpack library gives the RFC's tables; its decoder takes twenty times as long for a browser's request, and is what
+the tests compare this one with.
 
 The static and the dynamic table are one list here, the newest entry of the dynamic one at its place 62 (section 2.3.3),
 so that an index is an index. What a block can make is bounded by its size: fields of a table are not copied, and a
