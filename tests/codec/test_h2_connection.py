@@ -235,6 +235,22 @@ def test_the_connection_window_is_held_to(engine: Http2Engine) -> None:
     assert without_windows(talk.take()) == [Away(9, FLOW_CONTROL_ERROR)]
 
 
+@each_engine
+def test_data_that_comes_too_late_is_of_the_connection_window_too(engine: Http2Engine) -> None:
+    options = Http2Options(initial_window=WINDOW, max_concurrent_streams=9)
+    talk = begin(engine, options)
+    talk.feed(OPEN)
+    talk.codec.reset(1, CANCEL)
+    talk.feed(data(1, bytes(10_000)))
+    room = options.connection_window - 10_000
+    for number in (3, 5, 7, 9):
+        part = min(room, WINDOW)
+        talk.feed(head(number, POST, False) + data(number, bytes(FULL)) * 3 + data(number, bytes(part - 3 * FULL)))
+        room -= part
+    assert room == 0
+    assert [type(event) for event in talk.feed(data(9, b"x"))] == [Failure]
+
+
 # The end of the connection
 
 
