@@ -143,14 +143,19 @@ class Http2Peer(Http2Client):
             await self._writer.drain()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Move bytes until the condition holds. The limit is there for the message it gives."""
-        await self.flush()
+        """Move bytes until the condition holds; what the last ones read are answered with goes with the next ones sent.
+
+        The limit is there for the message it gives.
+        """
         async with asyncio.timeout(20):
+            await self.flush()
             while not condition():
                 assert not self.ended, "the connection ended"
                 data = await self._reader.read(1 << 16)
                 self.ended = not data
                 self.feed(data)
+                if condition():
+                    break
                 await self.flush()
 
     async def end(self) -> None:

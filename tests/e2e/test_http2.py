@@ -154,7 +154,7 @@ async def stop_with_a_stream_open(service: Service) -> None:
         service.signal(signal.SIGTERM)
         await peer.until(lambda: peer.goaways)
         assert peer.goaways[0] == (2**31 - 1, 0)
-        assert (await peer.get("/who")).status == 200  # which may still be begun
+        assert (await peer.get("/who")).status == 200  # what was on its way, with the answer to the PING
         assert (await peer.answer(slow)).body == b'{"slept": "0.5"}'
         await peer.end()
         assert peer.goaways[-1][0] == 5
