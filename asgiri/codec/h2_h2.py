@@ -22,7 +22,8 @@ from hpack import NeverIndexedHeaderTuple
 
 from asgiri.codec import h2_rules, rules
 from asgiri.codec.events import Event, Request
-from asgiri.codec.h2_gate import Gate, Input, Output, Phase, Stream
+from asgiri.codec.h2_gate import Gate
+from asgiri.codec.h2_library import Input, Output, Phase, Stream
 from asgiri.codec.h2_wire import ConnectionFault, ErrorCode, FrameType, Http2Options, frame, goaway
 from asgiri.errors import LocalProtocolError
 from asgiri.types import Headers
