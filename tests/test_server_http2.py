@@ -14,7 +14,6 @@ import pytest
 
 from asgiri.config.schema import Config, Http2, Limits, Listen, SniPair, Timeouts, Tls
 from asgiri.proto import secure
-from asgiri.proto.detect import Detector
 from asgiri.proto.http2 import Http2Connection
 from asgiri.proto.http11 import Http11Connection
 from asgiri.server import HttpProtocolVersion, Server
@@ -206,7 +205,7 @@ async def test_a_drain_ends_connections_that_are_idle_or_undecided() -> None:
     server = Server(hello, config=plaintext())
     async with server, http2_connected(address(server)) as idle, connected(server) as silent:
         assert (await idle.get("/a")).status == 200
-        assert kinds(server) == ["Detector", "Http2Connection"]
+        assert kinds(server) == ["Http11Connection", "Http2Connection"]
         await asyncio.gather(server.shutdown(window=0.05), idle.end())
         assert await silent.rest() == b""
         assert idle.goaways
@@ -343,7 +342,7 @@ async def test_client_certificates(pki: Pki, by: str) -> None:
 async def test_a_silent_client_over_tls(pki: Pki, by: str) -> None:
     silent_config = msgspec.structs.replace(over_tls(pki), timeouts=Timeouts(keep_alive=0.1))
     async with Server(hello, config=silent_config) as server:
-        for alpn, kind in (((), Detector), (("h2",), Http2Connection), (("http/1.1",), Http11Connection)):
+        for alpn, kind in (((), Http11Connection), (("h2",), Http2Connection), (("http/1.1",), Http11Connection)):
             async with connected(server, tls=pki.client(alpn=alpn)) as client:
                 [connection] = shared_of(server).connections
                 assert type(connection) is kind

@@ -1,21 +1,20 @@
 """Which protocol a connection speaks: told by ALPN, or by the first bytes of it.
 
-    SILENT   nothing has come; the connection waits
-    BEGUN    what has come may be the beginning of HTTP/2's preface (RFC 9113 section 3.4)
-    OVER     another connection has taken over, or this one is closed
-
-Where HTTP/1.1 alone is spoken there is nothing to find out, and no Detector.
+Until that is known it is one of HTTP/1.1 with nothing on it: counted, drained and timed out like any, and idle, or
+within a request's head once there are bytes that may be HTTP/2's preface (RFC 9113 section 3.4). A Detector stands
+between it and its transport, and is gone with the answer. Where HTTP/1.1 alone is spoken there is nothing to find out,
+and no Detector.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from http import HTTPStatus
 
 from asgiri.codec.h2_wire import PREFACE, ErrorCode
-from asgiri.proto.connection import Connection, Shared
+from asgiri.proto.connection import Shared
 from asgiri.proto.http2 import Http2Connection
 from asgiri.proto.http11 import Http11Connection
 from asgiri.proto.secure import MakeConnection, Secure
@@ -43,123 +42,85 @@ class Way:
 
     def maker(self, shared: Shared) -> MakeConnection:
         """What makes the protocol of a connection that was accepted there."""
-        secure, http1 = self.secure, self.http1
-        if "h2" not in self.http:
-            if secure is None:
-                return lambda: Http11Connection(shared)
+        secure, speaks_http1 = self.secure, self.http1 is not None
+        http1 = self.http1 or Http11Connection
 
-            def make() -> Http11Connection:
-                connection = Http11Connection(shared)
-                connection.secure = secure
-                return connection
+        def make() -> Http11Connection:
+            connection = http1(shared)
+            connection.secure = secure
+            return connection
 
-            return make
-        return lambda: Detector(shared, secure, http1)
-
-
-class Stage(Enum):
-    SILENT = "silent"
-    BEGUN = "begun"
-    OVER = "over"
+        if "h2" in self.http:
+            return lambda: Detector(make(), speaks_http1)
+        return make if secure is not None else lambda: http1(shared)
 
 
-SILENT, BEGUN, OVER = Stage
+class Detector(asyncio.Protocol):
+    """Sees what comes first on a connection, and gives the transport to whom it is for.
 
-
-class Detector(Connection):
-    """A connection of which is not known yet what it speaks. It becomes one that does, and costs nothing any more.
-
-    ``http1`` is what HTTP/1.1 becomes, None where it is not spoken; HTTP/2 always is.
+    ``speaks_http1`` is whether ``connection`` may go on as what it is.
     """
 
-    __slots__ = ("_http1", "_seen", "_since", "_stage")
+    __slots__ = ("_connection", "_seen", "_speaks_http1")
 
-    def __init__(self, shared: Shared, secure: Secure | None, http1: type[Http11Connection] | None) -> None:
-        super().__init__(shared)
-        self.secure = secure
-        self._http1 = http1
-        self._stage = SILENT
-        self._since = shared.now  # when it came, or the first byte did
-        self._seen = b""
+    def __init__(self, connection: Http11Connection, speaks_http1: bool) -> None:
+        self._connection = connection
+        self._speaks_http1 = speaks_http1
+        self._seen = b""  # of what may be a preface
 
-    def connected(self) -> None:
-        if self.secure is None:
-            return
-        match self.transport.get_extra_info("ssl_object").selected_alpn_protocol():
-            case "h2":
-                self._become_http2()
-            case "http/1.1":
-                self._become_http1()
-            # None: a client without ALPN, or one that offers nothing which is spoken here. Its first bytes tell.
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connection = self._connection
+        connection.connection_made(transport)
+        if connection.secure is not None:
+            match transport.get_extra_info("ssl_object").selected_alpn_protocol():
+                case "h2":
+                    self._become_http2()
+                case "http/1.1":
+                    connection.transport.set_protocol(connection)
+                # None: a client without ALPN, or one that offers nothing which is spoken here. Its first bytes tell.
 
     def data_received(self, data: bytes) -> None:
-        if self._stage is BEGUN:
+        if self._seen:
             data = self._seen + data
-        elif self._stage is OVER:
-            return
-        if data.startswith(PREFACE):
-            self._become_http2().data_received(data)
-        elif PREFACE.startswith(data):
-            if self._stage is SILENT:
-                self._stage = BEGUN
-                self._since = self.shared.now
-            self._seen = data
-        else:
+        connection = self._connection
+        if not PREFACE.startswith(data[: len(PREFACE)]) or connection.has_ended:
             self._take_http1(data)
+        elif len(data) < len(PREFACE):
+            self._seen = data
+            connection.head_begun()
+        else:
+            self._become_http2().data_received(data)
 
     def _become_http2(self) -> Http2Connection:
-        self._stage = OVER
-        connection = Http2Connection(self.shared)
-        connection.take_over(self)
-        if self.secure is not None and self.secure.is_weak(self.transport.get_extra_info("ssl_object")):
+        before = self._connection
+        connection = Http2Connection(before.shared)
+        connection.take_over(before)
+        if before.secure is not None and before.secure.is_weak(before.transport.get_extra_info("ssl_object")):
             connection.turn_away(ErrorCode.INADEQUATE_SECURITY)  # RFC 9113 section 9.2.2
         return connection
 
-    def _become_http1(self) -> Http11Connection:
-        self._stage = OVER
-        connection = (self._http1 or Http11Connection)(self.shared)
-        connection.take_over(self)
-        return connection
-
-    def _take_http1(self, data: bytes) -> Http11Connection:
+    def _take_http1(self, data: bytes) -> None:
         """These bytes are not HTTP/2's."""
-        begun = self._stage is BEGUN
-        connection = self._become_http1()
-        if self._http1 is None:
+        connection = self._connection
+        connection.transport.set_protocol(connection)
+        if self._speaks_http1:
+            connection.data_received(data)
+        else:
             # RFC 9110 section 15.6.6. No 426: it would have to name what to upgrade to, and h2c is deprecated (RFC 9113
             # section 3.1).
             connection.turn_away(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, ONLY_HTTP2)
-            return connection
-        connection.data_received(data)
-        if begun:
-            connection.backdate(self._since)
-        return connection
 
     def eof_received(self) -> bool:
         """The peer sends nothing more: what it has sent is no whole preface."""
-        if self._stage is BEGUN and self._http1 is not None and self.secure is None:
-            return self._take_http1(self._seen).eof_received()
-        self._close()
-        return False
+        if self._seen and self._speaks_http1:
+            self._take_http1(self._seen)
+        return self._connection.eof_received()
 
-    def check(self, now: float) -> None:
-        if self.write_overdue(now):
-            self.abort()
-            return
-        waited = now - self._since
-        times = self.shared.times
-        if self._stage is SILENT and 0 < times.keep_alive < waited:
-            self._close()
-        elif self._stage is BEGUN and 0 < times.request_head < waited:
-            if self._http1 is None:
-                self._close()
-            else:
-                self._take_http1(self._seen).check(now)  # which answers that it took too long
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
 
-    def close_idle(self) -> None:
-        if self._stage is SILENT:
-            self._close()
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
 
-    def _close(self) -> None:
-        self._stage = OVER
-        self.transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)

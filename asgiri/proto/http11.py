@@ -97,10 +97,15 @@ class Http11Connection(Connection):
     def connected(self) -> None:
         self._template = scope_template(self.peers, self.shared.context)
 
-    def backdate(self, began: float) -> None:
-        """The head that has begun did so at ``began``: its first bytes were seen before they came here."""
-        if self._state is HEAD:
-            self._since = began
+    @property
+    def has_ended(self) -> bool:
+        """Nothing that comes is of use any more."""
+        return self._state is LINGERING or self._state is CLOSED
+
+    def head_begun(self) -> None:
+        """The first bytes of what may be a request's head are here, though not given to us yet."""
+        if self._state is IDLE:
+            self._move(Signal.BYTES)
 
     # Bytes in
 
@@ -457,7 +462,8 @@ class Http11Connection(Connection):
 
     def turn_away(self, status: HTTPStatus, reason: str) -> None:
         """Answer bytes that are not to be read, as to a request that never became one, and end."""
-        self._answer(status, reason)
+        if self._state is IDLE or self._state is HEAD:
+            self._answer(status, reason)
 
     def _cut_short(self, status: HTTPStatus, reason: str) -> None:
         """End the exchange in progress: with ``status`` when nothing is answered yet, else by a cut."""

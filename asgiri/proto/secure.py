@@ -9,10 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import socket
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from asgiri.proto.connection import Connection
+from typing import Any, Protocol
 
 # aiofastnet's, which is the extra "fast"; not where Python has OpenSSL linked statically, for then it has no fast way.
 fast_connect: Callable[..., Coroutine[Any, Any, Any]] | None = None
@@ -48,7 +45,7 @@ _SHORT_NAMES = {
     "userId": "UID",
 }
 
-MakeConnection = Callable[[], "Connection"]
+MakeConnection = Callable[[], asyncio.Protocol]
 
 
 class Connect(Protocol):
@@ -56,7 +53,7 @@ class Connect(Protocol):
 
     def __call__(
         self, make: MakeConnection, sock: socket, /
-    ) -> Coroutine[Any, Any, tuple[asyncio.BaseTransport, Connection]]: ...
+    ) -> Coroutine[Any, Any, tuple[asyncio.BaseTransport, asyncio.Protocol]]: ...
 
 
 @dataclass(frozen=True, slots=True)
