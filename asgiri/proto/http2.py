@@ -410,8 +410,8 @@ class Http2Connection(Connection):
     def close_idle(self) -> None:
         if self._state is OPEN or self._state is WARNED:
             self._finish()
-        if not self.streams:
-            self._close()
+            if not self.streams:
+                self._close()
 
     def turn_away(self, code: ErrorCode) -> None:
         """Hear nothing of the peer, and end; it is told why."""
