@@ -278,7 +278,9 @@ def progress_of(connection: Http2Connection, number: int, size: int, before: Pro
     if not codec.blocked(number):
         return None
     left = size - codec.held(number)
-    if before is None or before[0] != left:
+    if before is None:
+        return left, now
+    if before[0] != left:
         connection.progress_at = now
         return left, now
     if before[1] < connection.progress_at and codec.starved(number):

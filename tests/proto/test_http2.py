@@ -1189,6 +1189,21 @@ async def test_a_stream_that_waits_for_more_urgent_ones() -> None:
 
 
 @in_loop
+async def test_new_requests_do_not_buy_time_for_answers_that_are_not_read() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await reply(send, bytes(100_000))
+
+    peer = Http2Peer(app, times=TimeLimits(write=10), window=MIB)
+    peer.reads = False
+    first = peer.request()
+    for _ in range(4):
+        await peer.drip(4, 1)
+        peer.request()
+    assert peer.answers[first].reset == CANCEL
+    await peer.end()
+
+
+@in_loop
 async def test_a_small_answer_that_its_peer_does_not_read() -> None:
     peer = Http2Peer(hello, times=TimeLimits(write=10, keep_alive=5), window=0)
     peer.reads = False
