@@ -17,7 +17,7 @@ from asgiri.config.load import Found, Loaded, Setting, load
 from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode, Problem
 
 if TYPE_CHECKING:
-    from asgiri.config.schema import Config
+    from asgiri.config.schema import Config, HttpVersion
 
 # Flags that set one key of the file each: parameter -> (what the user typed, dotted path).
 KEYS = {
@@ -41,6 +41,9 @@ KEYS = {
     "group": ("--group", "process.group"),
     "pidfile": ("--pidfile", "process.pidfile"),
 }
+
+# What --http can say; "auto" says nothing.
+SPOKEN: dict[str | None, HttpVersion] = {"http/1.1": "http/1.1", "h2": "h2"}
 
 # Flags that turn off what is on: parameter -> what the user typed.
 OFF = {"access_log": "--no-access-log"}
@@ -75,7 +78,9 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--reload-exclude", metavar="GLOB", multiple=True, help="Files not to watch (not in this release).")
 @option("--certfile", metavar="FILE", help="TLS, with this certificate chain, on every listener that has none.")
 @option("--keyfile", metavar="FILE", help="Private key of --certfile; default: it is in that file too.")
-@option("--http", type=click.Choice(["auto", "http/1.1", "h2"]), help="What is spoken (h2 is not in this release).")
+@option(
+    "--http", type=click.Choice(["auto", "http/1.1", "h2"]), help="What every listener speaks; auto: as its http says."
+)
 @option("--loop", metavar="NAME", help="auto, uvloop or asyncio.")
 @option("--lifespan", metavar="MODE", help="auto, on or off.")
 @option("--factory", is_flag=True, help="APP is a function that makes the application.")
@@ -110,8 +115,6 @@ def command(
     """
     if import_ and not check_config:
         raise click.UsageError("--import goes with --check-config")
-    if http == "h2":
-        raise click.UsageError("--http h2: HTTP/2 is not in this release; use auto or http/1.1")
     if keyfile is not None and certfile is None:
         raise click.UsageError("--keyfile goes with --certfile")
     settings = [*from_flags(flags), *from_sets(set_)]
@@ -119,6 +122,8 @@ def command(
 
     def read(file: str | Found | None) -> Loaded:
         loaded = load(file, environ, settings)
+        if http in SPOKEN:
+            loaded = replace(loaded, config=loaded.config.speaking(SPOKEN[http]))
         return loaded if certfile is None else secure(loaded, certfile, keyfile)
 
     loaded = read(config)

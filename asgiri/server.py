@@ -24,17 +24,18 @@ import msgspec
 from asgiri import __version__
 from asgiri.asgi.lifespan import Lifespan
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
-from asgiri.codec.engines import http1_engine
+from asgiri.codec.engines import http1_engine, http2_engine
+from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
-from asgiri.config.schema import Config, Listen, Tls
+from asgiri.config.schema import Config, HttpVersion, Listen, Tls
 from asgiri.errors import ConfigError, Problem
 from asgiri.log.access import AccessLog, this_process
 from asgiri.proto.accept import Intake
 from asgiri.proto.connection import Shared, TimeLimits
-from asgiri.proto.http11 import Http11Connection
-from asgiri.proto.secure import MakeConnection, Secure
+from asgiri.proto.detect import Way
+from asgiri.proto.secure import Secure
 from asgiri.sockets import Listener, bind_all
-from asgiri.tls import certificate, server_context, with_certificate
+from asgiri.tls import server_contexts, weak_ciphers, with_certificate
 from asgiri.types import ASGIApp
 
 logger = logging.getLogger("asgiri.server")
@@ -54,11 +55,21 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class HttpProtocolVersion(Enum):
-    """What a server speaks. AUTO is every version that asgiri has: at present HTTP/1.1."""
+    """What a server speaks on all its listeners. AUTO is what each one's ``http`` says: both, unless it says otherwise.
+
+    HTTP_2 without certificates is HTTP/2 by prior knowledge (RFC 9113 section 3.3).
+    """
 
     AUTO = "auto"
     HTTP_1_1 = "http/1.1"
     HTTP_2 = "h2"
+
+
+VERSIONS: dict[HttpProtocolVersion, tuple[HttpVersion, ...]] = {
+    HttpProtocolVersion.AUTO: (),
+    HttpProtocolVersion.HTTP_1_1: ("http/1.1",),
+    HttpProtocolVersion.HTTP_2: ("h2",),
+}
 
 
 class ServerState(Enum):
@@ -101,8 +112,6 @@ class Server:
         identity: Identity | None = None,
         access_log: AccessLog | None = None,
     ) -> None:
-        if http_version is HttpProtocolVersion.HTTP_2:
-            raise ConfigError([Problem("Server", "http_version", "HTTP/2 is not served yet: use HTTP_1_1 or AUTO")])
         if config is None or host is not None or port is not None:
             config = with_address(config or Config(), host, port)
         self._tls: Tls | None = None  # of listeners that have none of their own
@@ -111,6 +120,9 @@ class Server:
             config = with_certificate(config, self._tls)
         elif keyfile is not None:
             raise ConfigError([Problem("Server", "keyfile", "there is no certfile for it")])
+        self._http = VERSIONS[http_version]
+        if self._http:
+            config = config.speaking(*self._http)
         self.config = config
         self.state = ServerState.NEW
         self._given = list(listeners) if listeners is not None else None
@@ -208,7 +220,7 @@ class Server:
         self.state = ServerState.STARTING
         self._loop = asyncio.get_running_loop()
         try:
-            secured = self._secured()
+            ways = self._ways()
             await self._lifespan.startup()
             self._context.state = self._lifespan.state
             self._shared = self._make_shared(self._loop)
@@ -216,7 +228,7 @@ class Server:
             self._sweep()
             if before_listening is not None:
                 before_listening()
-            self._listen(self._shared, secured)
+            self._listen(self._shared, ways)
         except BaseException:
             await self._close_all()
             raise
@@ -225,15 +237,16 @@ class Server:
     def _make_shared(self, loop: asyncio.AbstractEventLoop) -> Shared:
         config = self.config
         timeouts, limits = config.timeouts, config.limits
+        message_limits = HttpLimits(
+            request_line=limits.request_line,
+            header_count=limits.header_count,
+            header_size=limits.header_size,
+            body_size=limits.body_size,
+        )
         return Shared(
             context=self._context,
             http1=http1_engine(config.http1.engine),
-            limits=HttpLimits(
-                request_line=limits.request_line,
-                header_count=limits.header_count,
-                header_size=limits.header_size,
-                body_size=limits.body_size,
-            ),
+            limits=message_limits,
             times=TimeLimits(
                 request_head=timeouts.request_head,
                 request_body=timeouts.request_body,
@@ -242,6 +255,14 @@ class Server:
                 write=timeouts.write,
             ),
             loop=loop,
+            http2=http2_engine(config.http2.engine),
+            http2_options=Http2Options(
+                limits=message_limits,
+                max_concurrent_streams=config.http2.max_concurrent_streams,
+                initial_window=config.http2.initial_window,
+                max_frame_size=config.http2.max_frame_size,
+                max_header_list=config.http2.max_header_list,
+            ),
             requests=limits.requests,
             requests_per_connection=limits.requests_per_connection,
             access_log=self._access_log,
@@ -249,19 +270,15 @@ class Server:
             now=loop.time(),
         )
 
-    def _secured(self) -> list[Secure | None]:
-        """What each listener needs for TLS, in their order."""
-        listens = self._listens()
-        return [
-            Secure(
-                server_context(listen.tls, listen.http, f"listen[{index}].tls"),
-                certificate(listen.tls),
-                self.config.timeouts.tls_handshake,
-            )
-            if listen.tls is not None
-            else None
-            for index, listen in enumerate(listens)
-        ]
+    def _ways(self) -> list[Way]:
+        """What is spoken on each listener, in their order."""
+        ways = []
+        for index, listen in enumerate(self._listens()):
+            secure = None
+            if listen.tls is not None:
+                secure = secured(listen.tls, listen.http, f"listen[{index}].tls", self.config.timeouts.tls_handshake)
+            ways.append(Way(listen.http, secure, self.config.http2.h2c_upgrade))
+        return ways
 
     def _listens(self) -> list[Listen]:
         """What is said of each listener: by the config, or where that does not know its address, by its binder.
@@ -278,15 +295,16 @@ class Server:
                 left.remove(listen)
             elif listener.listen.tls is None:
                 listen = msgspec.structs.replace(listener.listen, tls=self._tls)
-            said.append(listen or listener.listen)
+            listen = listen or listener.listen
+            said.append(msgspec.structs.replace(listen, http=self._http or listen.http))
         return said
 
-    def _listen(self, shared: Shared, secured: list[Secure | None]) -> None:
+    def _listen(self, shared: Shared, ways: list[Way]) -> None:
         listeners = self._given if self._given is not None else bind_all(self.config.listen)
         self._own = [] if self._given is not None else listeners
         self._intake = Intake(shared, self.config.limits.connections)
-        for listener, secure in zip(listeners, secured, strict=True):
-            self._intake.open(listener.sock, listener.url, connection_maker(shared, secure), secure)
+        for listener, way in zip(listeners, ways, strict=True):
+            self._intake.open(listener.sock, listener.url, way.maker(shared), way.secure)
             self.sockets.append(listener.sock)
 
     def _request_id(self) -> Callable[[int, int], str]:
@@ -355,6 +373,8 @@ class Server:
         )
         for _ in range(2):  # what the loop knows of by now is read
             await asyncio.sleep(0)
+        for connection in list(shared.connections):
+            connection.begin_drain()
         timeout = self.config.workers.drain_timeout
         self._deadline = shared.loop.time() + timeout if timeout else None
         self.shorten(min(window, timeout) if timeout else window)
@@ -431,17 +451,10 @@ def response_headers(config: Config) -> list[tuple[bytes, bytes]]:
     return fields
 
 
-def connection_maker(shared: Shared, secure: Secure | None) -> MakeConnection:
-    """What makes the protocol of a connection that a listener has accepted."""
-    if secure is None:
-        return lambda: Http11Connection(shared)
-
-    def make() -> Http11Connection:
-        connection = Http11Connection(shared)
-        connection.secure = secure
-        return connection
-
-    return make
+def secured(tls: Tls, http: Sequence[str], key: str, handshake_timeout: float) -> Secure:
+    """What a listener needs for TLS; ConfigError, whose keys begin with ``key``, when its files do not do."""
+    context, certificates = server_contexts(tls, http, key)
+    return Secure(context, certificates, handshake_timeout, weak_ciphers(context))
 
 
 def extensions(identity: Identity) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""TLS contexts for listeners: certificate, key and client authorities, and in words what is wrong with their files.
+"""TLS contexts for listeners: certificates, keys and client authorities, and in words what is wrong with their files.
 
 Whoever serves makes its own context, from the files as they are then; the master makes one too, before it forks and
 before it takes a reload, to know whether the workers will be able to.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,9 @@ FILE_MOST = 1 << 20
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+
+# Of TLS 1.2, what HTTP/2 may use (RFC 9113 section 9.2.2): ephemeral keys and authenticated encryption.
+HTTP2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 # RFC 7468 sections 5 and 10 to 13, and the older labels that OpenSSL takes too.
 _CERTIFICATE = re.compile(
@@ -40,26 +44,100 @@ def server_context(tls: Tls, http: Sequence[str] = ("http/1.1",), key: str = "tl
     """The context of a listener with this ``tls`` section, which speaks ``http`` (ALPN names, the preferred one first).
 
     Beyond the section: the server's order of ciphers, no compression (RFC 9325 section 3.3) and no renegotiation
-    (section 3.5). Client certificates are checked the same on every Python: without ``VERIFY_X509_STRICT``, which
-    would refuse many a private authority. Raises ConfigError, whose keys begin with ``key``.
+    (section 3.5), as RFC 9113 section 9.2 wants it too. Client certificates are checked the same on every Python:
+    without ``VERIFY_X509_STRICT``, which would refuse many a private authority. Raises ConfigError, whose keys begin
+    with ``key``.
     """
+    return server_contexts(tls, http, key)[0]
+
+
+def server_contexts(
+    tls: Tls, http: Sequence[str] = ("http/1.1",), key: str = "tls"
+) -> tuple[ssl.SSLContext, dict[ssl.SSLContext, str]]:
+    """What :func:`server_context` says, and the certificate in PEM of each context that a client may come to."""
+    context = _context(tls, tls.certfile, tls.keyfile, http, key, "")
+    certificates = {context: certificate(tls)}
+    named = {}
+    for name, pair in tls.sni.items():
+        own = _context(tls, pair.certfile, pair.keyfile, http, key, f".sni.{name}")
+        named[name.lower()] = own
+        certificates[own] = first_certificate(pair.certfile, f"{key}.sni.{name}.certfile")
+    if named:
+        context.sni_callback = by_name(named)
+    return context, certificates
+
+
+def by_name(named: dict[str, ssl.SSLContext]) -> Callable[[Any, str | None, ssl.SSLContext], None]:
+    """The callback that gives a handshake the context of the name that the client asked for (RFC 6066 section 3).
+
+    The name itself goes before ``*.`` and what is behind its first label (RFC 9525 section 6.3); names are in lower
+    case. A client that names no server, or another one, stays with the context it has.
+    """
+
+    def choose(tls: Any, asked: str | None, context: ssl.SSLContext) -> None:
+        del context
+        if asked is not None:
+            name = asked.lower()
+            found = named.get(name) or named.get(f"*.{name.partition('.')[2]}")
+            if found is not None:
+                tls.context = found
+
+    return choose
+
+
+def weak_ciphers(context: ssl.SSLContext) -> frozenset[str]:
+    """OpenSSL's names of the context's ciphers that HTTP/2 may not use (RFC 9113 section 9.2.2 and appendix A)."""
+    return frozenset(str(suite["name"]) for suite in context.get_ciphers() if not _is_for_http2(suite))
+
+
+def _is_for_http2(suite: Any) -> bool:
+    """Appendix A lists all that TLS 1.2 had, but those with ephemeral keys and authenticated encryption."""
+    ephemeral: bool = suite["kea"].startswith(("kx-ecdhe", "kx-dhe"))
+    return suite["protocol"] == "TLSv1.3" or (ephemeral and suite["aead"])
+
+
+def _context(tls: Tls, certfile: str, keyfile: str | None, http: Sequence[str], key: str, place: str) -> ssl.SSLContext:
+    """A context for one pair of files, which the config names at ``key`` and ``place``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[tls.min_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    if tls.ciphers is not None:
-        try:
-            context.set_ciphers(tls.ciphers)
-        except ssl.SSLError:
-            raise _refusal(f"{key}.ciphers", f'OpenSSL knows none of "{tls.ciphers}"') from None
+    _set_ciphers(context, tls, "h2" in http, f"{key}.ciphers")
     context.set_alpn_protocols(list(http))
-    _load_pair(context, tls, key)
+    _load_pair(context, certfile, keyfile, tls.password_file, key, place)
     _ask_clients(context, tls, key)
     return context
 
 
+def _set_ciphers(context: ssl.SSLContext, tls: Tls, http2: bool, key: str) -> None:
+    """The ciphers of TLS 1.2, such that a client that speaks HTTP/2 gets one that HTTP/2 may use."""
+    if tls.ciphers is None:
+        if http2:
+            context.set_ciphers(HTTP2_CIPHERS)
+        return
+    try:
+        context.set_ciphers(tls.ciphers)
+    except ssl.SSLError:
+        raise _refusal(key, f'OpenSSL knows none of "{tls.ciphers}"') from None
+    if not http2 or tls.min_version == "1.3":
+        return
+    suites = [suite for suite in context.get_ciphers() if suite["protocol"] != "TLSv1.3"]
+    good = [str(suite["name"]) for suite in suites if _is_for_http2(suite)]
+    if not good:
+        raise _refusal(
+            key, "HTTP/2 may use none of these (RFC 9113 appendix A): add one with ECDHE and GCM or CHACHA20"
+        )
+    # Every client of HTTP/2 has good ones (section 9.2.2); the others are left to clients that have nothing else.
+    context.set_ciphers(":".join(good + [str(suite["name"]) for suite in suites if not _is_for_http2(suite)]))
+
+
 def certificate(tls: Tls) -> str:
     """The server's own certificate, in PEM: the first one of ``certfile``. For a section that made a context."""
-    found = _CERTIFICATE.search(_read(tls.certfile, "tls.certfile"))
+    return first_certificate(tls.certfile, "tls.certfile")
+
+
+def first_certificate(certfile: str, key: str) -> str:
+    """The first certificate of a file that ``key`` names, in PEM; empty when there is none."""
+    found = _CERTIFICATE.search(_read(certfile, key))
     return found[0].decode("ascii", "replace") + "\n" if found else ""
 
 
@@ -69,16 +147,20 @@ def with_certificate(config: Config, tls: Tls) -> Config:
     return msgspec.structs.replace(config, listen=listen)
 
 
-def _load_pair(context: ssl.SSLContext, tls: Tls, key: str) -> None:
+def _load_pair(
+    context: ssl.SSLContext, certfile: str, keyfile: str | None, password_file: str | None, key: str, place: str
+) -> None:
     """Give the context its certificate and private key."""
-    if not _CERTIFICATE.search(data := _read(tls.certfile, f"{key}.certfile")):
-        raise _refusal(f"{key}.certfile", f'"{tls.certfile}" has no certificate in it{_form(data)}')
-    keyfile, keyfile_key = (tls.keyfile, f"{key}.keyfile") if tls.keyfile else (tls.certfile, f"{key}.certfile")
+    pair_key = key + place
+    if not _CERTIFICATE.search(data := _read(certfile, f"{pair_key}.certfile")):
+        raise _refusal(f"{pair_key}.certfile", f'"{certfile}" has no certificate in it{_form(data)}')
+    keyfile, keyfile_key = (keyfile, f"{pair_key}.keyfile") if keyfile else (certfile, f"{pair_key}.certfile")
     if not _KEY.search(data := _read(keyfile, keyfile_key)):
         raise _refusal(keyfile_key, f'"{keyfile}" has no private key in it{_form(data)}')
+    password_key = f"{key}.password_file"
     secret = b""
-    if tls.password_file is not None:
-        secret = _read(tls.password_file, f"{key}.password_file").partition(b"\n")[0].rstrip(b"\r")
+    if password_file is not None:
+        secret = _read(password_file, password_key).partition(b"\n")[0].rstrip(b"\r")
     asked = False
 
     def password() -> bytes:  # always given: without one, OpenSSL would ask at the terminal
@@ -87,17 +169,17 @@ def _load_pair(context: ssl.SSLContext, tls: Tls, key: str) -> None:
         return secret
 
     try:
-        context.load_cert_chain(tls.certfile, keyfile, password)
+        context.load_cert_chain(certfile, keyfile, password)
     except ssl.SSLError as error:
-        if asked and tls.password_file is None:
+        if asked and password_file is None:
             raise _refusal(keyfile_key, f'the key in "{keyfile}" is encrypted; name a password_file') from None
         if asked:
             raise _refusal(
-                f"{key}.password_file", f'the password in "{tls.password_file}" does not open the key in "{keyfile}"'
+                password_key, f'the password in "{password_file}" does not open the key in "{keyfile}"'
             ) from None
-        raise _unusable(error, tls.certfile, keyfile, key, keyfile_key) from None
+        raise _unusable(error, certfile, keyfile, pair_key, keyfile_key) from None
     except ValueError as error:
-        raise _refusal(f"{key}.password_file", f'"{tls.password_file}": {error}') from None
+        raise _refusal(password_key, f'"{password_file}": {error}') from None
 
 
 def _unusable(error: ssl.SSLError, certfile: str, keyfile: str, key: str, keyfile_key: str) -> ConfigError:

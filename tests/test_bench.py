@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
-from tests.bench import process, report, results, system, wrk
-from tests.bench.__main__ import names, shown
-from tests.bench.cases import BROWSER, CASES, ECHO, MIB, RATE, TARGETS, Target
-from tests.bench.client import Answer, ServerError, check
-from tests.bench.measure import free_port, lines
+from tests.bench import client_http2, h2load, load, process, report, results, system, wrk
+from tests.bench.__main__ import commands, names, shown
+from tests.bench.cases import BROWSER, CASES, ECHO, MIB, RATE, TARGETS, VARIED, Target
+from tests.bench.client import Answer, Request, ServerError, check
+from tests.bench.measure import Plan, free_port, lines
 from tests.bench.process import Running
 from tests.bench.results import (
     CLIENT_BUSY,
@@ -29,7 +36,7 @@ from tests.bench.results import (
     Sample,
     Series,
 )
-from tests.bench.servers import SERVERS, Launch
+from tests.bench.servers import SERVERS, Http, Launch
 from tests.bench.venv import Venv, changes, needed
 
 HERE = Path(__file__).parent
@@ -52,6 +59,9 @@ Running 4s test @ http://127.0.0.1:18101/
 Requests/sec:  61613.60
 Transfer/sec:      7.87MB
 """  # noqa: W291 - as wrk prints it
+
+
+BAD = bytes.fromhex("000000 04 00 00000000  000001 00 00 00000000 41")  # SETTINGS, then DATA on stream 0
 
 
 def series(
@@ -83,8 +93,7 @@ def test_the_output_of_wrk() -> None:
     outcome = wrk.parse(OUTPUT)
     assert (outcome.requests, outcome.rate) == (246812, 61613.60)
     assert outcome.elapsed == pytest.approx(240.6)
-    assert outcome.p50 == pytest.approx(635e-6)
-    assert outcome.p99 == pytest.approx(1.25)
+    assert outcome.latency == pytest.approx({"p50": 635e-6, "p99": 1.25})
     assert outcome.errors == {}
 
 
@@ -95,8 +104,89 @@ def test_errors_that_wrk_counts() -> None:
 
 @pytest.mark.parametrize("text", ["", "unable to connect", OUTPUT.replace("99%", "98%"), OUTPUT.replace("/sec", "")])
 def test_what_wrk_never_prints_is_an_error(text: str) -> None:
-    with pytest.raises(wrk.WrkError, match="in the output of wrk"):
+    with pytest.raises(load.LoadError, match="in the output of wrk"):
         wrk.parse(text)
+
+
+H2LOAD = """\
+spawning thread #0: 16 total client(s). Timing-based test with 0s of warm-up time and 1s of main duration.
+progress: 100% of clients started
+TLS Protocol: TLSv1.3
+Cipher: TLS_AES_128_GCM_SHA256
+Application protocol: h2
+Stopped all clients for thread #0
+
+finished in 1.50s, 37840.50 req/s, 1.45MB/s
+requests: 56761 total, 57017 started, 56761 done, 56761 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 56800 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 1.45MB (1515472) total, 333.55KB (341552) headers (space savings 90.40%), 480.39KB (491920) data
+                     min         max         mean         sd        +/- sd
+time for request:      365us     27.64ms      6.48ms      3.46ms    81.60%
+time for connect:      122us      1.00ms       576us       279us    62.50%
+"""
+
+
+def test_the_output_of_h2load() -> None:
+    outcome = h2load.parse(H2LOAD)
+    assert (outcome.requests, outcome.rate, outcome.elapsed) == (56761, 37840.5, 1.5)
+    assert outcome.latency == pytest.approx({"mean": 6.48e-3, "max": 27.64e-3})
+    assert (outcome.protocol, outcome.errors) == ("h2 TLSv1.3", {})
+    plain = h2load.parse(H2LOAD.replace("TLS Protocol: TLSv1.3\n", "").replace("protocol: h2", "protocol: h2c"))
+    assert plain.protocol == "h2c"
+
+
+def test_errors_that_h2load_counts() -> None:
+    text = H2LOAD.replace("0 failed, 0 errored, 0 timeout", "7 failed, 4 errored, 3 timeout")
+    text = text.replace("0 3xx, 0 4xx, 0 5xx", "0 3xx, 5 4xx, 6 5xx")
+    assert h2load.parse(text).errors == {"failed": 7, "errored": 4, "timeout": 3, "status": 11}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "in the output of h2load"),
+        (H2LOAD.partition("finished")[0], "in the output of h2load"),
+        (H2LOAD.replace("protocol: h2", "protocol: http/1.1"), "the server spoke http/1.1 with h2load"),
+    ],
+)
+def test_what_h2load_does_not_count_as_http2_is_an_error(text: str, words: str) -> None:
+    with pytest.raises(load.LoadError, match=words):
+        h2load.parse(text)
+
+
+def test_how_h2load_is_called(tmp_path: Path) -> None:
+    one = h2load.Load(("/echo",), 16, 8, {"A": "b"}, b"body")
+    command = h2load.command("http://h", one, seconds=3, folder=tmp_path)
+    body = tmp_path / "h2load-body"
+    assert command == ["h2load", "-t1", "-c16", "-m8", "-D3", "-H", "A: b", "-d", str(body), "http://h/echo"]
+    assert body.read_bytes() == b"body"
+    many = h2load.Load(("/a", "/b"), 1, 100, {})
+    command = h2load.command("https://h", many, seconds=3, folder=tmp_path)
+    assert command[-2:] == ["-i", str(tmp_path / "h2load-paths")]
+    assert (tmp_path / "h2load-paths").read_text() == "https://h/a\nhttps://h/b\n"
+
+
+def test_the_targets_vary() -> None:
+    assert len(set(VARIED)) == len(VARIED) == 1000
+    assert len({len(path) for path in VARIED}) > 15  # so that Huffman coding ends at every bit of an octet
+    assert all(re.fullmatch(r"/any/[\w/-]+\?[\w=&,-]+", path, re.ASCII) for path in VARIED)
+    assert CASES["h2-varied"].paths == VARIED
+
+
+@linux
+def test_a_load_generator_that_fails() -> None:
+    core = min(os.sched_getaffinity(0))
+    text, cpu = load.run(["sh", "-c", "echo done"], core=core, seconds=1)
+    assert text == "done\n"
+    assert 0 <= cpu < 5
+    with pytest.raises(load.LoadError, match="sh ended with 3: no such host"):
+        load.run(["sh", "-c", "echo no such host >&2; exit 3"], core=core, seconds=1)
+
+
+def test_a_load_generator_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "GRACE", -0.9)
+    with pytest.raises(load.LoadError, match="sleep did not end within 0 s"):
+        load.run(["sleep", "60"], core=min(os.sched_getaffinity(0)), seconds=1)
 
 
 def test_median_and_spread() -> None:
@@ -184,8 +274,33 @@ def test_every_target_is_about_a_case_that_there_is() -> None:
             continue
         if target.against == "asgiri without":
             assert "asgiri" in case.without
-        else:
-            assert target.against in SERVERS
+            continue
+        for name in (target.ours, target.against):
+            assert case.http in SERVERS[name].http
+
+
+def test_the_reference_engine_has_targets_of_its_own() -> None:
+    target = next(one for one in TARGETS if one.case == "h2-hello" and one.against == "hypercorn")
+    assert target.says == "asgiri-h2 >= 1 x hypercorn"
+    case = rates(**{"asgiri": series(100.0), "asgiri-h2": series(9.0), "hypercorn": series(10.0, problem="busy")})
+    assert target.measured(case) == results.Ratio(0.9, 0.9, 0.9)
+    assert target.flawed(case)
+
+
+def test_who_is_measured_over_which_protocol() -> None:
+    def names_of(plan: Plan, case: str) -> list[str]:
+        return [server.name for server in plan.entrants(CASES[case])]
+
+    main = [server for server in SERVERS.values() if server.chosen]
+    plan = Plan([], main, Path("bin"), {"granian": "not installed"}, 1, 1)
+    assert names_of(plan, "h2-hello") == ["nginx", "asgiri", "asgiri-h2", "h2corn", "granian", "hypercorn"]
+    assert "asgiri-h2" not in names_of(plan, "hello")
+    assert "uvicorn" in names_of(plan, "hello")
+    assert plan.obstacle(CASES["h2-hello"], SERVERS["granian"]) == "not installed"
+    assert plan.obstacle(CASES["h2-echo"], SERVERS["nginx"]) == "runs no application"
+    named = Plan([], [SERVERS["uvicorn"]], Path("bin"), {}, 1, 1, named=True)
+    assert names_of(named, "h2-hello") == ["uvicorn"]
+    assert named.obstacle(CASES["h2-hello"], SERVERS["uvicorn"]) == "is not measured over HTTP/2"
 
 
 def test_the_table_on_the_terminal() -> None:
@@ -254,11 +369,11 @@ def test_figures_with_flaws_are_marked_in_the_document() -> None:
     assert "- ! uvicorn: closed early: hello (2 of 2)\n" in text
 
 
-def test_wrk_is_no_limit_where_others_took_its_core() -> None:
+def test_the_load_generator_is_no_limit_where_others_took_its_core() -> None:
     bound = {CLIENT_BUSY: 0.99, SERVER_BUSY: 0.6}
-    assert report.wrk_bound(series(1.0, detail=bound))
-    assert not report.wrk_bound(series(1.0, detail=bound, problem=CLIENT_SHARED))
-    assert not report.wrk_bound(series(1.0, detail={CLIENT_BUSY: 0.99, SERVER_BUSY: 0.99}))
+    assert report.client_bound(series(1.0, detail=bound))
+    assert not report.client_bound(series(1.0, detail=bound, problem=CLIENT_SHARED))
+    assert not report.client_bound(series(1.0, detail={CLIENT_BUSY: 0.99, SERVER_BUSY: 0.99}))
 
 
 def test_notes_by_hand_are_kept() -> None:
@@ -292,8 +407,8 @@ def test_the_script_posts_what_the_case_expects() -> None:
     assert f'wrk.method = "{CASES["echo"].request.method}"' in text
 
 
-@pytest.mark.parametrize("name", SERVERS)
-def test_how_a_server_is_started(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "http"), [(name, http) for name in SERVERS for http in SERVERS[name].http])
+def test_how_a_server_is_started(name: str, http: Http, tmp_path: Path) -> None:
     server = SERVERS[name]
     launch = Launch(
         tmp_path / "bin",
@@ -302,15 +417,36 @@ def test_how_a_server_is_started(name: str, tmp_path: Path) -> None:
         certfile=tmp_path / "cert.pem",
         keyfile=tmp_path / "key.pem",
         access_log=True,
+        http=http,
     )
     text = " ".join(server.command(launch))
     if name == "nginx":
         text = (tmp_path / "nginx.conf").read_text("ascii")
     assert "12345" in text
     assert ("cert.pem" in text and "key.pem" in text) or "tls" in server.lacks
-    assert str(tmp_path) not in shown(server, "uvloop")
-    assert "/" not in shown(server, "uvloop")
+    command = shown(server, "uvloop", http).replace("http/1.1", "")
+    assert str(tmp_path) not in command
+    assert "/" not in command
     assert set(server.lacks) <= set(CASES)
+
+
+def test_the_commands_of_both_protocols_are_told() -> None:
+    found = commands([SERVERS["granian"], SERVERS["uvicorn"]], [CASES["hello"], CASES["h2-hello"]], "uvloop")
+    assert list(found) == ["granian", "granian, HTTP/2", "uvicorn"]
+    assert "--http 1 " in found["granian"]
+    assert "--http 2 " in found["granian, HTTP/2"]
+
+
+def test_each_protocol_has_a_table_of_its_own() -> None:
+    found = run(hello=rates(asgiri=series(20.0), uvicorn=series(10.0)))
+    two = {"asgiri": series(30.0), "asgiri-h2": series(10.0), "granian": series(20.0)}
+    found.cases["h2-hello"] = rates(**two)
+    text = report.markdown([found], "")
+    first, second = text.partition("over HTTP/2, ")[::2]
+    assert "Requests a second over HTTP/1.1, " in first
+    assert "| case | uvicorn | spread |" in first
+    assert "| case | asgiri-h2 | granian | spread |" in second
+    assert "| h2-hello: HTTP/2 GET, 16 connections of 16 streams | 3.00 | 1.50 |" in second
 
 
 def test_names_on_the_command_line() -> None:
@@ -358,6 +494,59 @@ def test_an_answer_is_checked() -> None:
     ):
         with pytest.raises(ServerError, match=words):
             check(answer, b"hi", closes=closes)
+
+
+def test_an_answer_over_http2_is_read() -> None:
+    def serve(sock: socket.socket) -> None:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        connection.initiate_connection()
+        body = b""
+        while True:
+            for event in connection.receive_data(sock.recv(1 << 16)):
+                if isinstance(event, h2.events.DataReceived):
+                    body += event.data or b""
+                elif isinstance(event, h2.events.StreamEnded):
+                    connection.send_headers(1, [(":status", "200")])
+                    connection.send_data(1, body.upper(), end_stream=True)
+                    sock.sendall(connection.data_to_send())
+                    return
+
+    with answering(serve) as port:
+        answer = client_http2.fetch(port, Request("/echo", "POST", {"Content-Type": "text/plain"}, b"hello"))
+    assert answer == Answer(200, b"HELLO", closes=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "closed the connection"), (b"", "closed"), (BAD, "ProtocolError")],
+)
+def test_who_speaks_no_http2_is_noticed(said: bytes, words: str) -> None:
+    def serve(sock: socket.socket) -> None:
+        sock.recv(1 << 16)
+        sock.sendall(said)
+
+    with answering(serve) as port, pytest.raises(client_http2.Http2Error, match=words):
+        client_http2.fetch(port, Request())
+
+
+@contextlib.contextmanager
+def answering(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port where one connection is served, by a thread that is gone afterwards."""
+
+    def accept() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.settimeout(20)
+            serve(sock)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            thread.join()
 
 
 def test_lines_of_both_logs_count(tmp_path: Path) -> None:
@@ -424,3 +613,4 @@ def test_the_command_explains_itself() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--merge" in done.stdout
+    assert "h2-varied: " in done.stdout

@@ -121,7 +121,7 @@ def test_set_takes_any_key() -> None:
     ("arguments", "message"),
     [
         (["--keyfile", "a.pem"], "--keyfile goes with --certfile"),
-        (["--http", "h2"], "HTTP/2 is not in this release"),
+        (["--http", "h3"], "'h3' is not one of 'auto', 'http/1.1', 'h2'"),
         (["--schema"], "--schema: the JSON Schema of the file is not in this release"),
         (["--import"], "--import goes with --check-config"),
         (["--worker", "1"], "No such option"),
@@ -162,6 +162,18 @@ def test_certificates_are_checked_and_what_is_wrong_names_its_place(tmp_path: Pa
         f"listen:\n- bind: a:1\n  tls:\n    certfile: {pki.certfile}\n    keyfile: {pki.keyfile}\n", "utf-8"
     )
     assert run("-c", str(file), "--check-config") == (0, f"asgiri: {file} is good\n")
+
+
+def test_ciphers_that_http2_may_not_use_are_an_error_where_it_is_spoken(tmp_path: Path, pki: Pki) -> None:
+    file = tmp_path / "shop.yaml"
+    tls = f"{{certfile: {pki.certfile}, keyfile: {pki.keyfile},\n  ciphers: ECDHE-ECDSA-AES128-SHA256}}"
+    file.write_text(f"listen:\n- bind: a:1\n  tls: {tls}\n", "utf-8")
+    check = ("-c", str(file), "--check-config")
+    with pytest.raises(ConfigError, match=r"shop.yaml:4: listen\[0\]\.tls\.ciphers: HTTP/2 may use none of these"):
+        run(*check)
+    with pytest.raises(ConfigError, match="HTTP/2 may use none of these"):
+        run(*check, "--http", "h2")
+    assert run(*check, "--http", "http/1.1")[0] == 0
 
 
 def test_the_certificate_flags_mean_every_listener_that_has_none(tmp_path: Path, pki: Pki) -> None:

@@ -184,13 +184,20 @@ async def test_two_servers_in_one_loop() -> None:
         assert (await second.ask(request("/", method="POST", body=b"two"))).body == b"two"
 
 
-def test_what_is_not_there_yet_is_refused() -> None:
-    with pytest.raises(ConfigError, match="HTTP/2"):
-        Server(hello, http_version=HttpProtocolVersion.HTTP_2)
+def test_a_key_without_its_certificate_is_refused() -> None:
     with pytest.raises(ConfigError, match="no certfile"):
         Server(hello, keyfile="key.pem")
-    for version in (HttpProtocolVersion.AUTO, HttpProtocolVersion.HTTP_1_1):
-        assert Server(hello, http_version=version).state is ServerState.NEW
+
+
+def test_what_it_speaks() -> None:
+    own = config(Listen(bind="127.0.0.1:1"), Listen(bind="127.0.0.1:2", http=("http/1.1",)))
+
+    def spoken(version: HttpProtocolVersion) -> list[tuple[str, ...]]:
+        return [listen.http for listen in Server(hello, config=own, http_version=version).config.listen]
+
+    assert spoken(HttpProtocolVersion.AUTO) == [("h2", "http/1.1"), ("http/1.1",)]
+    assert spoken(HttpProtocolVersion.HTTP_2) == [("h2",), ("h2",)]
+    assert spoken(HttpProtocolVersion.HTTP_1_1) == [("http/1.1",), ("http/1.1",)]
 
 
 def test_where_it_listens() -> None:

@@ -149,7 +149,7 @@ async def peer_of(server: Server, context: ssl.SSLContext, *, rcvbuf: int = 0) -
 @on_both_loops
 async def test_scope(pki: Pki, version: str) -> None:
     app = Recorder()
-    client = pki.client(alpn=("h2", "http/1.1"))
+    client = pki.client(alpn=("http/1.1",))
     if version == "TLSv1.2":
         client.maximum_version = ssl.TLSVersion.TLSv1_2
         client.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from asgiri.config.schema import Config, Listen, Tls
+from asgiri.config.schema import Config, Listen, SniPair, Tls
 from asgiri.errors import ConfigError
-from asgiri.tls import certificate, server_context, with_certificate
+from asgiri.tls import (
+    certificate,
+    first_certificate,
+    server_context,
+    server_contexts,
+    weak_ciphers,
+    with_certificate,
+)
 from tests.pki import Pki
 
 BROKEN = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -26,11 +34,19 @@ def pair(pki: Pki, **more: Any) -> Tls:
     return Tls(**{"certfile": pki.certfile, "keyfile": pki.keyfile, **more})
 
 
-def meet(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
-    """Both ends of a handshake in memory; SSLError when one of them refuses."""
+def meet(
+    server: ssl.SSLContext, client: ssl.SSLContext, name: str | None = "localhost"
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Both ends of a handshake in memory; SSLError when one of them refuses. ``name`` is what the client asks for."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = server.wrap_bio(to_server, to_client, server_side=True)
-    theirs = client.wrap_bio(to_client, to_server, server_hostname="localhost")
+    theirs = client.wrap_bio(to_client, to_server, server_hostname=name)
+    finish(ours, theirs)
+    return ours, theirs
+
+
+def finish(ours: ssl.SSLObject, theirs: ssl.SSLObject) -> None:
+    """Let both ends shake hands."""
     unfinished = [theirs, ours]
     for _ in range(10):
         for end in list(unfinished):
@@ -40,7 +56,6 @@ def meet(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject,
                 continue
             unfinished.remove(end)
     assert not unfinished
-    return ours, theirs
 
 
 def refusal(tls: Tls) -> str:
@@ -69,6 +84,11 @@ def test_a_client_that_offers_nothing_that_is_spoken_gets_no_protocol(pki: Pki) 
 def test_alpn_is_what_the_listener_speaks_in_its_order(pki: Pki) -> None:
     _, theirs = meet(server_context(pair(pki), ("h2", "http/1.1")), pki.client(alpn=("http/1.1", "h2")))
     assert theirs.selected_alpn_protocol() == "h2"
+
+
+def test_a_client_without_alpn_gets_no_protocol(pki: Pki) -> None:
+    ours, theirs = meet(server_context(pair(pki), ("h2", "http/1.1")), pki.client())
+    assert ours.selected_alpn_protocol() is theirs.selected_alpn_protocol() is None
 
 
 def test_certificate_and_key_in_one_file(pki: Pki) -> None:
@@ -121,6 +141,159 @@ def test_no_compression_and_no_renegotiation(pki: Pki) -> None:
     assert options & ssl.OP_NO_RENEGOTIATION
 
 
+# Ciphers that HTTP/2 may use (RFC 9113 section 9.2.2)
+
+GOOD, CBC, STATIC = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA256", "AES128-GCM-SHA256"
+BOTH = ("h2", "http/1.1")
+
+
+def old_client(pki: Pki, ciphers: str) -> ssl.SSLContext:
+    client = pki.client(alpn=BOTH)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers(ciphers)
+    return client
+
+
+def test_without_a_list_http2_has_only_the_ciphers_that_it_may_use(pki: Pki) -> None:
+    context = server_context(pair(pki), BOTH)
+    assert weak_ciphers(context) == set()
+    names = [str(suite["name"]) for suite in context.get_ciphers()]
+    assert all(name.startswith(("TLS_", "ECDHE-")) and ("GCM" in name or "CHACHA20" in name) for name in names), names
+    meet(context, old_client(pki, GOOD))
+    with pytest.raises(ssl.SSLError, match=r"(?i)no.shared.cipher"):
+        meet(context, old_client(pki, CBC))
+    ours, _ = meet(server_context(pair(pki)), old_client(pki, CBC))  # HTTP/1.1 alone goes on with what OpenSSL has
+    assert ours.cipher() == (CBC, "TLSv1.2", 128)
+
+
+def test_the_mandatory_cipher_of_http2_is_there(pki: Pki) -> None:
+    """RFC 9113 section 9.2.2: every deployment of HTTP/2 over TLS 1.2 has it."""
+    names = {suite["name"] for suite in server_context(pair(pki), BOTH).get_ciphers()}
+    assert "ECDHE-RSA-AES128-GCM-SHA256" in names
+
+
+def test_a_list_is_put_in_an_order_that_gives_http2_what_it_may_use(pki: Pki) -> None:
+    tls = pair(pki, ciphers=f"{CBC}:{STATIC}:{GOOD}")
+    context = server_context(tls, BOTH)
+    assert weak_ciphers(context) == {CBC, STATIC}
+    chosen = [meet(context, old_client(pki, offer))[0].cipher() for offer in (f"{CBC}:{GOOD}", CBC)]
+    assert [cipher and cipher[0] for cipher in chosen] == [GOOD, CBC]
+    ours, _ = meet(server_context(tls), old_client(pki, f"{CBC}:{GOOD}"))  # as it was written, for HTTP/1.1
+    cipher = ours.cipher()
+    assert cipher is not None
+    assert cipher[0] == CBC
+
+
+def test_a_list_without_any_that_http2_may_use_is_refused(pki: Pki) -> None:
+    for tls, http in ((pair(pki, ciphers=f"{CBC}:{STATIC}"), BOTH), (pair(pki, ciphers=CBC), ("h2",))):
+        with pytest.raises(ConfigError) as caught:
+            server_context(tls, http, "listen[0].tls")
+        assert str(caught.value) == (
+            "listen[0].tls.ciphers: HTTP/2 may use none of these (RFC 9113 appendix A):"
+            " add one with ECDHE and GCM or CHACHA20"
+        )
+    server_context(pair(pki, ciphers=CBC))
+    server_context(pair(pki, ciphers=CBC, min_version="1.3"), BOTH)  # whose ciphers are all good
+
+
+# Certificates by name
+
+
+def named(pki: Pki, **more: Any) -> tuple[Tls, dict[str, str]]:
+    """A section with names, and the certificate that each is to show, in PEM; that of "" is the default one."""
+    names = {"www.example.org": "www", "*.example.org": "any", "*.Shop.example": "shop"}
+    pairs = {name: pki.issue(file, name.lower(), "localhost") for name, file in names.items()}
+    sni = {name: SniPair(certfile=certfile, keyfile=keyfile) for name, (certfile, keyfile) in pairs.items()}
+    tls = pair(pki, sni=sni, **more)
+    return tls, {"": certificate(tls)} | {
+        name: first_certificate(certfile, "") for name, (certfile, _) in pairs.items()
+    }
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("www.example.org", "www.example.org"),
+        ("WWW.Example.ORG", "www.example.org"),
+        ("img.example.org", "*.example.org"),
+        ("a.b.example.org", ""),
+        ("example.org", ""),
+        ("a.shop.example", "*.Shop.example"),
+        ("elsewhere.test", ""),
+        ("localhost", ""),
+        (None, ""),
+    ],
+)
+def test_the_certificate_is_that_of_the_name(pki: Pki, asked: str | None, shown: str, version: ssl.TLSVersion) -> None:
+    tls, certificates = named(pki)
+    context, by_context = server_contexts(tls, BOTH)
+    client = pki.client(alpn=("http/1.1", "h2"))
+    client.check_hostname = False
+    client.maximum_version = version
+    ours, theirs = meet(context, client, asked)
+    der = theirs.getpeercert(binary_form=True)
+    assert der is not None
+    assert ssl.DER_cert_to_PEM_cert(der) == certificates[shown].replace("\r\n", "\n")
+    assert by_context[ours.context] == certificates[shown]
+    assert theirs.selected_alpn_protocol() == "h2"  # the server's order, whichever the name
+    assert theirs.version() == version.name.replace("_", ".")
+
+
+@pytest.mark.parametrize("asked", ["www.example.org", "localhost"])
+def test_each_name_asks_for_client_certificates(pki: Pki, asked: str) -> None:
+    tls, _ = named(pki, client_certs="required", client_ca=pki.ca_file)
+    for shows in (True, False):
+        client = pki.client(pki.issue("client", "jane@asgiri.test") if shows else None)
+        client.maximum_version = ssl.TLSVersion.TLSv1_2
+        if not shows:
+            with pytest.raises(ssl.SSLError, match=r"(?i)peer.did.not.return.a.certificate"):
+                meet(server_context(tls, BOTH), client, asked)
+            continue
+        ours, _ = meet(server_context(tls, BOTH), client, asked)
+        assert ours.getpeercert(binary_form=True)
+        assert not ours.context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+def test_a_resumed_session_has_the_certificate_of_its_name(pki: Pki) -> None:
+    tls, certificates = named(pki)
+    context, by_context = server_contexts(tls, BOTH)
+    client = pki.client()
+    client.check_hostname = False
+    client.maximum_version = ssl.TLSVersion.TLSv1_2  # whose session is there when the handshake ends
+    _, first = meet(context, client, "www.example.org")
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = context.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server, server_hostname="www.example.org", session=first.session)
+    finish(ours, theirs)
+    assert theirs.session_reused
+    assert by_context[ours.context] == certificates["www.example.org"]
+
+
+def test_what_is_wrong_with_a_names_files_is_said_of_its_key(pki: Pki) -> None:
+    at = "listen[0].tls.sni.www.example.org"
+
+    def said(certfile: str, keyfile: str, **more: Any) -> str:
+        return refusal(pair(pki, sni={"www.example.org": SniPair(certfile=certfile, keyfile=keyfile)}, **more))
+
+    assert said("gone.pem", pki.keyfile) == f'{at}.certfile: cannot read "gone.pem": No such file or directory'
+    assert said(pki.certfile, "gone.key") == f'{at}.keyfile: cannot read "gone.key": No such file or directory'
+    _, other = pki.issue("other", "localhost")
+    assert said(pki.certfile, other) == (
+        f'{at}.keyfile: the key in "{other}" does not belong to the certificate in "{pki.certfile}"'
+    )
+    encrypted = pki.encrypted_key(b"secret")
+    assert said(pki.certfile, encrypted) == f'{at}.keyfile: the key in "{encrypted}" is encrypted; name a password_file'
+    password = pki.write("password", b"secret")
+    server_context(
+        pair(
+            pki,
+            password_file=password,  # the listener's, for all of its keys
+            sni={"a": SniPair(certfile=pki.certfile, keyfile=encrypted)},
+        )
+    )
+
+
 # Client certificates
 
 
@@ -147,7 +320,12 @@ def test_a_client_of_another_authority(pki: Pki, tmp_path: Path) -> None:
 
 
 def test_a_private_authority_that_the_strict_check_would_refuse(pki: Pki) -> None:
-    """As of RFC 5280 it lacks key identifiers; VERIFY_X509_STRICT is a default of Python 3.13's clients, not ours."""
+    """As of RFC 5280 it lacks key identifiers; VERIFY_X509_STRICT is a default of Python 3.13's own contexts, not ours.
+
+    There, what ``ssl.create_default_context`` makes for a server would refuse the certificates of such an authority.
+    """
+    default = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    assert bool(default.verify_flags & ssl.VERIFY_X509_STRICT) == (sys.version_info >= (3, 13))
     now = datetime.datetime.now(datetime.UTC)
     authority_key, client_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority, client = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("authority", "client"))

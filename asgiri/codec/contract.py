@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from asgiri.codec.events import Event
+from asgiri.codec.events import Event, Request
 from asgiri.types import Headers
 
 
@@ -19,8 +19,6 @@ class HttpCodec(Protocol):
         """Events that ``data`` completes; ``b""`` is the peer's end of file. Never raises for a peer's bytes."""
         ...
 
-    sent: int  # bytes of content of the present answer so far, without its framing
-
     def send_informational(self, stream_id: int, status: int, headers: Headers) -> None:
         """An interim answer, 100 to 199 (RFC 9110 section 15.2)."""
         ...
@@ -31,17 +29,6 @@ class HttpCodec(Protocol):
 
     def send_body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         """A piece of the answer's content; dropped where the answer may have none (HEAD, 204, 304)."""
-        ...
-
-    def begin_raw(self, stream_id: int, size: int) -> bool:
-        """Announce ``size`` bytes of content that the connection writes itself, behind what :meth:`take` gives now.
-
-        False when there is nothing to write: the answer may have no content, or ``size`` is 0.
-        """
-        ...
-
-    def end_raw(self, stream_id: int, end_stream: bool) -> None:
-        """These bytes are written; called only when :meth:`begin_raw` said True."""
         ...
 
     def send_trailers(self, stream_id: int, trailers: Headers) -> None:
@@ -75,6 +62,18 @@ class Http1Codec(HttpCodec, Protocol):
         ...
 
     rest: bytes  # what has come and was not read yet; behind a whole request, what is of the next ones
+    sent: int  # bytes of content of the present answer so far, without its framing
+
+    def begin_raw(self, stream_id: int, size: int) -> bool:
+        """Announce ``size`` bytes of content that the connection writes itself, behind what :meth:`take` gives now.
+
+        False when there is nothing to write: the answer may have no content, or ``size`` is 0.
+        """
+        ...
+
+    def end_raw(self, stream_id: int, end_stream: bool) -> None:
+        """These bytes are written; called only when :meth:`begin_raw` said True."""
+        ...
 
     def renew(self) -> bool:
         """Leave the exchange when it is over and nothing of the next one has come; whether that was so."""
@@ -86,4 +85,100 @@ class Http1Codec(HttpCodec, Protocol):
 
     def next_request(self) -> list[Event]:
         """Leave the exchange that is over; events of the next one, as far as its bytes are here."""
+        ...
+
+
+class Http2Codec(HttpCodec, Protocol):
+    """The server side of one HTTP/2 connection (RFC 9113). The server's preface waits for the first :meth:`take`.
+
+    Answers wait here, not in the transport: a ``send_*`` verb never fails, and never blocks, because of a window. A
+    verb for a stream that is over (the peer reset it, the connection failed) does nothing.
+    """
+
+    def upgrade(self, settings: bytes, request: Request) -> list[Event]:
+        """Begin as what an HTTP/1.1 request was upgraded to (RFC 7540 section 3.2): it becomes stream 1.
+
+        ``settings`` is the payload of a SETTINGS frame, decoded from HTTP2-Settings. The request is half-closed if it
+        has ``end_stream``; else :meth:`upgraded_body` brings its body. The client's preface is still to come.
+        Gives the Request event for stream 1, or a Failure for settings that are none.
+        """
+        ...
+
+    def upgraded_body(self, end_stream: bool) -> None:
+        """The body of the upgraded request, which comes over HTTP/1.1, is complete."""
+        ...
+
+    def answer(self, stream_id: int, status: int, headers: Headers, data: bytes) -> None:
+        """A whole answer at once: what ``send_head`` and a last ``send_body`` do, for less."""
+        ...
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """End the stream with RST_STREAM, and drop what it still held."""
+        ...
+
+    def consumed(self, stream_id: int, size: int) -> None:
+        """The application took ``size`` bytes of the request's body: the peer may send as many more.
+
+        WINDOW_UPDATE frames are made in time, not for each call. Bodies that nobody will read are credited by the codec
+        itself.
+        """
+        ...
+
+    def held(self, stream_id: int) -> int:
+        """Bytes of the answer's content that wait for a window or for :meth:`take`; 0 for a stream that is over."""
+        ...
+
+    def blocked(self, stream_id: int) -> bool:
+        """Whether the stream holds bytes that only a WINDOW_UPDATE of the peer's will let go."""
+        ...
+
+    def starved(self, stream_id: int) -> bool:
+        """Whether it is :meth:`blocked` though its own window is open: others have spent the connection's."""
+        ...
+
+    def sent_on(self, stream_id: int) -> int:
+        """Bytes of content of the stream's answer so far, held ones included, without their framing."""
+        ...
+
+    def take(self, most: int = 1 << 18) -> bytes:
+        """Frames to write: all control and HEADERS frames, and DATA as windows let, ``most`` bytes or a bit more.
+
+        DATA goes round between streams of one urgency (RFC 9218), a frame each; lower urgency numbers first; streams
+        that are not incremental one after the other. ``b""`` when there is nothing to write now.
+        """
+        ...
+
+    def go_away(self, last_stream_id: int | None, code: int = 0) -> None:
+        """Send GOAWAY; None is the last stream that was begun: from then on new streams get REFUSED_STREAM.
+
+        2**31 - 1 announces the end without refusing anything yet (RFC 9113 section 6.8).
+        """
+        ...
+
+    def ping(self, data: bytes) -> None:
+        """Send a PING with these 8 bytes; a PingAck event answers it."""
+        ...
+
+    def tick(self, seconds: float) -> None:
+        """So much time has passed: the budgets of what a peer may make us do fill up again."""
+        ...
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open or half-closed, on whichever side."""
+        ...
+
+    @property
+    def in_head(self) -> bool:
+        """The client's preface, or a header block, has begun or is still due, and is not complete."""
+        ...
+
+    @property
+    def last_stream_id(self) -> int:
+        """The highest stream that a request has begun."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Nothing is parsed any more: a connection error, or the peer's end of file."""
         ...

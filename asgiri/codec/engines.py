@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asgiri.codec.contract import Http1Codec
+from asgiri.codec.contract import Http1Codec, Http2Codec
 from asgiri.codec.h1_h11 import H11Codec
+from asgiri.codec.h2_h2 import H2Codec
+from asgiri.codec.h2_native import NativeCodec
+from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 
 Http1Engine = Callable[[HttpLimits], Http1Codec]
+Http2Engine = Callable[[Http2Options], Http2Codec]
 
 # The fastest one last.
 HTTP1_ENGINES: dict[str, Http1Engine] = {"h11": H11Codec}
@@ -20,7 +24,14 @@ except ImportError:  # it is compiled, and not for every platform
 else:
     HTTP1_ENGINES["httptools"] = HttptoolsCodec
 
+HTTP2_ENGINES: dict[str, Http2Engine] = {"h2": H2Codec, "native": NativeCodec}
+
 
 def http1_engine(name: str) -> Http1Engine:
     """The HTTP/1.1 engine called ``name``; ``auto`` is the fastest one that is installed. KeyError: it is not."""
     return HTTP1_ENGINES[next(reversed(HTTP1_ENGINES)) if name == "auto" else name]
+
+
+def http2_engine(name: str) -> Http2Engine:
+    """The HTTP/2 engine called ``name``; ``auto`` is the fastest one. KeyError: there is none of that name."""
+    return HTTP2_ENGINES[next(reversed(HTTP2_ENGINES)) if name == "auto" else name]

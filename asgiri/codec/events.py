@@ -13,7 +13,8 @@ class Request:
 
     ``target`` is the request target as it came; ``path`` and ``query`` are its parts, still percent-encoded, the
     query without its question mark. ``end_stream`` says that no body follows: then no :class:`End` does either.
-    ``expect_continue``: the peer waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
+    ``expect_continue``: the peer waits for a 100 before it sends the body (RFC 9110 section 10.1.1). ``protocol`` is
+    the ``:protocol`` of an extended CONNECT (RFC 8441), empty for all other requests.
     """
 
     stream_id: int
@@ -25,6 +26,7 @@ class Request:
     http_version: str
     end_stream: bool
     expect_continue: bool = False
+    protocol: bytes = b""
 
 
 @dataclass(slots=True)
@@ -45,10 +47,42 @@ class End:
 
 @dataclass(slots=True)
 class Reset:
-    """The request will never be whole: the peer gave up on it or went away in the middle."""
+    """The exchange will never be whole: the peer gave up on it, went away in the middle, or broke its stream.
+
+    ``code`` is the error code of the RST_STREAM frame that said so or that answered it (RFC 9113 section 7).
+    """
 
     stream_id: int
     reason: str
+    code: int = 0
+
+
+@dataclass(slots=True)
+class Refused:
+    """A request that could be read and is not to be served: the stream is answered with ``status``, others go on.
+
+    HTTP/2 only; comes instead of :class:`Request`, or once after it (a body over its limit). What still comes of its
+    body is not told any more.
+    """
+
+    stream_id: int
+    status: int
+    reason: str
+
+
+@dataclass(slots=True)
+class PingAck:
+    """The peer has answered a PING of ours (RFC 9113 section 6.7), and so has read all that went before it."""
+
+    data: bytes
+
+
+@dataclass(slots=True)
+class GoAway:
+    """The peer starts no more streams, and ends the connection once those that are open are over (section 6.8)."""
+
+    code: int
+    last_stream_id: int
 
 
 @dataclass(slots=True)
@@ -56,10 +90,12 @@ class Failure:
     """The peer broke the protocol. The last event of a connection: nothing after it is parsed.
 
     ``status`` is the HTTP status that tells the peer so, ``reason`` one sentence without any of the peer's bytes.
+    HTTP/2 tells it by a GOAWAY with ``code``, which the codec has made already, and has no status.
     """
 
     status: int
     reason: str
+    code: int = 0
 
 
-Event = Request | Body | End | Reset | Failure
+Event = Request | Body | End | Reset | Refused | PingAck | GoAway | Failure

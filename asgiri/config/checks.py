@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asgiri.access_format import UnknownNameError, parse_format
 from asgiri.config.keys import nearest
-from asgiri.units import format_duration
+from asgiri.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asgiri.config.address import Address
     from asgiri.config.nodes import Faults, Place
-    from asgiri.config.schema import AccessLog, Config, Listen, RespawnBackoff, Tls
+    from asgiri.config.schema import AccessLog, Config, Http2, Listen, RespawnBackoff, Tls
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field-value: visible characters, with blanks only between them).
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _FIELD_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[ \t!-~\x80-\xff]*[!-~\x80-\xff])?)?")
+
+# RFC 6066 section 3 (a host name in ASCII, no address, no final dot); an asterisk stands for a whole label (RFC 9525).
+_LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
+_SERVER_NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 
 # Fields that frame a message or manage its connection are the server's own (RFC 9110 sections 7.6.1 and 8.6).
 _FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
@@ -36,6 +40,7 @@ def check(config: Config, places: dict[str, Place], faults: Faults) -> None:
     for path, findings in (
         ("listen", _listen(config.listen, places)),
         ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
+        ("http2", _http2(config.http2)),
         ("env", _env(config.env)),
         ("response_headers", _response_headers(config.response_headers)),
         ("log.access", _access_format(config.log.access)),
@@ -59,6 +64,9 @@ def _listen(listeners: tuple[Listen, ...], places: dict[str, Place]) -> Iterator
             yield from _unix_only(listener, index)
         if listener.tls is not None:
             yield from _client_certs(listener.tls, f"listen[{index}].tls")
+            yield from _names(listener.tls, f"listen[{index}].tls.sni")
+        if len(set(listener.http)) < len(listener.http):
+            yield Finding(f"listen[{index}].http", f"{listener.http[0]} is there twice")
 
 
 def _unix_only(listener: Listen, index: int) -> Iterator[Finding]:
@@ -72,6 +80,24 @@ def _client_certs(tls: Tls, path: str) -> Iterator[Finding]:
         yield Finding(f"{path}.client_ca", "nobody is asked for a certificate: client_certs is none")
     if tls.client_certs != "none" and tls.client_ca is None:
         yield Finding(f"{path}.client_certs", "this needs client_ca, the authorities that the certificates come from")
+
+
+def _names(tls: Tls, path: str) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for name in tls.sni:
+        other = seen.setdefault(name.lower(), name)
+        if not _SERVER_NAME.fullmatch(name):
+            form = "" if name.isascii() else "; beyond ASCII, as DNS has it (xn--...)"
+            yield Finding(path, f'"{name}" is no name of a server: expected example.org or *.example.org{form}')
+        elif other != name:
+            yield Finding(path, f'"{name}" and "{other}" are the same name')
+
+
+def _http2(http2: Http2) -> Iterator[Finding]:
+    for name, least, most in (("initial_window", 1024, 2**31 - 1), ("max_frame_size", 2**14, 2**24 - 1)):
+        size = getattr(http2, name)
+        if not least <= size <= most:
+            yield Finding(f"http2.{name}", f"expected {format_size(least)} to {most} bytes, got {format_size(size)}")
 
 
 def _backoff(backoff: RespawnBackoff, places: dict[str, Place]) -> Iterator[Finding]:

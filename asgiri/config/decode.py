@@ -90,7 +90,7 @@ class Decoder:
             value = _scalar(key, node)
         except ValueError as error:
             return self._bad(node, path, str(error))
-        return self._unless_later(key, value, node, path, later)
+        return self._unless_later(value, node, path, later)
 
     def _container(self, key: Key, node: Node, path: str, later: str) -> object:
         """A section, list or map. One with nothing in it (all commented out) is as if it were not there."""
@@ -98,11 +98,11 @@ class Decoder:
             return key.default
         if key.section:
             if key.optional and later:  # off is null, and nothing else; what is in it says nothing more
-                return self._unless_later(key, node, node, path, later)
+                return self._unless_later(node, node, path, later)
             return self.section(key.section, node, path, later)
         self.places[path] = node.place
         value = self._list(key, node, path) if key.container == "list" else self._map(key, node, path)
-        return self._unless_later(key, value, node, path, later)
+        return self._unless_later(value, node, path, later)
 
     def _list(self, key: Key, node: Node, path: str) -> object:
         if not isinstance(node, Sequence):
@@ -135,12 +135,11 @@ class Decoder:
         except ValueError as error:
             return self._bad(node, path, str(error))
 
-    def _unless_later(self, key: Key, value: object, node: Node, path: str, later: str) -> object:
+    def _unless_later(self, value: object, node: Node, path: str, later: str) -> object:
         """``value``, unless it turns on what does not exist yet."""
-        if not later or value is BAD or _works(value, key.works):
+        if not later or value is BAD or value in _OFF:
             return value
-        instead = f"use {_either(key.works)}" if key.works else "leave the key out"
-        return self._bad(node, path, f"this needs {later}, which this release does not have yet; {instead}")
+        return self._bad(node, path, f"this needs {later}, which this release does not have yet; leave the key out")
 
     def _bad(self, node: Node | Entry, path: str, what: str) -> Literal[Bad.BAD]:
         self._faults.add(node.place, path, what)
@@ -224,13 +223,6 @@ def _either(values: tuple[str, ...]) -> str:
     """``"a"``, ``"a" or "b"``, ``"a", "b" or "c"``."""
     quoted = [f'"{value}"' for value in values]
     return " or ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
-
-
-def _works(value: object, works: tuple[str, ...]) -> bool:
-    """Whether a value of a missing feature turns it off, or is one of those that work already."""
-    if isinstance(value, tuple):
-        return all(item in works for item in value)
-    return value in _OFF or value in works
 
 
 def _is_text(text: str) -> bool:

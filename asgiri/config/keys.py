@@ -29,7 +29,6 @@ def key(
     most: int | None = None,
     filled: bool = False,
     later: str = "",
-    works: tuple[str, ...] = (),
     entry: str = "",
 ) -> msgspec.Meta:
     """What there is to know about a key besides its type and its default.
@@ -37,8 +36,8 @@ def key(
     ``unit``: a quantity that people write with its unit, and that the config holds in seconds or in bytes;
     ``syntax``: another notation of its own. ``least`` and ``most`` bound a number; a ``filled`` list has an
     entry. ``later``: the feature that the key, or all keys of the section, belong to and that does not
-    exist yet; the loader refuses every value but those that turn it off, and those in ``works``. ``entry``:
-    what a bare text from a flag (``--bind``) sets in a list of sections.
+    exist yet; the loader refuses every value but those that turn it off. ``entry``: what a bare text from a
+    flag (``--bind``) sets in a list of sections.
     """
     extra: dict[str, object] = {
         "unit": unit,
@@ -46,7 +45,6 @@ def key(
         "least": least,
         "most": most,
         "later": later,
-        "works": list(works),
         "entry": entry,
     }
     extra = {name: value for name, value in extra.items() if value not in (None, "", [])}
@@ -91,11 +89,6 @@ class Key:
     def later(self) -> str:
         """The feature that is missing for this key; empty when there is none."""
         return str(self._extra("later", ""))
-
-    @property
-    def works(self) -> tuple[str, ...]:
-        """Values of a ``later`` key that work already."""
-        return tuple(self._extra("works", ()))
 
     @property
     def entry(self) -> str:

@@ -7,14 +7,17 @@ bytes, a mode the int that its octal text names. A default with a reason names t
 
 import os
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asgiri.config.address import Address, parse_bind
 from asgiri.config.keys import key
 
 DEMO_APP = "asgiri.demo:app"
+
+HttpVersion = Literal["h2", "http/1.1"]
 
 
 class SniPair(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -39,7 +42,7 @@ class Tls(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ciphers: Annotated[str | None, key("OpenSSL cipher list for TLS 1.2; null is OpenSSL's own.")] = None
     sni: Annotated[
         dict[str, SniPair],
-        key("Certificates for further server names, by name.", later="certificates by server name"),
+        key('Certificates by the name that a client asks for; "*.example.org" is any one label in front.'),
     ] = {}
     # On in the plan; off for as long as nobody watches. A reload reads the files anew.
     watch: Annotated[
@@ -59,16 +62,13 @@ class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         str | None,
         key("Matches a FileDescriptorName of the systemd socket unit.", later="systemd socket activation"),
     ] = None
-    # HTTP/2 goes in front as soon as this server speaks it.
     http: Annotated[
-        tuple[Literal["h2", "http/1.1"], ...],
+        tuple[HttpVersion, ...],
         key(
-            "What is spoken; the order is the ALPN preference.",
+            "What is spoken; the order is the ALPN preference. Without tls, HTTP/2 begins with its preface.",
             filled=True,
-            later="HTTP/2",
-            works=("http/1.1",),
         ),
-    ] = ("http/1.1",)
+    ] = ("h2", "http/1.1")
     # The kernel cuts it to net.core.somaxconn, 4096 on a current Linux.
     backlog: Annotated[int, key("Connections that may wait for accept (listen(2)).", least=1, most=65535)] = 2048
     proxy_protocol: Annotated[
@@ -199,13 +199,22 @@ class Http2(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``http2``: HTTP/2."""
 
     engine: Annotated[Literal["auto", "h2", "native"], key("The codec; auto is the fastest present.")] = "auto"
-    # RFC 9113 section 6.5.2 wants 100 at least.
-    max_concurrent_streams: Annotated[int, key("Requests at once on one connection.", least=0)] = 128
-    initial_window: Annotated[int, key("Flow-control window of a stream.", unit="size")] = 1024 * 1024
-    max_frame_size: Annotated[int, key("The largest frame that a peer may send.", unit="size")] = 16 * 1024
-    max_header_list: Annotated[int, key("All header fields of a request, uncompressed.", unit="size")] = 64 * 1024
+    # RFC 9113 section 6.5.2 wants 100 at least. No more than fit into its 31 bits; nor do windows.
+    max_concurrent_streams: Annotated[
+        int, key("Requests at once on one connection; more are refused.", least=1, most=2**31 - 1)
+    ] = 128
+    # At 100 ms to the client and back, 10 MiB/s for one upload; what is not read by the application waits in memory.
+    initial_window: Annotated[
+        int, key("How much of a request body may come before the application has read some.", unit="size")
+    ] = 1024 * 1024
+    max_frame_size: Annotated[int, key("The largest frame that a peer may send, up to 16MiB.", unit="size")] = 16 * 1024
+    max_header_list: Annotated[
+        int, key("All header fields of a request, uncompressed; more get 431. 0 is no limit but limits'.", unit="size")
+    ] = 64 * 1024
     # Off, because proxies that forward the header can be smuggled through.
-    h2c_upgrade: Annotated[bool, key("Answer Upgrade: h2c on a plaintext listener.")] = False
+    h2c_upgrade: Annotated[
+        bool, key("Take Upgrade: h2c on listeners without tls that speak both; else it is ignored.")
+    ] = False
 
 
 class WebSocket(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -326,7 +335,7 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     timeouts: Annotated[Timeouts, key("How long a connection may take for what; 0 turns one off.")] = Timeouts()
     limits: Annotated[Limits, key("How much a peer may send or use; 0 turns one off.")] = Limits()
     http1: Annotated[Http1, key("HTTP/1.1.")] = Http1()
-    http2: Annotated[Http2, key("HTTP/2.", later="HTTP/2")] = Http2()
+    http2: Annotated[Http2, key("HTTP/2.")] = Http2()
     websocket: Annotated[WebSocket, key("WebSocket connections.", later="WebSocket")] = WebSocket()
     proxy: Annotated[Proxy, key("Reverse proxies in front.", later="trust in proxies")] = Proxy()
     response_headers: Annotated[
@@ -346,6 +355,10 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     def target(self) -> str:
         """The application to serve, as module:attribute: the built-in demo when none is named."""
         return self.app or DEMO_APP
+
+    def speaking(self, *http: HttpVersion) -> Self:
+        """The config in which every listener speaks ``http`` and nothing else: what ``--http`` means."""
+        return replace(self, listen=tuple(replace(one, http=http) for one in self.listen))
 
 
 def usable_cpus() -> int:

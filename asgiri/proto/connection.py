@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
 from asgiri.asgi.scope import AppContext, Peers
-from asgiri.codec.engines import Http1Engine
+from asgiri.codec.engines import Http1Engine, Http2Engine
+from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.outbox import Outbox
 from asgiri.proto.secure import Secure
@@ -28,6 +29,7 @@ from asgiri.proto.secure import Secure
 if TYPE_CHECKING:
     from asgiri.asgi.http import HttpSession
     from asgiri.log.access import AccessLog
+    from asgiri.proto.http2_stream import MakeTunnel
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
 HIGH_WATER: Final = 64 << 10
@@ -68,6 +70,10 @@ class Shared:
     limits: HttpLimits
     times: TimeLimits
     loop: asyncio.AbstractEventLoop
+    http2: Http2Engine | None = None  # None: nobody here speaks it
+    http2_options: Http2Options = field(default_factory=Http2Options)
+    # What takes an extended CONNECT, by its :protocol (RFC 8441); every other one is answered with 501.
+    tunnels: dict[bytes, MakeTunnel] = field(default_factory=dict)
     requests: int = 0  # at once; over it: 503
     requests_per_connection: int = 0
     access_log: AccessLog | None = None
@@ -151,8 +157,7 @@ class Connection(asyncio.Protocol):
         self.secure: Secure | None = None
         self.peers = Peers(None, None)
         self.client = ""  # as the logs show it
-        shared.accepted += 1
-        self._serial = shared.accepted
+        self._serial = 0  # among the server's connections, from 1; there once it is one
         self._writable: asyncio.Event | None = None  # there while the peer does not read fast enough
         self._unsent = b""  # answers that wait for the end of the turn
         self._written = 0  # bytes given to the transport
@@ -168,7 +173,31 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
         self.peers = peers_of(self.transport, self.secure)
         self.client = client_text(self.peers)
+        self.shared.accepted += 1
+        self._serial = self.shared.accepted
         self.shared.connections.add(self)
+        self.connected()
+
+    def take_over(self, before: Connection) -> None:
+        """Go on as what ``before`` turned out to be: from now on its transport is ours, and it is no connection more.
+
+        ``before`` must be reading.
+        """
+        before.push()
+        shared = self.shared
+        self.transport = before.transport
+        self.secure, self.peers, self.client = before.secure, before.peers, before.client
+        self._serial = before._serial
+        self._written, self._delivered = before._written, before._delivered
+        self._read_by_peer, self._read_at = before._read_by_peer, before._read_at
+        self._writable, before._writable = before._writable, None
+        shared.connections.discard(before)  # and not forgotten: there is no room more than there was
+        shared.connections.add(self)
+        self.transport.set_protocol(self)
+        self.connected()
+
+    def connected(self) -> None:
+        """There is a transport now, new or taken over, and it is known who is at its other end."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -189,6 +218,9 @@ class Connection(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Act on what is overdue at ``now``, monotonic seconds. Called by each sweep."""
         raise NotImplementedError
+
+    def begin_drain(self) -> None:
+        """The server drains from now on (``Shared.draining`` is set): say so, where the protocol can."""
 
     def close_idle(self) -> None:
         """The drain's window is over: close unless a request is in progress."""

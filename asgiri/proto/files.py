@@ -89,12 +89,21 @@ async def send_by_reading(connection: Connection, fd: int, offset: int, count: i
     """Read pieces in a thread, for a disk may be slow, and give them to the transport."""
     loop = connection.shared.loop
     while count and not connection.transport.is_closing():
-        data = await loop.run_in_executor(None, os.pread, fd, min(PIECE, count), offset)
-        if not data:
-            raise OSError(errno.EIO, f"the file ends at byte {offset} now: it was truncated while it was being sent")
+        data = await loop.run_in_executor(None, read_piece, fd, min(PIECE, count), offset)
         if connection.transport.is_closing():
             return
         connection.write(data)
         offset += len(data)
         count -= len(data)
         await connection.drained()
+
+
+def read_piece(fd: int, count: int, offset: int) -> bytes:
+    """Up to ``count`` bytes of the file from ``offset`` on, one at least; to be called in a thread.
+
+    Raises OSError when there is none.
+    """
+    data = os.pread(fd, count, offset)
+    if not data:
+        raise OSError(errno.EIO, f"the file ends at byte {offset} now: it was truncated while it was being sent")
+    return data

@@ -5,10 +5,7 @@ Its life, states and signals and the table of them, is in http11_life.py.
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Awaitable, Coroutine
-from contextvars import Context
+from collections.abc import Awaitable
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Final, cast
@@ -18,6 +15,7 @@ from asgiri.asgi.http import HttpSession
 from asgiri.asgi.scope import http_scope, scope_template
 from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, Connection, Shared
+from asgiri.proto.exchange import PEER_LEFT, RETRY_SOON, VERSIONS, start
 from asgiri.proto.files import send_file
 from asgiri.proto.http11_life import (
     ANSWERING,
@@ -45,25 +43,7 @@ DISCARD_LIMIT: Final = 256 << 10
 IN_A_ROW: Final = 16
 
 CLOSE: Final = (b"connection", b"close")
-RETRY_SOON: Final = (b"retry-after", b"1")
 EMPTY_LINE: Final = b"\r\n"
-
-# What the access log shows where the peer left before an answer began: the number that nginx made known.
-PEER_LEFT: Final = 499
-VERSIONS: Final = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1"}
-
-
-if sys.version_info >= (3, 12):
-
-    def start(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
-        """Run the coroutine at once up to its first wait: most answers are complete before this returns."""
-        return asyncio.Task(coro, loop=loop, eager_start=True, context=context)
-
-else:
-
-    def start(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
-        """Run the coroutine from the loop's next turn on: Python 3.11 has no eager start."""
-        return loop.create_task(coro, context=context)
 
 
 class Http11Connection(Connection):
@@ -115,9 +95,18 @@ class Http11Connection(Connection):
         self._state = LIFE[self._state, signal]
         self._since = self.shared.now
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+    def connected(self) -> None:
         self._template = scope_template(self.peers, self.shared.context)
+
+    @property
+    def has_ended(self) -> bool:
+        """Nothing that comes is of use any more."""
+        return self._state is LINGERING or self._state is CLOSED
+
+    def head_begun(self) -> None:
+        """The first bytes of what may be a request's head are here, though not given to us yet."""
+        if self._state is IDLE:
+            self._move(Signal.BYTES)
 
     # Bytes in
 
@@ -474,6 +463,11 @@ class Http11Connection(Connection):
             self._began_exactly = perf_counter()
             self._log()
         self._linger()
+
+    def turn_away(self, status: HTTPStatus, reason: str) -> None:
+        """Answer bytes that are not to be read, as to a request that never became one, and end."""
+        if self._state is IDLE or self._state is HEAD:
+            self._answer(status, reason)
 
     def _cut_short(self, status: HTTPStatus, reason: str) -> None:
         """End the exchange in progress: with ``status`` when nothing is answered yet, else by a cut."""

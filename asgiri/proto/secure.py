@@ -9,10 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import socket
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from asgiri.proto.connection import Connection
+from typing import Any, Protocol
 
 # aiofastnet's, which is the extra "fast"; not where Python has OpenSSL linked statically, for then it has no fast way.
 fast_connect: Callable[..., Coroutine[Any, Any, Any]] | None = None
@@ -48,7 +45,7 @@ _SHORT_NAMES = {
     "userId": "UID",
 }
 
-MakeConnection = Callable[[], "Connection"]
+MakeConnection = Callable[[], asyncio.Protocol]
 
 
 class Connect(Protocol):
@@ -56,19 +53,22 @@ class Connect(Protocol):
 
     def __call__(
         self, make: MakeConnection, sock: socket, /
-    ) -> Coroutine[Any, Any, tuple[asyncio.BaseTransport, Connection]]: ...
+    ) -> Coroutine[Any, Any, tuple[asyncio.BaseTransport, asyncio.Protocol]]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Secure:
     """What the TLS connections of one listener have in common.
 
-    ``certificate`` is the server's own in PEM, ``handshake_timeout`` in seconds; 0 is none.
+    ``certificates`` are the server's own in PEM, by the contexts that show them: ``context``, and those which its
+    callback may choose by the server's name. ``handshake_timeout`` is in seconds; 0 is none. ``weak`` are the names of
+    ciphers that HTTP/2 may not use.
     """
 
     context: ssl.SSLContext
-    certificate: str
+    certificates: dict[ssl.SSLContext, str]
     handshake_timeout: float
+    weak: frozenset[str] = frozenset()
     suites: dict[str, int] = field(init=False)  # IANA's numbers by OpenSSL's names
 
     def __post_init__(self) -> None:
@@ -83,8 +83,9 @@ class Secure:
             "ssl_handshake_timeout": self.handshake_timeout or NO_TIMEOUT,
             "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
         }
-        # Not for client certificates: to read one, aiofastnet writes it to a temporary file, while the loop waits.
-        if fast_connect is None or self.context.verify_mode is not ssl.CERT_NONE:
+        # Not for client certificates: to read one, aiofastnet writes it to a temporary file, while the loop waits. Nor
+        # for a choice by name: Python's callback finds no SSLObject behind aiofastnet's handshake, and crashes.
+        if fast_connect is None or self.context.verify_mode is not ssl.CERT_NONE or self.context.sni_callback:
             return functools.partial(loop.connect_accepted_socket, **options)
         options |= {"ssl_incoming_bio_size": BUFFER_SIZE, "ssl_outgoing_bio_size": BUFFER_SIZE}
         return functools.partial(fast_connect, LoopForAiofastnet(loop), **options)
@@ -93,14 +94,20 @@ class Secure:
         """The scope's ``tls`` extension; ``tls`` is the transport's ``ssl_object``."""
         chain = client_chain(tls) if self.context.verify_mode is not ssl.CERT_NONE else []
         cipher = tls.cipher()
+        chosen = tls.context if len(self.certificates) > 1 else self.context
         return {
-            "server_cert": self.certificate,
+            "server_cert": self.certificates[chosen],
             "client_cert_chain": [ssl.DER_cert_to_PEM_cert(one) for one in chain],
             "client_cert_name": distinguished_name(tls.getpeercert()["subject"]) if chain else None,
             "client_cert_error": None,  # one that does not pass ends the handshake
             "tls_version": _VERSIONS.get(tls.version()),
             "cipher_suite": self.suites.get(cipher[0]) if cipher else None,
         }
+
+    def is_weak(self, tls: Any) -> bool:
+        """Whether the transport's ``ssl_object`` has agreed on a cipher that HTTP/2 may not use."""
+        cipher = tls.cipher()
+        return cipher is None or cipher[0] in self.weak
 
 
 class LoopForAiofastnet:

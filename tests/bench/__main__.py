@@ -1,7 +1,8 @@
-"""``python -m tests.bench``: asgiri and its peers, one after the other on one core, wrk on another.
+"""``python -m tests.bench``: asgiri and its peers, one after the other on one core, the load from another.
 
-Needs Linux, two cores, wrk and taskset; nginx and openssl for what they are used for. The servers come from the
-package index into a virtual environment of their own. The process asks nobody and leaves nothing running.
+Needs Linux, two cores and taskset; wrk for the cases of HTTP/1.1 and h2load for those of HTTP/2; nginx and openssl for
+what they are used for. The servers come from the package index into a virtual environment of their own. The process
+asks nobody and leaves nothing running.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
 from tests.bench import report, results, system
-from tests.bench.cases import CASES
+from tests.bench.cases import CASES, Case
 from tests.bench.measure import PATH, Bench, Plan
 from tests.bench.results import CaseResult, MergeError, Run
-from tests.bench.servers import SERVERS, Launch, Server
+from tests.bench.servers import SERVERS, Http, Launch, Server
 from tests.bench.venv import ROOT, Venv, VenvError, default_path
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -28,7 +30,7 @@ QUIET = 0.05  # share of a core that may be busy before the run begins
 # The packages whose versions a reader wants to know.
 PACKAGES = (
     *("asgiri", "uvicorn", "hypercorn", "granian", "h2corn", "gunicorn", "gunicorn-h1c", "fastpysgi"),
-    *("starlette", "uvloop", "httptools", "h11", "aiofastnet"),
+    *("starlette", "uvloop", "httptools", "h11", "h2", "hpack", "aiofastnet"),
 )
 
 
@@ -66,6 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cases", type=names(CASES), help="; ".join(f"{one.name}: {one.says}" for one in CASES.values())
     )
+    parser.add_argument("--http", choices=["1", "2"], help="only the cases of HTTP/1.1, or only those of HTTP/2")
     parser.add_argument("--bare", action="store_true", help="also a bare httptools protocol on uvloop")
     parser.add_argument("--rounds", type=positive, help="measurements of each server in each case; default 3")
     parser.add_argument("--seconds", type=positive, help="length of a measurement; default 4")
@@ -84,13 +87,22 @@ def arguments() -> argparse.Namespace:
     args.rounds = args.rounds or (1 if args.quick else 3)
     args.seconds = args.seconds or (1 if args.quick else 4)
     if args.merge is None:
-        for tool in ("wrk", "taskset"):
+        if not asked(args):
+            parser.error("none of these cases is of that protocol")
+        for tool in ("taskset", *sorted({"wrk" if case.http is Http.ONE else "h2load" for case in asked(args)})):
             if shutil.which(tool) is None:
                 parser.error(f"{tool} is not installed")
         cores = {args.server_core, args.client_core}
         if len(cores) < 2 or not cores <= os.sched_getaffinity(0):
             parser.error(f"two cores are needed; usable here: {sorted(os.sched_getaffinity(0))}")
     return args
+
+
+def asked(args: argparse.Namespace) -> list[Case]:
+    """The cases that the arguments ask for."""
+    cases = [CASES[name] for name in args.cases] if args.cases else list(CASES.values())
+    wanted = {"1": (Http.ONE,), "2": (Http.TWO,)}.get(args.http, tuple(Http))
+    return [case for case in cases if case.http in wanted]
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -123,8 +135,8 @@ def say(line: str) -> None:
 
 def measure(args: argparse.Namespace) -> Run:
     """One run as the arguments say. Raises VenvError."""
-    servers = chosen(args)
-    cases = [CASES[name] for name in args.cases] if args.cases else list(CASES.values())
+    cases = asked(args)
+    servers = chosen(args, cases)
     venv = Venv(args.venv or default_path(args.python))
     say(f"preparing {venv.path}")
     venv.prepare(
@@ -143,7 +155,7 @@ def measure(args: argparse.Namespace) -> Run:
         rounds=args.rounds,
         seconds=args.seconds,
         notes=list(venv.notes),
-        commands={server.name: shown(server, args.loop) for server in servers if server.name not in unavailable},
+        commands=commands([server for server in servers if server.name not in unavailable], cases, args.loop),
     )
     os.sched_setaffinity(0, {args.client_core})  # what this process does itself must not disturb the servers
     busy = system.background([args.server_core, args.client_core])
@@ -175,9 +187,13 @@ def measure(args: argparse.Namespace) -> Run:
     return run
 
 
-def chosen(args: argparse.Namespace) -> list[Server]:
+def chosen(args: argparse.Namespace, cases: list[Case]) -> list[Server]:
+    """Those that were named, else the main ones, as far as they have a part in these cases."""
+    spoken = {case.http for case in cases}
     servers = [
-        server for server in SERVERS.values() if (server.name in args.servers if args.servers else server.chosen)
+        server
+        for server in SERVERS.values()
+        if (server.name in args.servers if args.servers else server.chosen and spoken.intersection(server.http))
     ]
     if args.bare and SERVERS["bare"] not in servers:
         servers.append(SERVERS["bare"])
@@ -196,11 +212,23 @@ def missing(servers: list[Server], venv: Venv) -> dict[str, str]:
     return found
 
 
-def shown(server: Server, loop: str) -> str:
+def commands(servers: list[Server], cases: list[Case], loop: str) -> dict[str, str]:
+    """Name of a server, and of the protocol where that is HTTP/2 -> how it was started."""
+    spoken = {case.http for case in cases}
+    return {
+        server.name + (f", {http.value}" if http is Http.TWO else ""): shown(server, loop, http)
+        for server in servers
+        for http in Http
+        if http in spoken and http in server.http
+    }
+
+
+def shown(server: Server, loop: str, http: Http = Http.ONE) -> str:
     """The command of a server, without the paths of this machine."""
     if server.name == "nginx":
         return "nginx, one worker: see servers.py for its configuration"
-    command = server.command(Launch(Path("BIN"), Path("DIR"), 8000, loop=loop))
+    with tempfile.TemporaryDirectory() as folder:  # some write a file too
+        command = server.command(Launch(Path("BIN"), Path(folder), 8000, loop=loop, http=http))
     return shlex.join(part if not part.startswith(("BIN/", "/")) else Path(part).name for part in command)
 
 

@@ -6,19 +6,21 @@ import os
 from typing import Any
 
 HELLO = b"Hello, world!"
-TEN_KIB = b"0123456789abcdef" * 640
+KIB = b"0123456789abcdef" * 64
 
-PAGES = {"/": HELLO, "/10k": TEN_KIB}
+PAGES = {"/": HELLO, "/10k": 10 * KIB, "/100k": 100 * KIB}
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """``/`` and ``/10k`` answer a text, ``/echo`` the request's body, ``/pid`` the process that runs this."""
+    """``/``, ``/10k``, ``/100k`` and all below ``/any/`` answer a text, ``/echo`` the body, ``/pid`` the process."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
     path = scope["path"]
     if path in PAGES:
         body = PAGES[path]
+    elif path.startswith("/any/"):
+        body = HELLO
     elif path == "/echo":
         body = await read(receive)
     elif path == "/pid":

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from tests.bench.app import HELLO, TEN_KIB
+from tests.bench.app import HELLO, KIB
 from tests.bench.client import Request
-from tests.bench.results import OURS, WITHOUT, CaseResult, Ratio, compare
+from tests.bench.h2load import targets
+from tests.bench.results import OURS, OURS_REFERENCE, WITHOUT, CaseResult, Ratio, compare
+from tests.bench.servers import Http
 
 HERE = Path(__file__).parent
 ECHO = b"x" * 1024  # as in echo.lua
@@ -31,6 +33,20 @@ BROWSER = {
     "Cookie": "session=2f6b1c9e7d3a4f58b0c1d2e3f4a5b6c7; theme=dark; consent=necessary.analytics; cart=41-42-57",
 }
 
+# What h2load encodes as indexed fields after its first request, and then four that its encoder never puts into HPACK's
+# table: a client's short cookie and its validators are Huffman-coded literals in each request.
+API = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36",
+    "Accept": "application/json, text/plain;q=0.9, */*;q=0.8",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Accept-Language": "en-GB,en;q=0.9,de;q=0.7",
+    "Referer": "https://shop.example/catalogue?page=2",
+    "Cookie": "theme=dark; a=1",
+    "If-None-Match": 'W/"5f3a9c1e-2d7b40"',
+    "If-Modified-Since": "Tue, 13 Jan 2026 08:12:31 GMT",
+    "Authorization": "Bearer 2YotnFZFEjr1zCsicMWpAA",
+}
+
 RATE = "requests/s"
 MIB = "MiB"
 
@@ -47,7 +63,8 @@ class Case:
     """One row of the results.
 
     ``without``: who is measured a second time in each round without what the case is about.
-    ``servers``: who is measured when nobody names servers; None is everybody.
+    ``servers``: who is measured when nobody names servers; None is everybody who speaks the case's protocol.
+    ``streams``: HTTP/2 requests at once on each connection. ``paths``: asked for in turn instead of the request's.
     """
 
     name: str
@@ -63,20 +80,48 @@ class Case:
     idle: int = 0
     without: tuple[str, ...] = ()
     servers: tuple[str, ...] | None = None
+    http: Http = Http.ONE
+    streams: int = 1
+    paths: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:
         return MIB if self.kind in (Kind.MEMORY, Kind.IDLE_MEMORY) else RATE
 
 
+def over_http2(
+    name: str,
+    says: str,
+    expect: bytes = HELLO,
+    request: Request | None = None,
+    *,
+    connections: int = 16,
+    streams: int = 16,
+    paths: tuple[str, ...] = (),
+    tls: bool = False,
+) -> Case:
+    return Case(
+        name,
+        f"HTTP/2 {says}",
+        expect,
+        request or Request(),
+        connections=connections,
+        streams=streams,
+        paths=paths,
+        tls=tls,
+        http=Http.TWO,
+    )
+
+
 WITH_UVICORN = (OURS, "asgiri-h11", "uvicorn")
+VARIED = targets()
 
 CASES = {
     case.name: case
     for case in (
         Case("hello", "GET, 64 connections"),
         Case("single", "GET, one connection", connections=1),
-        Case("10k", "GET of 10 KiB", TEN_KIB, Request("/10k")),
+        Case("10k", "GET of 10 KiB", 10 * KIB, Request("/10k")),
         Case("echo", "POST of 1 KiB, sent back", ECHO, Request("/echo", "POST", body=ECHO), script=HERE / "echo.lua"),
         Case("browser", "GET with the 15 header fields of a browser", request=Request(headers=BROWSER)),
         Case("newconn", "GET on a new connection each time", request=Request(headers={"Connection": "close"})),
@@ -106,33 +151,54 @@ CASES = {
             without=WITH_UVICORN,
             servers=WITH_UVICORN,
         ),
+        over_http2("h2-hello", "GET, 16 connections of 16 streams"),
+        over_http2("h2-one", "GET, one connection of 100 streams", connections=1, streams=100),
+        over_http2(
+            "h2-echo",
+            "POST of 1 KiB, sent back",
+            ECHO,
+            Request("/echo", "POST", {"Content-Type": "application/octet-stream"}, ECHO),
+        ),
+        over_http2("h2-100k", "GET of 100 KiB", 100 * KIB, Request("/100k")),
+        over_http2(
+            "h2-varied",
+            f"GET of {len(VARIED):,} targets in turn, 9 header fields, of which 4 and the target are literals",
+            request=Request(VARIED[0], headers=API),
+            paths=VARIED,
+        ),
+        over_http2("h2-tls", "GET over TLS", tls=True),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A promise about one case: a ratio to another series, or a figure of ours where ``against`` is None."""
+    """A promise about one case: a ratio to another series, or a figure of ours where ``against`` is None.
+
+    ``ours`` is who has promised: asgiri as it is by default, or with another engine.
+    """
 
     case: str
     against: str | None
     bound: float
     at_most: bool = False
+    ours: str = OURS
 
     @property
     def says(self) -> str:
+        who = "" if self.ours == OURS else f"{self.ours} "
         unit = f" x {self.against}" if self.against else f" {CASES[self.case].unit}"
-        return f"{'<=' if self.at_most else '>='} {self.bound:g}{unit}"
+        return f"{who}{'<=' if self.at_most else '>='} {self.bound:g}{unit}"
 
     def flawed(self, case: CaseResult) -> bool:
         """Whether something was odd about a sample that the figure comes from."""
-        return any(case.series[name].problems for name in (OURS, self.against) if name in case.series)
+        return any(case.series[name].problems for name in (self.ours, self.against) if name in case.series)
 
     def measured(self, case: CaseResult) -> Ratio | None:
         """The ratio, or our figure as one; None where there is no measurement."""
         if self.against is not None:
-            return compare(case, self.against)
-        ours = case.series.get(OURS)
+            return compare(case, self.against, self.ours)
+        ours = case.series.get(self.ours)
         if ours is None or not ours.samples:
             return None
         values = sorted(sample.value for sample in ours.samples)
@@ -151,4 +217,12 @@ TARGETS = (
     Target("memory", "uvicorn", 1.0, at_most=True),
     Target("idle10k", None, 120.0, at_most=True),
     Target("idle500", OURS + WITHOUT, 0.95),  # "must not slow": the twentieth is what one connection's rate scatters by
+    Target("h2-hello", "granian", 1.0),
+    Target("h2-hello", "h2corn", 1.0),
+    Target("h2-varied", "granian", 0.7),
+    Target("h2-100k", "granian", 0.7),
+    *(
+        Target(name, "hypercorn", 1.0, ours=OURS_REFERENCE)
+        for name in ("h2-hello", "h2-one", "h2-echo", "h2-100k", "h2-varied", "h2-tls")
+    ),
 )

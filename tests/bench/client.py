@@ -9,7 +9,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +58,9 @@ def fetch(port: int, request: Request, certificate: Path | None = None) -> Answe
     if certificate is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     else:
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT, context=any_certificate())
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=TIMEOUT, context=any_certificate("http/1.1")
+        )
     try:
         connection.connect()
         tls = identify(connection.sock, certificate) if certificate else ""
@@ -72,12 +74,12 @@ def fetch(port: int, request: Request, certificate: Path | None = None) -> Answe
         connection.close()
 
 
-def any_certificate() -> ssl.SSLContext:
-    """HTTP/1.1 by ALPN; the certificate is compared by ``identify``."""
+def any_certificate(protocol: str) -> ssl.SSLContext:
+    """``protocol`` by ALPN; the certificate is compared by ``identify``."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     return context
 
 
@@ -92,12 +94,12 @@ def identify(sock: socket.socket, certificate: Path) -> str:
     return f"{sock.version()} {cipher[0] if cipher else '?'}"
 
 
-def wait_for_answer(running: Running, port: int, request: Request, certificate: Path | None) -> Answer:
+def wait_for_answer(running: Running, ask: Callable[[], Answer]) -> Answer:
     """Ask until it answers. Raises ServerError with its last words when it ends or stays silent."""
     deadline = time.monotonic() + BOOT
     while True:
         try:
-            return fetch(port, request, certificate)
+            return ask()
         except (OSError, http.client.HTTPException) as error:
             if running.ended:
                 raise ServerError(f"did not start, {running.epitaph()}") from error

@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import system, wrk
+from tests.bench import client, client_http2, h2load, load, system, wrk
 from tests.bench.cases import Case, Kind
 from tests.bench.client import (
+    Answer,
     IdleConnections,
     Request,
     ServerError,
     allow_files,
     check,
-    fetch,
     wait_for_answer,
 )
 from tests.bench.process import Running, wait_until
@@ -40,7 +40,7 @@ from tests.bench.results import (
     Sample,
     Series,
 )
-from tests.bench.servers import Launch, Server
+from tests.bench.servers import Http, Launch, Server
 
 HERE = Path(__file__).parent
 WARM_UP = 1  # seconds
@@ -69,10 +69,17 @@ class Plan:
     commit: str = ""
 
     def entrants(self, case: Case) -> list[Server]:
-        """The servers of one case."""
-        if case.servers is None or self.named:
+        """The servers of one case: those that it names, and that speak its protocol."""
+        if self.named:
             return list(self.servers)
-        return [server for server in self.servers if server.name in case.servers]
+        able = [server for server in self.servers if case.http in server.http]
+        return able if case.servers is None else [server for server in able if server.name in case.servers]
+
+    def obstacle(self, case: Case, server: Server) -> str | None:
+        """Why a server cannot be measured in a case, if so."""
+        if case.http not in server.http:
+            return f"is not measured over {case.http.value}"
+        return self.unavailable.get(server.name) or server.lacks.get(case.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,11 @@ class Started:
     @property
     def url(self) -> str:
         return f"{'https' if self.launch.certfile else 'http'}://{self.launch.address}"
+
+    @property
+    def spoken(self) -> str:
+        """What h2load must have spoken with it."""
+        return "h2 TLSv1.3" if self.launch.certfile else "h2c"
 
 
 class Bench:
@@ -107,7 +119,7 @@ class Bench:
         result = CaseResult(unit=case.unit, date=datetime.now(UTC).strftime("%Y-%m-%d"), commit=plan.commit)
         entrants = plan.entrants(case)
         for server in entrants:
-            why = plan.unavailable.get(server.name) or server.lacks.get(case.name)
+            why = plan.obstacle(case, server)
             result.series[server.name] = Series(skipped=why)
             if why:
                 self._say(f"{case.name}: {server.name} is skipped: {why}")
@@ -118,23 +130,37 @@ class Bench:
                     self._round(case, server, number, result)
         return result
 
-    def _round(self, case: Case, server: Server, number: int, result: CaseResult) -> None:
+    def _round(self, case: Case, server: Server, number: int, result: CaseResult, *, again: bool = True) -> None:
         try:
             samples = self._measure(case, server, number)
-        except (ServerError, wrk.WrkError, OSError, http.client.HTTPException) as error:
-            why = str(error) or type(error).__name__
-            result.series[server.name].skipped = why
-            self._say(f"{case.name}: {server.name} is left out: {why}")
+        except load.LoadError as error:
+            if again:  # h2load has been seen to end without a result, once in some dozens of runs
+                self._say(f"{case.name}: {server.name} once more: {error}")
+                self._round(case, server, number, result, again=False)
+            else:
+                self._leave_out(case, server, result, error)
+            return
+        except (ServerError, OSError, http.client.HTTPException) as error:
+            self._leave_out(case, server, result, error)
             return
         for suffix, sample in samples:
             name = server.name + suffix
             result.series.setdefault(name, Series()).samples.append(sample)
-            latency = f"  p99 {sample.detail['p99 ms']:.2f} ms" if "p99 ms" in sample.detail else ""
+            latency = "".join(
+                f"  {name} {sample.detail[name + ' ms']:.2f} ms"
+                for name in ("p99", "max")
+                if name + " ms" in sample.detail
+            )
             problems = f"  ! {'; '.join(sample.problems)}" if sample.problems else ""
             self._say(
                 f"{case.name}: round {number + 1} of {self._plan.rounds}: {name}:"
                 f" {sample.value:,.{0 if sample.value > 1000 else 1}f} {case.unit}{latency}{problems}"
             )
+
+    def _leave_out(self, case: Case, server: Server, result: CaseResult, error: Exception) -> None:
+        why = str(error) or type(error).__name__
+        result.series[server.name].skipped = why
+        self._say(f"{case.name}: {server.name} is left out: {why}")
 
     def _measure(self, case: Case, server: Server, number: int) -> list[tuple[str, Sample]]:
         """The samples of one server in one round, each with what is added to the server's name."""
@@ -155,7 +181,7 @@ class Bench:
     def _load(self, case: Case, server: Server, number: int) -> Sample:
         problems: list[str] = []
         with self._started(case, server, problems) as started:
-            warm = self._wrk(case, started, WARM_UP)
+            warm = self._generate(case, started, WARM_UP)[0]
             sample = self._rate(case, started, number)
             folder, expected = started.launch.folder, warm.requests + int(sample.detail["requests"])
             if case.access_log and not wait_until(lambda: lines(folder) >= expected, 2.0):
@@ -188,7 +214,7 @@ class Bench:
         problems: list[str] = []
         allow_files(case.idle)
         with self._started(case, server, problems) as started:
-            self._wrk(case, started, WARM_UP)
+            self._generate(case, started, WARM_UP)
             first = None if number % 2 else self._rate(case, started, number)
             with IdleConnections(started.launch.port, case.idle, case.expect) as idle:
                 beside = self._rate(case, started, number)
@@ -203,30 +229,28 @@ class Bench:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         for name in ("app.py", "starlette_app.py"):
             shutil.copy(HERE / name, folder)
-        launch = Launch(self._plan.bin, folder, free_port(), case.app, self._plan.loop, access_log=case.access_log)
+        launch = Launch(
+            self._plan.bin, folder, free_port(), case.app, self._plan.loop, access_log=case.access_log, http=case.http
+        )
         if case.tls:
             certfile, keyfile = certificate(self._folder)
             launch = replace(launch, certfile=certfile, keyfile=keyfile)
         env = {"PATH": PATH, "HOME": str(folder), "PYTHONPATH": str(folder), "LANG": "C.UTF-8"}
         with Running(server.command(launch), core=self._plan.server_core, folder=folder, env=env) as running:
-            answer = wait_for_answer(running, launch.port, case.request, launch.certfile)
+            answer = wait_for_answer(running, lambda: fetch(launch, case.request))
             check(answer, case.expect, closes=case.request.closes)
             yield Started(running, launch, answer.tls)
             problems += running.stop()
         shutil.rmtree(folder)
 
-    def _wrk(self, case: Case, started: Started, seconds: int) -> wrk.Outcome:
-        """Raises ServerError for a server that did not bear it, WrkError when wrk itself fails."""
+    def _generate(self, case: Case, started: Started, seconds: int) -> tuple[load.Outcome, float]:
+        """The load, and the CPU seconds that it took the load generator.
+
+        Raises ServerError for a server that did not bear it, LoadError when the load generator itself fails.
+        """
         try:
-            outcome = wrk.run(
-                started.url + case.request.path,
-                core=self._plan.client_core,
-                connections=case.connections,
-                seconds=seconds,
-                headers=case.request.headers,
-                script=case.script,
-            )
-        except wrk.WrkError as error:
+            outcome, cpu = self._load_generator(case, started, seconds)
+        except load.LoadError as error:
             if started.running.ended:
                 raise ServerError(started.running.epitaph()) from error
             raise
@@ -234,33 +258,55 @@ class Bench:
             raise ServerError(started.running.epitaph())
         if not outcome.requests:
             raise ServerError("answered nothing under load")
-        return outcome
+        return outcome, cpu
+
+    def _load_generator(self, case: Case, started: Started, seconds: int) -> tuple[load.Outcome, float]:
+        """wrk or h2load, as the case's protocol wants it."""
+        request = case.request
+        if case.http is Http.ONE:
+            command = wrk.command(
+                started.url + request.path,
+                connections=case.connections,
+                seconds=seconds,
+                headers=request.headers,
+                script=case.script,
+            )
+            parse = wrk.parse
+        else:
+            paths = case.paths or (request.path,)
+            asked = h2load.Load(paths, case.connections, case.streams, request.headers, request.body)
+            command = h2load.command(started.url, asked, seconds=seconds, folder=started.launch.folder)
+            parse = h2load.parse
+        text, cpu = load.run(command, core=self._plan.client_core, seconds=seconds)
+        return parse(text), cpu
 
     def _rate(self, case: Case, started: Started, number: int) -> Sample:
-        """One run of wrk, with what the two cores and the server's processes did meanwhile."""
+        """One run of the load, with what the two cores and the server's processes did meanwhile."""
         cores = (self._plan.server_core, self._plan.client_core)
         before, used = [system.core(one) for one in cores], started.running.cpu()
-        outcome = self._wrk(case, started, self._plan.seconds)
+        outcome, client_used = self._generate(case, started, self._plan.seconds)
         used = started.running.cpu() - used
         server, client = (system.core(one) - first for one, first in zip(cores, before, strict=True))
         detail = {
             "requests": float(outcome.requests),
-            "p50 ms": outcome.p50 * 1e3,
-            "p99 ms": outcome.p99 * 1e3,
+            **{f"{name} ms": seconds * 1e3 for name, seconds in outcome.latency.items()},
             CPU: used / outcome.requests * 1e6,
             SERVER_BUSY: server.busy,
             CLIENT_BUSY: client.busy,
             STOLEN: max(server.stolen / server.total, client.stolen / client.total),
         }
-        problems = [f"wrk counted errors: {name}" for name in outcome.errors]
+        tool = "wrk" if case.http is Http.ONE else "h2load"
+        problems = [f"{tool} counted errors: {name}" for name in outcome.errors]
         detail |= {f"{name} errors": float(count) for name, count in outcome.errors.items()}
-        for shared, core, own in ((SERVER_SHARED, server, used), (CLIENT_SHARED, client, outcome.cpu)):
+        for shared, core, own in ((SERVER_SHARED, server, used), (CLIENT_SHARED, client, client_used)):
             if (core.programs - own) / core.total > TOLERATED:
                 problems.append(shared)
         if detail[STOLEN] > TOLERATED:
             problems.append("the host took CPU time away")
         if started.tls:
             problems += [] if started.tls.startswith("TLSv1.3") else [f"spoke {started.tls}"]
+        if case.http is Http.TWO and outcome.protocol != started.spoken:
+            problems.append(f"spoke {outcome.protocol} with h2load")
         return Sample(round=number, value=outcome.rate, detail=detail, problems=problems)
 
 
@@ -268,9 +314,15 @@ def with_problems(sample: Sample, problems: list[str]) -> Sample:
     return Sample(round=sample.round, value=sample.value, detail=sample.detail, problems=[*sample.problems, *problems])
 
 
+def fetch(launch: Launch, request: Request) -> Answer:
+    """One request over the protocol that the server was started for."""
+    ask = client.fetch if launch.http is Http.ONE else client_http2.fetch
+    return ask(launch.port, request, launch.certfile)
+
+
 def worker(started: Started) -> int:
     """The process that runs the application: it says so itself."""
-    answer = fetch(started.launch.port, Request("/pid"), started.launch.certfile)
+    answer = fetch(started.launch, Request("/pid"))
     pid = int(answer.body)
     if pid not in {one.pid for one in started.running.members()}:
         raise ServerError(f"the application runs in process {pid}, which is none of the server's")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from tests.bench.cases import CASES, MIB, RATE, TARGETS, Case
+from tests.bench.cases import CASES, MIB, RATE, TARGETS, VARIED, Case
 from tests.bench.results import (
     CLIENT_BUSY,
     CLIENT_SHARED,
@@ -20,7 +20,7 @@ from tests.bench.results import (
     Series,
     compare,
 )
-from tests.bench.servers import SERVERS
+from tests.bench.servers import SERVERS, Http
 
 NOTES = "## Notes"
 KEPT = "<!-- Written by hand; `python -m tests.bench --write` keeps what stands below this line. -->"
@@ -30,19 +30,27 @@ BOUND = "*"  # the load generator was the limit
 
 METHOD = f"""\
 One server at a time: one worker on one core, logs off unless the case says otherwise, uvloop where the server can take
-it, and wrk with one thread on another core, over the loopback interface. Every server runs the same ASGI application
+it, and a load generator with one thread on another core, over the loopback interface: wrk for HTTP/1.1, and h2load for
+HTTP/2, which is spoken by prior knowledge, or by ALPN where there is TLS. Every server runs the same ASGI application
 ([app.py](../tests/bench/app.py); [starlette_app.py](../tests/bench/starlette_app.py) for that case) on the same
 interpreter, started anew for each measurement, checked for the right answer, and warmed up for a second. Rounds are
 interleaved: all servers once, then all again in the opposite order. Each figure is the median over the rounds of
 asgiri's requests a second divided by the other's in the same round: **2.00 means that asgiri answers twice as many**.
-nginx answers from its configuration (`return 200`) and runs no Python: it shows how far away the physical limit is.
+asgiri-h2 is asgiri with the h2 library as its HTTP/2 engine. nginx answers from its configuration (`return 200`) and
+runs no Python: it shows how far away the physical limit is.
+
+In `h2-varied` the target, a short cookie, the credentials and two validators are Huffman-coded literals in every
+request, because h2load's encoder never indexes those; the other fields are indexed after the first request of a
+connection. Each connection asks for {len(VARIED):,} targets in turn and then for the same ones again, so that a server
+which remembers what it has decoded gains by it.
 
 Only ratios are shown, since absolute figures of a shared machine tell nothing about another one. *spread* is the
 widest distance between the lowest and the highest round in a row, as a share of the median: a difference that is
-smaller is none. {FLAG} marks a figure with a flaw that is told below the table, and {BOUND} one where wrk, not the
-server, was at its limit, so that the server's true figure is better than shown.
+smaller is none. {FLAG} marks a figure with a flaw that is told below the table, and {BOUND} one where the load
+generator, not the server, was at its limit, so that the server's true figure is better than shown.
 
-To repeat it (Linux, two cores, wrk, nginx, openssl): `python -m tests.bench --json out.json`; `--help` has the rest."""
+To repeat it (Linux, two cores, wrk, h2load, nginx, openssl): `python -m tests.bench --json out.json`; `--help` has the
+rest."""
 
 
 def text(run: Run) -> str:
@@ -94,8 +102,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     ]
 
 
-def wrk_bound(series: Series) -> bool:
-    """Whether wrk, and nothing else on its core, had no time left while the server had."""
+def client_bound(series: Series) -> bool:
+    """Whether the load generator, and nothing else on its core, had no time left while the server had."""
     if CLIENT_SHARED in series.problems:
         return False
     client, server = series.middle(CLIENT_BUSY), series.middle(SERVER_BUSY)
@@ -103,7 +111,7 @@ def wrk_bound(series: Series) -> bool:
 
 
 def marks(series: Series) -> str:
-    return (f" {FLAG}" if series.problems else "") + (f" {BOUND}" if wrk_bound(series) else "")
+    return (f" {FLAG}" if series.problems else "") + (f" {BOUND}" if client_bound(series) else "")
 
 
 def target_rows(run: Run) -> list[tuple[str, str, str, str]]:
@@ -144,9 +152,11 @@ def run_markdown(run: Run) -> list[str]:
     rows = target_rows(run)
     parts.append(table(["case", "target", "measured", ""], rows))
     rates = [name for name, case in run.cases.items() if name in CASES and case.unit == RATE]
-    ordered = [CASES[name] for name in CASES if name in rates]
-    if ordered:
-        parts += ["Requests a second, asgiri divided by each:", ratio_table(run, ordered)]
+    for http in Http:
+        ordered = [CASES[name] for name in CASES if name in rates and CASES[name].http is http]
+        if not ordered:
+            continue
+        parts += [f"Requests a second over {http.value}, asgiri divided by each:", ratio_table(run, ordered)]
         parts += ["CPU time a request, each divided by asgiri (a check of the above that other programs disturb less):"]
         parts += [cpu_table(run, ordered)]
     memory = [case for case in CASES.values() if case.name in run.cases and case.unit == MIB]
@@ -195,7 +205,7 @@ def ratio_cell(figure: Ratio | None, other: Series | None, ours: Series | None) 
     if figure is None or other is None or ours is None:
         return NONE
     flags = FLAG if other.problems or ours.problems else ""
-    return f"{figure.median:.2f}{flags}" + (BOUND if wrk_bound(other) or wrk_bound(ours) else "")
+    return f"{figure.median:.2f}{flags}" + (BOUND if client_bound(other) or client_bound(ours) else "")
 
 
 def cpu_table(run: Run, cases: Sequence[Case]) -> str:

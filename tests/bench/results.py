@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 OURS = "asgiri"
+OURS_REFERENCE = "asgiri-h2"  # with the h2 library as its HTTP/2 engine
 WITHOUT = " without"  # "asgiri without": the same server in the same round, without what the case is about
 
 # Parts of a sample's detail that are shares of a time, 0 to 1.
@@ -103,11 +104,11 @@ def ratio(ours: Series, other: Series) -> Ratio | None:
     return Ratio(statistics.median(quotients), min(quotients), max(quotients))
 
 
-def compare(case: CaseResult, other: str) -> Ratio | None:
+def compare(case: CaseResult, other: str, ours: str = OURS) -> Ratio | None:
     """asgiri against another series of the case; None where either was not measured."""
-    if OURS not in case.series or other not in case.series:
+    if ours not in case.series or other not in case.series:
         return None
-    return ratio(case.series[OURS], case.series[other])
+    return ratio(case.series[ours], case.series[other])
 
 
 def save(run: Run, path: Path) -> None:

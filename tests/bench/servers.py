@@ -1,17 +1,29 @@
-"""How each server is started: one worker, logs off, and the flags that its own documentation recommends for speed."""
+"""How each server is started: one worker, logs off, and the flags that its own documentation recommends for speed.
+
+Over HTTP/2 that is h2 by prior knowledge, or by ALPN where there is TLS.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 
-from tests.bench.results import OURS
+from tests.bench.results import OURS, OURS_REFERENCE
 
 HERE = Path(__file__).parent
 IDLE = 300  # seconds of keep-alive, so that idle connections outlive their measurement
 MOST_CONNECTIONS = 20_000
+FOREVER = 1_000_000_000  # requests on one connection, for servers that count them
 NO_ACCESS_LOG = "has no access log"
+
+
+class Http(Enum):
+    """What is spoken in a case."""
+
+    ONE = "HTTP/1.1"
+    TWO = "HTTP/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,7 @@ class Launch:
     certfile: Path | None = None
     keyfile: Path | None = None
     access_log: bool = False
+    http: Http = Http.ONE
 
     @property
     def address(self) -> str:
@@ -56,12 +69,15 @@ class Server:
     faster: tuple[str, ...] = ()  # what makes it faster where it can be installed
     lacks: Mapping[str, str] = field(default_factory=dict)  # case -> why it is not measured there
     chosen: bool = True  # whether it runs when nobody asks
+    http: tuple[Http, ...] = (Http.ONE,)  # what it is measured with
 
 
 def asgiri(launch: Launch) -> list[str]:
     command = [launch.program("asgiri"), "--workers", "1", "--bind", launch.address, "--loop", launch.loop]
     command += ["--log-level", "warning", "--set", f"timeouts.keep_alive={IDLE}s"]
     command += launch.tls("--certfile", "--keyfile")
+    if launch.http is Http.TWO:
+        command += ["--http", "h2"]
     if launch.access_log:
         command += ["--access-log", "--set", f"log.access.file={launch.log}"]
     else:
@@ -72,7 +88,7 @@ def asgiri(launch: Launch) -> list[str]:
 def asgiri_engine(engine: str) -> Callable[[Launch], list[str]]:
     def command(launch: Launch) -> list[str]:
         *flags, app = asgiri(launch)
-        return [*flags, "--set", f"http1.engine={engine}", app]
+        return [*flags, "--set", f"http{2 if launch.http is Http.TWO else 1}.engine={engine}", app]
 
     return command
 
@@ -90,6 +106,10 @@ def uvicorn(launch: Launch) -> list[str]:
 def hypercorn(launch: Launch) -> list[str]:
     command = [launch.program("hypercorn"), "--bind", launch.address, "--workers", "1", "--worker-class", launch.loop]
     command += ["--keep-alive", str(IDLE)]
+    if launch.http is Http.TWO:
+        # Else it ends a connection after a thousand requests; there is no flag for that.
+        (launch.folder / "hypercorn.toml").write_text(f"keep_alive_max_requests = {FOREVER}\n", "ascii")
+        command += ["--config", "hypercorn.toml"]
     command += launch.tls("--certfile", "--keyfile")
     # The level is that of the access lines too, and they have the level info.
     command += ["--access-logfile", launch.log] if launch.access_log else ["--log-level", "warning"]
@@ -97,10 +117,13 @@ def hypercorn(launch: Launch) -> list[str]:
 
 
 def granian(launch: Launch) -> list[str]:
-    # As in its own benchmarks: one runtime thread, single-threaded mode, HTTP/1 only, no WebSocket.
+    # As in its own benchmarks: one runtime thread, one protocol, no WebSocket; single-threaded mode for HTTP/1.1. For
+    # HTTP/2 the mode that it chooses by itself, which is also the faster one on a single core.
+    two = launch.http is Http.TWO
     command = [launch.program("granian"), "--interface", "asgi", "--host", "127.0.0.1", "--port", str(launch.port)]
-    command += ["--workers", "1", "--runtime-threads", "1", "--runtime-mode", "st", "--loop", launch.loop]
-    command += ["--http", "1", "--no-ws", "--http1-header-read-timeout", "60000"]
+    command += ["--workers", "1", "--runtime-threads", "1", "--runtime-mode", "mt" if two else "st"]
+    command += ["--loop", launch.loop, "--no-ws"]
+    command += ["--http", "2"] if two else ["--http", "1", "--http1-header-read-timeout", "60000"]
     command += launch.tls("--ssl-certificate", "--ssl-keyfile")
     command += ["--log-level", "warning", "--access-log"] if launch.access_log else ["--no-log"]
     return [*command, launch.app]
@@ -143,6 +166,7 @@ def nginx(launch: Launch) -> list[str]:
     """Writes its configuration too: every file that it would put elsewhere goes to the folder."""
     folder = launch.folder
     tls = f"ssl_certificate {launch.certfile}; ssl_certificate_key {launch.keyfile};" if launch.certfile else ""
+    listen = launch.address + (" ssl" if tls else "") + (" http2" if launch.http is Http.TWO else "")
     kib = "0123456789abcdef" * 64
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
@@ -153,13 +177,15 @@ def nginx(launch: Launch) -> list[str]:
         http {{
           {temporary}
           access_log {launch.log if launch.access_log else "off"};
-          default_type text/plain; keepalive_timeout {IDLE}s; keepalive_requests 1000000000;
+          default_type text/plain; keepalive_timeout {IDLE}s; keepalive_requests {FOREVER};
           ssl_protocols TLSv1.2 TLSv1.3; {tls}
           server {{
-            listen {launch.address}{" ssl" if tls else ""};
+            listen {listen};
             set $kib "{kib}";
             location = / {{ return 200 "Hello, world!"; }}
+            location /any/ {{ return 200 "Hello, world!"; }}
             location = /10k {{ return 200 "{"$kib" * 10}"; }}
+            location = /100k {{ return 200 "{"$kib" * 100}"; }}
           }}
         }}
         """,
@@ -169,12 +195,13 @@ def nginx(launch: Launch) -> list[str]:
 
 
 NO_APP = "runs no application"
-NO_APP_CASES = dict.fromkeys(("echo", "starlette", "memory", "idle10k", "idle500"), NO_APP)
+NO_APP_CASES = dict.fromkeys(("echo", "starlette", "memory", "idle10k", "idle500", "h2-echo"), NO_APP)
+BOTH = (Http.ONE, Http.TWO)
 
 SERVERS = {
     server.name: server
     for server in (
-        Server("nginx", nginx, lacks=NO_APP_CASES),
+        Server("nginx", nginx, lacks=NO_APP_CASES, http=BOTH),
         Server(
             "bare",
             bare,
@@ -182,14 +209,15 @@ SERVERS = {
             lacks={**NO_APP_CASES, **dict.fromkeys(("10k", "access", "tls"), "says hello only")},
             chosen=False,
         ),
-        Server(OURS, asgiri_engine("auto")),
+        Server(OURS, asgiri_engine("auto"), http=BOTH),
         Server("asgiri-h11", asgiri_engine("h11"), chosen=False),
-        Server("h2corn", h2corn, ("h2corn", "uvloop")),
+        Server(OURS_REFERENCE, asgiri_engine("h2"), http=(Http.TWO,)),
+        Server("h2corn", h2corn, ("h2corn", "uvloop"), http=BOTH),
         Server("h2corn-asyncio", h2corn_asyncio, ("h2corn",)),
         Server("uvicorn", uvicorn, ("uvicorn[standard]",)),
-        Server("granian", granian, ("granian", "uvloop")),
+        Server("granian", granian, ("granian", "uvloop"), http=BOTH),
         Server("gunicorn", gunicorn, ("gunicorn", "uvloop"), ("gunicorn[fast]",)),
-        Server("hypercorn", hypercorn, ("hypercorn", "uvloop")),
+        Server("hypercorn", hypercorn, ("hypercorn", "uvloop"), http=BOTH),
         Server("fastpysgi", fastpysgi, ("fastpysgi", "uvloop"), lacks={"access": NO_ACCESS_LOG}),
     )
 }

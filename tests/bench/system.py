@@ -110,10 +110,11 @@ def machine() -> dict[str, str]:
 
 
 def tool_versions() -> dict[str, str]:
-    """wrk, nginx and openssl, as far as they are there."""
+    """wrk, h2load, nginx and openssl, as far as they are there."""
     found = {}
     for command, pattern in (
         (["wrk", "-v"], r"wrk \S*?([\d.]+)"),
+        (["h2load", "--version"], r"nghttp2/([\d.]+)"),
         (["nginx", "-v"], r"nginx/([\d.]+)"),
         (["openssl", "version"], r"OpenSSL (\S+)"),
     ):

@@ -55,7 +55,10 @@ def check_shape(events: list[Event]) -> None:
                 open_body = False
             case Reset():
                 assert open_body
-        assert isinstance(event, Failure) or event.stream_id == stream_id
+            case _:
+                assert isinstance(event, Failure)
+                continue
+        assert event.stream_id == stream_id
     assert not any(isinstance(event, Failure | Reset) for event in events[:-1])
 
 

@@ -87,7 +87,8 @@ def answer(codec: Http1Codec, stream_id: int = 1) -> bytes:
 
 
 def numbered(events: Iterable[Event], stream_id: int) -> list[Event]:
-    return [event if isinstance(event, Failure) else replace(event, stream_id=stream_id) for event in events]
+    own = (Request, Body, End, Reset)  # those of HTTP/1.1 that are of a stream
+    return [replace(event, stream_id=stream_id) if isinstance(event, own) else event for event in events]
 
 
 def is_whole(event: Event) -> bool:

@@ -13,7 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgiri.config.load import Found, Loaded, Setting, find_file, load
-from asgiri.config.schema import AccessLog, Config, Limits, Listen, Log, Process, RespawnBackoff, Timeouts, Tls, Workers
+from asgiri.config.schema import (
+    AccessLog,
+    Config,
+    Http2,
+    Limits,
+    Listen,
+    Log,
+    Process,
+    RespawnBackoff,
+    SniPair,
+    Timeouts,
+    Tls,
+    Workers,
+)
 from asgiri.config.settings import variables
 from asgiri.errors import ConfigError, Problem
 
@@ -27,6 +40,7 @@ LOOP = 'expected "auto", "uvloop" or "asyncio"'
 QUOTES = "a text that looks like this stands in quotes"
 SYSTEMD = "systemd socket activation"
 LEAVE_OUT = "leave the key out"
+NO_NAME = "is no name of a server: expected example.org or *.example.org"
 OUT_OF_RANGE = " not valid YAML: a character escape or version number is out of range"
 
 Environ = dict[str, str]
@@ -134,6 +148,47 @@ def test_an_empty_file_is_the_default_config(loaded: Load, text: str) -> None:
             "listen: [{bind: a:1, tls: {certfile: b, sni: {}, watch: false, client_certs: optional, client_ca: c}}]",
             Config(listen=(Listen(bind="a:1", tls=Tls(certfile="b", client_certs="optional", client_ca="c")),)),
         ),
+        ("listen: [{bind: a:1}]", Config(listen=(Listen(bind="a:1", http=("h2", "http/1.1")),))),
+        (
+            "listen: [{bind: a:1, http: [http/1.1, h2], proxy_protocol: off}]",
+            Config(listen=(Listen(bind="a:1", http=("http/1.1", "h2")),)),
+        ),
+        (
+            (
+                "http2: {engine: h2, max_concurrent_streams: 1, initial_window: 1KiB, max_frame_size: 16777215,"
+                " max_header_list: 0, h2c_upgrade: on}"
+            ),
+            Config(
+                http2=Http2(
+                    engine="h2",
+                    max_concurrent_streams=1,
+                    initial_window=1024,
+                    max_frame_size=16777215,
+                    max_header_list=0,
+                    h2c_upgrade=True,
+                )
+            ),
+        ),
+        (
+            (
+                "listen: [{bind: a:1, tls: {certfile: b, sni: {"
+                "A.example: {certfile: c, keyfile: d}, '*.xn--bcher-kva.example': {certfile: e, keyfile: f}}}}]"
+            ),
+            Config(
+                listen=(
+                    Listen(
+                        bind="a:1",
+                        tls=Tls(
+                            certfile="b",
+                            sni={
+                                "A.example": SniPair(certfile="c", keyfile="d"),
+                                "*.xn--bcher-kva.example": SniPair(certfile="e", keyfile="f"),
+                            },
+                        ),
+                    ),
+                )
+            ),
+        ),
     ],
 )
 def test_values_are_read_by_the_type_that_the_schema_wants(loaded: Load, text: str, config: Config) -> None:
@@ -147,13 +202,12 @@ def test_values_are_read_by_the_type_that_the_schema_wants(loaded: Load, text: s
         "workers: {heartbeat_timeout: 0, drain_delay: 0s, max_requests: 0, max_memory: 0}",
         "http1: {engine: h11}",
         "websocket: {compression: false, ping_interval: 0}",
-        "http2: {h2c_upgrade: no}",
         "proxy: {trusted: [], headers: none}",
         "reload: {enabled: false}",
         "admin: {bind: null}",
         "control: {socket: ~}",
         "process: {user: null, group: null}",
-        "http2:\nreload: {}",
+        "websocket:\nreload: {}",
     ],
 )
 def test_what_does_not_exist_yet_may_be_turned_off(loaded: Load, text: str) -> None:
@@ -186,7 +240,8 @@ def test_what_the_sample_file_comments_out_is_the_default(loaded: Load) -> None:
     sample = (ROOT / "config" / "asgiri.yaml").read_text("utf-8")
     everything = re.sub(r"^( *)# ( *(?:- )?\w+:(?: .*)?)$", r"\1\2", sample, flags=re.MULTILINE)
     listener = Listen(bind="unix:/run/asgiri/asgiri.sock", mode=0o660, group="www-data")
-    tls = Tls(certfile="/etc/asgiri/cert.pem", keyfile="/etc/asgiri/key.pem")
+    www = SniPair(certfile="/etc/asgiri/www.pem", keyfile="/etc/asgiri/www.key")
+    tls = Tls(certfile="/etc/asgiri/cert.pem", keyfile="/etc/asgiri/key.pem", sni={"www.example.org": www})
     listeners = (*Config().listen, Listen(bind="0.0.0.0:8443", tls=tls), listener)
     expected = Config(app="asgiri.demo:app", workers=Workers(count=2), listen=listeners)
     found = loaded(everything)
@@ -263,6 +318,43 @@ def test_what_the_sample_file_comments_out_is_the_default(loaded: Load) -> None:
             "workers: {respawn_backoff: {most: 50ms}}",
             "1:35: workers.respawn_backoff.most: first (100ms) is longer than most (50ms)",
         ),
+        ("listen: [{bind: a:1, http: [h2, h2]}]", "1:28: listen[0].http: h2 is there twice"),
+        ("listen: [{bind: a:1, http: [h3]}]", '1:29: listen[0].http[0]: expected "h2" or "http/1.1", got "h3"'),
+        (
+            "http2: {max_concurrent_streams: 0}",
+            "1:33: http2.max_concurrent_streams: expected a number from 1 to 2147483647, got 0",
+        ),
+        ("http2: {initial_window: 0}", "1:25: http2.initial_window: expected 1KiB to 2147483647 bytes, got 0"),
+        ("http2: {initial_window: 2GiB}", "1:25: http2.initial_window: expected 1KiB to 2147483647 bytes, got 2GiB"),
+        ("http2: {max_frame_size: 1KiB}", "1:25: http2.max_frame_size: expected 16KiB to 16777215 bytes, got 1KiB"),
+        ("http2: {max_frame_size: 16MiB}", "1:25: http2.max_frame_size: expected 16KiB to 16777215 bytes, got 16MiB"),
+        *[
+            (
+                f"listen: [{{bind: a:1, tls: {{certfile: x, sni: {{'{name}': {{certfile: y, keyfile: z}}}}}}}}]",
+                f'1:46: listen[0].tls.sni: "{name}" {NO_NAME}{more}',
+            )
+            for name, more in (
+                ("", ""),
+                ("*", ""),
+                ("a.*", ""),
+                ("*a.example", ""),
+                ("example.org.", ""),
+                ("a b", ""),
+                ("[::1]", ""),
+                ("bücher.example", "; beyond ASCII, as DNS has it (xn--...)"),
+            )
+        ],
+        (
+            (
+                "listen: [{bind: a:1, tls: {certfile: x, sni: {"
+                "a: {certfile: y, keyfile: z}, A: {certfile: y, keyfile: z}}}}]"
+            ),
+            '1:46: listen[0].tls.sni: "A" and "a" are the same name',
+        ),
+        (
+            "listen: [{bind: a:1, tls: {certfile: x, sni: {a: {certfile: y}}}}]",
+            '1:50: listen[0].tls.sni.a: the key "keyfile" is missing',
+        ),
         ("process: {umask: 8}", '1:18: process.umask: expected an octal mode such as "0660", got "8"'),
         ("env: [a]", "1:6: env: expected a mapping of names to values, got a list"),
         ("env: {A: null}", f"1:10: env.A: expected a text, got null; {QUOTES}"),
@@ -302,20 +394,11 @@ def test_a_wrong_value(problems: Problems, text: str, error: str) -> None:
 @pytest.mark.parametrize(
     ("text", "where", "feature", "instead"),
     [
-        ("http2: {engine: auto}", "1:17: http2.engine", "HTTP/2", LEAVE_OUT),
-        ("http2: {max_frame_size: 1KiB}", "1:25: http2.max_frame_size", "HTTP/2", LEAVE_OUT),
-        ("listen: [{bind: a:1, http: [h2]}]", "1:28: listen[0].http", "HTTP/2", 'use "http/1.1"'),
         ("listen: [{bind: a:1, name: x}]", "1:28: listen[0].name", "systemd socket activation", LEAVE_OUT),
         (
             "listen: [{bind: a:1, tls: {certfile: x, watch: true}}]",
             "1:48: listen[0].tls.watch",
             "the live swap of certificates",
-            LEAVE_OUT,
-        ),
-        (
-            "listen: [{bind: a:1, tls: {certfile: x, sni: {b: {certfile: y, keyfile: z}}}}]",
-            "1:46: listen[0].tls.sni",
-            "certificates by server name",
             LEAVE_OUT,
         ),
         ("workers: {heartbeat_timeout: 9}", "1:30: workers.heartbeat_timeout", "the hang watchdog", LEAVE_OUT),

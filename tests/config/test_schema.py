@@ -78,14 +78,6 @@ def test_quantities_have_a_unit_and_plain_numbers_a_least_value(path: str) -> No
         assert key.least is not None
 
 
-@pytest.mark.parametrize("path", EVERY_KEY)
-def test_a_key_that_works_in_part_defaults_to_what_works(path: str) -> None:
-    key = EVERY_KEY[path]
-    if key.works:
-        values = key.default if isinstance(key.default, tuple) else (key.default,)
-        assert set(values) <= set(key.works)
-
-
 def test_the_default_config_serves_the_demo_on_loopback() -> None:
     config = Config()
     assert config.app is None

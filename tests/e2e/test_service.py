@@ -333,7 +333,8 @@ def test_a_worker_that_exits_is_replaced(start: Start) -> None:
         ("workers: {count: two}", r"asgiri\.yaml:1:18: workers\.count: expected .*, got \"two\""),
         ("wrokers: {}", r'asgiri\.yaml:1:1: .*unknown key "wrokers"; did you mean "workers"\?'),
         ("app: [", r"asgiri\.yaml:\d+:\d+: "),
-        ("http2: {max_concurrent_streams: 10}", r"http2\.max_concurrent_streams"),
+        ("http2: {max_frame_size: 1KiB}", r"asgiri\.yaml:1:25: http2\.max_frame_size: expected 16KiB to"),
+        ("websocket: {compression: true}", r"websocket\.compression"),
     ],
 )
 def test_a_broken_config_exits_with_2(start: Start, config: str, expected: str) -> None:

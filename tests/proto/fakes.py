@@ -14,7 +14,7 @@ from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
 from asgiri.codec.engines import http1_engine
 from asgiri.codec.rules import HttpLimits
 from asgiri.log.access import AccessLog
-from asgiri.proto.connection import Connection, Shared, TimeLimits
+from asgiri.proto.connection import Shared, TimeLimits
 from asgiri.proto.http11 import Http11Connection
 from asgiri.proto.http11_life import State
 from asgiri.types import ASGIApp, Message, Receive, Scope, Send
@@ -67,7 +67,7 @@ async def until(condition: Callable[[], object]) -> None:
 class FakeTransport(asyncio.Transport):
     """Records what a connection does. ``stalled``: the peer reads nothing until :meth:`peer_reads`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: asyncio.Protocol) -> None:
         super().__init__({"peername": ("192.0.2.7", 40000), "sockname": ("192.0.2.1", 80)})
         self._loop = loop
         self._connection = connection
@@ -89,6 +89,15 @@ class FakeTransport(asyncio.Transport):
         return b"".join(self.writes)
 
     # What the connection may call
+
+    @property
+    def protocol(self) -> asyncio.Protocol:
+        """Who gets what comes."""
+        return self._connection
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self._connection = protocol
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         del low

@@ -15,7 +15,7 @@ from asgiri.log.access import AccessLog, Outlet
 from asgiri.log.file import LogFile
 from asgiri.log.layout import Layout, Source
 from asgiri.proto.connection import HIGH_WATER, TimeLimits
-from asgiri.proto.http11 import PEER_LEFT
+from asgiri.proto.exchange import PEER_LEFT
 from asgiri.proto.http11_life import State
 from asgiri.server import Server
 from asgiri.types import Headers, Message, Receive, Scope, Send

@@ -1,0 +1,508 @@
+"""The HTTP/2 connection: many exchanges at once, each on a stream of its own, on one transport (RFC 9113).
+
+Its life, states and signals and the tables of them, is in http2_life.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, Protocol, cast
+
+from asgiri.asgi.scope import http_scope, scope_template
+from asgiri.codec.contract import Http1Codec
+from asgiri.codec.events import Body, End, Event, Failure, GoAway, PingAck, Refused, Request, Reset
+from asgiri.codec.h2_wire import MOST_STREAM_ID, ErrorCode
+from asgiri.proto.connection import LINGER_SECONDS, Connection, Shared
+from asgiri.proto.exchange import EAGER, PEER_LEFT, RETRY_SOON, VERSIONS, start
+from asgiri.proto.http2_exchange import Exchange
+from asgiri.proto.http2_life import (
+    ANSWERING,
+    CLOSED,
+    FINISHING,
+    HALF_CLOSED,
+    LIFE,
+    LINGERING,
+    OPEN,
+    RECEIVING,
+    WARNED,
+    Signal,
+)
+from asgiri.proto.http2_stream import HTTP2StreamTransport
+from asgiri.proto.http2_upgrade import UpgradedBody, UpgradedExchange
+from asgiri.types import Scope
+
+# What one write takes from the codec (bytes), before it is looked whether the transport still takes more.
+WRITE_SIZE = 256 << 10
+
+# Once its acknowledgement is here, the peer has read the GOAWAY before it; until then what it began still comes.
+# How long to wait for that, in seconds (RFC 9113 section 6.8: at least a round trip).
+LAST_PING = b"draining"
+LAST_PING_SECONDS = 1.0
+
+
+class Stream(Protocol):
+    """What is at the upper end of a stream, as the connection sees it."""
+
+    number: int
+
+    def body(self, data: bytes) -> None:
+        """A piece of the request's content has come."""
+
+    def end(self) -> None:
+        """The request is whole."""
+
+    def peer_ended(self) -> None:
+        """The peer sends nothing more at all, though it may still read."""
+
+    def lost(self) -> None:
+        """The stream is over before its time, whoever ended it."""
+
+    def refuse(self, status: HTTPStatus, reason: str) -> None:
+        """What the peer does is not to be served: answer so, or reset the stream."""
+
+    def drained(self) -> bool:
+        """Bytes of the stream's have left. Whether it needs not be told so again."""
+
+    def check(self, now: float, crowded: bool) -> None:
+        """Act on what is overdue at ``now``. ``crowded``: unread bodies fill the connection's window."""
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have come and that nobody has taken."""
+
+
+class Http2Connection(Connection):
+    """One HTTP/2 connection: moves bytes between transport and codec, and events between codec and streams."""
+
+    __slots__ = (
+        "_earlier",
+        "_head_since",
+        "_late",
+        "_requests",
+        "_since",
+        "_state",
+        "_template",
+        "_ticked",
+        "_upgrading",
+        "codec",
+        "due",
+        "ended",
+        "progress_at",
+        "streams",
+        "waiting",
+    )
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        assert shared.http2 is not None
+        self.codec = shared.http2(shared.http2_options)
+        self._state = OPEN
+        self._since = shared.now  # when the state came, or the last stream ended
+        self._head_since: float | None = shared.now  # when the preface, or a header block, that is not whole began
+        self._ticked = shared.now  # what time the codec knows of
+        self._template: dict[str, Any] = {}  # of the requests' scopes
+        self._requests = 0
+        self._earlier = 0  # requests of the connection that came over HTTP/1.1, before stream 1
+        self._upgrading: UpgradedBody | None = None  # there until the client's preface is
+        self.streams: dict[int, Stream] = {}  # those that are not over, or hold bytes of an answer
+        self.ended: list[Stream] = []  # answers that are whole since the last flush, or hold bytes
+        self.waiting: list[Stream] = []  # streams that want to hear that they hold less
+        self.progress_at = shared.now  # when some answer that waits for a window was seen to get on
+        self._late: list[Exchange] = []  # exchanges that begin once all events are told
+        self.due = False  # a flush will come in this turn of the loop, or at the beginning of the next one
+
+    def _move(self, signal: Signal) -> None:
+        self._state = LIFE[self._state, signal]
+        self._since = self.shared.now
+
+    def connected(self) -> None:
+        self._template = scope_template(self.peers, self.shared.context)
+        self.flush_soon()  # the server's preface, unless there is more to say by then (RFC 9113 section 3.4)
+
+    # The upgrade from HTTP/1.1
+
+    @classmethod
+    def upgraded(
+        cls,
+        before: Connection,
+        codec: Http1Codec,
+        settings: bytes,
+        request: Request,
+        events: Sequence[Event],
+        earlier: int = 0,
+    ) -> Http2Connection | None:
+        """Go on over HTTP/2 after ``request``, which becomes stream 1 (RFC 7540 section 3.2); says the 101, too.
+
+        ``before`` must be reading, and must not touch its transport any more. ``settings`` is the payload decoded from
+        HTTP2-Settings. ``codec`` is the one of HTTP/1.1: it still brings the request's body, and ``events`` are what it
+        has brought behind the request already. ``earlier`` is how many requests the connection has had before. None,
+        and nothing has happened, when these settings are none.
+        """
+        connection = cls(before.shared)
+        if any(type(event) is Failure for event in connection.codec.upgrade(settings, request)):
+            return None
+        connection._earlier = earlier
+        connection.take_over(before)
+        connection._begin_upgraded(codec, request, events)
+        return connection
+
+    def _begin_upgraded(self, codec: Http1Codec, request: Request, events: Sequence[Event]) -> None:
+        self.due = True
+        self._requests += 1
+        exchange = UpgradedExchange(self, request, self._scope(request))
+        body = self._upgrading = UpgradedBody(self, codec, exchange)
+        self._run(exchange)
+        rest = body.over() if request.end_stream else body.handle(events)
+        if rest:
+            self.data_received(rest)
+        else:
+            self._flush_after(1)
+
+    def preface_due(self) -> None:
+        """Stream 1 is whole: what comes now is HTTP/2's, the client's preface first."""
+        self._head_since = self.shared.now
+        self.flush_soon()
+
+    # Bytes in
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state is LINGERING or state is CLOSED:
+            return
+        if self._upgrading is not None:
+            data = self._upgrading.receive(data)
+            if not data:
+                return
+        before = self._requests
+        self.due = True  # what these bytes bring about leaves together
+        try:
+            self._handle(self.codec.receive(data))
+        finally:
+            self._flush_after(self._requests - before)
+
+    def _flush_after(self, begun: int) -> None:
+        """Flush, once the ``begun`` applications have got as far as they do without waiting."""
+        if begun and not EAGER:
+            self.shared.loop.call_soon(self.flush)
+        else:
+            self.flush()
+
+    def _handle(self, events: list[Event]) -> None:
+        streams = self.streams
+        for event in events:
+            kind = type(event)
+            if kind is Request:
+                self._begin(cast("Request", event))
+            elif kind is Body:
+                body = cast("Body", event)
+                if body.stream_id in streams:
+                    streams[body.stream_id].body(body.data)
+            elif kind is End:
+                number = cast("End", event).stream_id
+                if number in streams:
+                    streams[number].end()
+            elif kind is Reset:
+                number = cast("Reset", event).stream_id
+                if number in streams:
+                    streams[number].lost()
+            else:
+                self._handle_rare(event)
+        if self._late:
+            self._run_late()
+        if events or self._head_since is None:
+            self._head_since = self.shared.now if self.codec.in_head else None
+
+    def _handle_rare(self, event: Event) -> None:
+        match event:
+            case Refused():
+                self._refuse(event)
+            case PingAck(data=data):
+                if data == LAST_PING and self._state is WARNED:
+                    self._finish()
+            case GoAway():
+                if self._state is OPEN or self._state is WARNED:
+                    self._finish()
+            case Failure():  # its GOAWAY waits in the codec
+                self._end()
+
+    def eof_received(self) -> bool:
+        """The peer sends nothing more. It may still read: what it asked for is answered, then the connection ends."""
+        if self._state is LINGERING or self._state is CLOSED or self._upgrading is not None or self.secure is not None:
+            self._lose_streams()  # TLS ends as a whole: the transport takes no answer any more
+            self._close()
+            return False
+        self.due = True
+        self._handle(self.codec.receive(b""))
+        if self._state is LINGERING:  # what it sent before was broken
+            self._close()
+            return False
+        self._move(Signal.PEER_ENDED)
+        for stream in list(self.streams.values()):
+            stream.peer_ended()
+        self.flush()
+        return self._state is not CLOSED
+
+    # Streams
+
+    def _begin(self, request: Request) -> None:
+        self._requests += 1
+        shared = self.shared
+        if shared.draining or 0 < shared.requests_per_connection <= self._requests:
+            self.begin_drain()
+        if request.protocol:
+            self._begin_tunnel(request)
+            return
+        exchange = Exchange(self, request, self._scope(request))
+        if EAGER and not request.end_stream:  # what is here of its body comes first: it need not wait for that
+            self.streams[exchange.number] = exchange
+            self._late.append(exchange)
+        else:
+            self._run(exchange)
+
+    def _scope(self, request: Request) -> Scope:
+        shared = self.shared
+        scope = http_scope(request, self._template, shared.context)
+        if shared.access_log is not None and shared.access_log.picks:
+            scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
+        return scope
+
+    def _run_late(self) -> None:
+        late, self._late = self._late, []
+        for exchange in late:
+            if exchange.phase is RECEIVING or exchange.phase is ANSWERING:  # else it is over already
+                self._run(exchange)
+
+    def _run(self, exchange: Exchange) -> None:
+        shared = self.shared
+        session = exchange.session
+        self.streams[exchange.number] = exchange
+        if 0 < shared.requests <= len(shared.sessions):
+            session.answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
+            return
+        shared.sessions.add(session)
+        session.task = start(shared.loop, session.run(), shared.base_context.copy())
+
+    def _begin_tunnel(self, request: Request) -> None:
+        """An extended CONNECT (RFC 8441): for whoever knows its protocol."""
+        make = self.shared.tunnels.get(request.protocol)
+        if make is None:  # RFC 8441 leaves it open; RFC 9220 section 3 asks for 501
+            self._answer(request, HTTPStatus.NOT_IMPLEMENTED, "this :protocol is not known here")
+            return
+        transport = HTTP2StreamTransport(self, request)
+        self.streams[request.stream_id] = transport
+        transport.begin(make(request, transport))
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answer what is not to be served, and what never became a request or was told as one before."""
+        status = HTTPStatus(refused.status)
+        stream = self.streams.get(refused.stream_id)
+        if stream is not None:
+            stream.refuse(status, refused.reason)
+        else:
+            self._answer(Request(refused.stream_id, "", b"", b"", b"", [], "2", True), status, refused.reason)
+
+    def _answer(self, request: Request, status: HTTPStatus, reason: str) -> None:
+        """Answer without an application."""
+        exchange = Exchange(self, request, {})
+        self.streams[exchange.number] = exchange
+        exchange.session.answer(status, reason)
+
+    def request_id(self, number: int) -> str:
+        return self.shared.request_id(self._serial, self._earlier + number)
+
+    def log(self, request: Request, status: int, size: int, began: float) -> None:
+        """Put an exchange in the access log: ``status`` 0 is none, ``size`` bytes of content, ``began`` exactly."""
+        log = self.shared.access_log
+        if log is not None:
+            log.record(
+                self.client,
+                request.method,
+                request.target,
+                VERSIONS[request.http_version],
+                request.headers,
+                status or PEER_LEFT,
+                size,
+                perf_counter() - began,
+                self._serial,
+                self._earlier + request.stream_id,
+            )
+
+    # Bytes out
+
+    def flush_soon(self) -> None:
+        """Write what the codec has, at the end of this turn of the loop."""
+        if not self.due:
+            self.due = True
+            self.shared.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what the codec has, as far as the peer reads."""
+        self.due = False
+        state = self._state
+        if state is LINGERING or state is CLOSED:
+            return
+        if self._upgrading is not None:
+            if not self._upgrading.lets_out():
+                return
+            if self._upgrading.is_over:
+                self._upgrading = None
+        while self._writable is None:
+            data = self.codec.take(WRITE_SIZE)
+            if data:
+                self.write(data)
+            if len(data) < WRITE_SIZE:
+                break
+        if self.ended:
+            self._forget_ended()
+        if self.waiting:
+            self.waiting = [stream for stream in self.waiting if not stream.drained()]
+        if not self.streams and (state is FINISHING or state is HALF_CLOSED):
+            self._end()
+
+    def push(self) -> None:
+        self.flush()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.flush()
+
+    def tell_when_drained(self, stream: Stream) -> None:
+        """Tell the stream of each flush until it needs no more."""
+        if stream not in self.waiting:
+            self.waiting.append(stream)
+
+    def _forget_ended(self) -> None:
+        """Forget the streams whose answers are out."""
+        ended, streams, codec = self.ended, self.streams, self.codec
+        if codec.streams == len(streams) - len(ended):  # all of them, then: what is not answered is open
+            for stream in ended:
+                streams.pop(stream.number, None)
+            ended.clear()
+        else:
+            held = []
+            for stream in ended:
+                if codec.held(stream.number):
+                    held.append(stream)
+                else:
+                    streams.pop(stream.number, None)
+            self.ended = held
+        if not streams:
+            self._since = self.shared.now
+
+    # Ends
+
+    def begin_drain(self) -> None:
+        """Say that the end is near, and refuse nothing yet (RFC 9113 section 6.8)."""
+        if self._state is OPEN:
+            self._move(Signal.WARNING)
+            self.codec.go_away(MOST_STREAM_ID)
+            self.codec.ping(LAST_PING)
+            self.flush_soon()
+
+    def _finish(self) -> None:
+        """Serve no new stream from now on, and end with the last one that is open."""
+        self._move(Signal.LAST)
+        self.codec.go_away(None)
+        self.flush_soon()
+
+    def close_idle(self) -> None:
+        if self._state is OPEN or self._state is WARNED:
+            self._finish()
+            if not self.streams:
+                self._close()
+
+    def turn_away(self, code: ErrorCode) -> None:
+        """Hear nothing of the peer, and end; it is told why."""
+        self._fail(code)
+
+    def _fail(self, code: ErrorCode) -> None:
+        """The peer cannot be heard any more: say why, and end."""
+        self.codec.go_away(None, code)
+        self._end()
+
+    def _end(self) -> None:
+        """End our side, and give the peer time to read what is out before what it still sends resets it."""
+        self._lose_streams()
+        if self._state is HALF_CLOSED or not (self.secure is not None or self.transport.can_write_eof()):
+            self._close()
+            return
+        self._write_rest()
+        self._move(Signal.ENDED)
+        if self.secure is not None:  # TLS has no half to end, but the time is given
+            return
+        try:
+            self.transport.write_eof()
+        except OSError:  # ENOTCONN: the peer has reset the connection, and the loop does not know it yet
+            self.abort()
+
+    def _write_rest(self) -> None:
+        """The last bytes: they are few, and whether the peer reads is for the transport to know."""
+        data = self.codec.take()
+        if data:
+            if self._upgrading is not None:
+                self._upgrading.switch()
+            self.write(data)
+
+    def _close(self) -> None:
+        if self._state is not CLOSED:
+            if self._state is not LINGERING:
+                self._write_rest()
+            self._move(Signal.CLOSED)
+            self.transport.close()
+
+    def abort(self) -> None:
+        if self.streams or self.transport.get_write_buffer_size():
+            self.reset_transport()
+        super().abort()
+        if self._state is not CLOSED:
+            self._move(Signal.CLOSED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._state is not CLOSED:
+            self._move(Signal.CLOSED)
+        self._lose_streams()
+        super().connection_lost(exc)
+
+    def _lose_streams(self) -> None:
+        for stream in list(self.streams.values()):
+            stream.lost()
+        self.streams.clear()
+        self.ended.clear()
+        self.waiting.clear()
+
+    # Time
+
+    def check(self, now: float) -> None:
+        self.codec.tick(now - self._ticked)
+        self._ticked = now
+        if self.write_overdue(now):
+            self.abort()
+        elif self._state is LINGERING:
+            if self.transport.get_write_buffer_size():
+                self._since = now  # what went out is still on its way; ``timeouts.write`` watches over that
+            elif now - self._since > LINGER_SECONDS:
+                self.abort() if self.secure is None else self._close()
+        elif self._state is not CLOSED:
+            self._check_open(now)
+            self.flush()
+
+    def _check_open(self, now: float) -> None:
+        times = self.shared.times
+        if self._upgrading is not None and self._upgrading.is_served:
+            self._head_since = now
+        elif not self.codec.in_head:
+            self._head_since = None
+        elif self._head_since is not None and 0 < times.request_head < now - self._head_since:
+            self._fail(ErrorCode.PROTOCOL_ERROR)
+            return
+        streams = list(self.streams.values())
+        crowded = 2 * sum(stream.unread for stream in streams) > self.shared.http2_options.connection_window
+        for stream in streams:
+            stream.check(now, crowded)
+        if self._state is WARNED and now - self._since > LAST_PING_SECONDS:
+            self._finish()
+        elif not self.streams and 0 < times.keep_alive < now - self._since and self._state is OPEN:
+            self._finish()
+            self._close()

@@ -1,0 +1,86 @@
+"""The lives of an HTTP/2 connection and of the exchanges on it, as tables (RFC 9113 sections 5.1 and 6.8).
+
+A connection
+    OPEN         streams come and go
+    WARNED       a first GOAWAY has said that the end is near, nothing is refused yet
+    FINISHING    the last GOAWAY is out: the streams that are open finish
+    HALF_CLOSED  the peer sends nothing more, though it may still read: what it asked for is answered
+    LINGERING    our side is over; what still comes is thrown away, so that the peer gets to read what went out
+    CLOSED       the transport is closed or closing
+
+An exchange: one request and its answer. The states of section 5.1 are the codec's
+    RECEIVING    the head is here, the body is arriving, the answer is not complete
+    ANSWERING    the request is whole, the answer is not
+    DONE         the answer is complete, though some of it may wait for the peer; the rest of the body is of no use
+    GONE         the stream was reset, by whichever side, or the connection is lost
+
+The tables are the whole lives; a pair that is not in them is a defect of ours and raises KeyError.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class State(Enum):
+    __hash__ = object.__hash__  # Enum's own is written in Python
+
+    OPEN = "open"
+    WARNED = "warned"
+    FINISHING = "finishing"
+    HALF_CLOSED = "half closed"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+class Signal(Enum):
+    __hash__ = object.__hash__
+
+    WARNING = "a GOAWAY that refuses nothing"
+    LAST = "a GOAWAY with the last stream that is served"
+    PEER_ENDED = "the peer's end of file"
+    ENDED = "the end of our side"
+    CLOSED = "the transport closes"
+
+
+OPEN, WARNED, FINISHING, HALF_CLOSED, LINGERING, CLOSED = State
+G = Signal
+LIFE: dict[tuple[State, Signal], State] = {
+    (OPEN, G.WARNING): WARNED,
+    (OPEN, G.LAST): FINISHING,
+    (WARNED, G.LAST): FINISHING,
+    (OPEN, G.PEER_ENDED): HALF_CLOSED,
+    (WARNED, G.PEER_ENDED): HALF_CLOSED,
+    (FINISHING, G.PEER_ENDED): HALF_CLOSED,
+    (OPEN, G.ENDED): LINGERING,
+    (WARNED, G.ENDED): LINGERING,
+    (FINISHING, G.ENDED): LINGERING,
+    **{(state, G.CLOSED): CLOSED for state in State},
+}
+
+
+class Phase(Enum):
+    __hash__ = object.__hash__
+
+    RECEIVING = "receiving"
+    ANSWERING = "answering"
+    DONE = "done"
+    GONE = "gone"
+
+
+class News(Enum):
+    __hash__ = object.__hash__
+
+    END = "the body's end"
+    ANSWERED = "the answer's end"
+    LOST = "the stream's untimely end"
+
+
+RECEIVING, ANSWERING, DONE, GONE = Phase
+END, ANSWERED, LOST = News
+EXCHANGE: dict[tuple[Phase, News], Phase] = {
+    (RECEIVING, END): ANSWERING,
+    (RECEIVING, ANSWERED): DONE,
+    (ANSWERING, ANSWERED): DONE,
+    **{(phase, LOST): GONE for phase in Phase},
+}
