@@ -13,19 +13,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from asgiri.codec.h2_wire import ConnectionFault, ErrorCode
 
 # Bytes of frames other than DATA that wait for a peer which makes us answer and does not read.
-MOST_UNREAD = 1 << 20
+MOST_UNREAD: Final = 1 << 20
 
 # CONTINUATION frames of one header block (CVE-2024-27316): so many, and one more for each so many bytes of it.
-CONTINUATIONS = 32
-CONTINUATION_SIZE = 256
+CONTINUATIONS: Final = 32
+CONTINUATION_SIZE: Final = 256
 
 # A DATA frame of so many bytes of content pays for itself; a smaller one draws the rest, a larger one gives back.
 # Small messages of gRPC are larger than that but for the smallest.
-SANE_DATA = 32
+SANE_DATA: Final = 32
 
 
 class Kind(IntEnum):
@@ -56,7 +57,7 @@ class Terms:
 
 # Most: a browser leaves a page with all its streams (128 by our default) open, and does so again at once. Time: what
 # several people at one browser, or a proxy's health checks, may do for ever.
-TERMS = {
+TERMS: Final = {
     Kind.RESET: Terms(400, 20, by_answer=1, what="too many streams were reset"),
     Kind.PING: Terms(100, 10, by_answer=2, by_frame=1, what="too many PING frames have come"),
     Kind.SETTINGS: Terms(50, 1, what="too many SETTINGS frames have come"),
@@ -74,7 +75,7 @@ class Bucket:
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        self.left: float = terms.most
+        self.left = float(terms.most)
         self.seconds = 0.0  # these three: what it was filled up for already
         self.answers = 0
         self.frames = 0

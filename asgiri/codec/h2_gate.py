@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Final
 
 from hpack import HPACKError, OversizedHeaderListError
 
@@ -40,11 +41,11 @@ from asgiri.types import Headers
 read_head = struct.Struct(">HBBBI").unpack_from
 read_settings = struct.Struct(">HI").iter_unpack
 # The header block that h2 sees: it must know that a request begins, or ends in trailers, and nothing of it.
-START = b""
+START: Final = b""
 # How many gaps between the numbers of streams are known, and how many priorities of streams that are to come (RFC 9218
 # section 7).
-MOST_GAPS = 16
-MOST_PRIORITIES = 64
+MOST_GAPS: Final = 16
+MOST_PRIORITIES: Final = 64
 
 
 class Gate(Library):
@@ -429,9 +430,9 @@ class Gate(Library):
         self._feed(window_update(stream_id, size))
 
 
-OF_CONNECTION = {FrameType.SETTINGS, FrameType.PING, FrameType.GOAWAY, FrameType.PRIORITY_UPDATE}
+OF_CONNECTION: Final = {FrameType.SETTINGS, FrameType.PING, FrameType.GOAWAY, FrameType.PRIORITY_UPDATE}
 
-TAKES: dict[int, Callable[[Gate, int, int, bytes], None]] = {
+TAKES: Final[dict[int, Callable[[Gate, int, int, bytes], None]]] = {
     FrameType.DATA: Gate._take_data,
     FrameType.HEADERS: Gate._take_headers,
     FrameType.PRIORITY: Gate._take_priority,
@@ -446,14 +447,14 @@ TAKES: dict[int, Callable[[Gate, int, int, bytes], None]] = {
 }
 
 # What a setting may be, and what it is otherwise: RFC 9113 section 6.5.2, RFC 8441 section 3, RFC 9218 section 2.1.
-SETTINGS: dict[int, tuple[int, int, ErrorCode]] = {
+SETTINGS: Final[dict[int, tuple[int, int, ErrorCode]]] = {
     Setting.ENABLE_PUSH: (0, 1, ErrorCode.PROTOCOL_ERROR),
     Setting.INITIAL_WINDOW_SIZE: (0, MOST_WINDOW, ErrorCode.FLOW_CONTROL_ERROR),
     Setting.MAX_FRAME_SIZE: (LEAST_FRAME, MOST_FRAME, ErrorCode.PROTOCOL_ERROR),
     Setting.ENABLE_CONNECT_PROTOCOL: (0, 1, ErrorCode.PROTOCOL_ERROR),
     Setting.NO_RFC7540_PRIORITIES: (0, 1, ErrorCode.PROTOCOL_ERROR),
 }
-ANYTHING = (0, (1 << 32) - 1, ErrorCode.NO_ERROR)
+ANYTHING: Final = (0, (1 << 32) - 1, ErrorCode.NO_ERROR)
 
 
 def check_size(payload: bytes, size: int, kind: str) -> None:

@@ -7,6 +7,7 @@ that is a literal which is not for the table: the known one is its template.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from asgiri.codec import h2_rules
 from asgiri.codec.events import Request
@@ -21,14 +22,14 @@ Known = tuple[str, bytes, bytes, bytes, Headers, Priority | None]
 KnownOpen = tuple[Request, int | None, Priority]
 
 # How many header blocks are known, and how long they are, in bytes: each connection has some.
-MOST_BLOCKS = 32
-LONG_BLOCK = 512
+MOST_BLOCKS: Final = 32
+LONG_BLOCK: Final = 512
 
 # String literals of :path in origin-form -> target, path, query; with MOST_TARGETS of them it begins anew.
-TARGETS: dict[bytes, tuple[bytes, bytes, bytes]] = {}
-MOST_TARGETS = 4096
-LONG_TARGET = 96
-NO_TARGET = (b"", b"", b"")
+TARGETS: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}
+MOST_TARGETS: Final = 4096
+LONG_TARGET: Final = 96
+NO_TARGET: Final = (b"", b"", b"")
 
 
 def target_of(literal: bytes) -> tuple[bytes, bytes, bytes]:

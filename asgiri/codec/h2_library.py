@@ -16,6 +16,7 @@ It is over once its request is WHOLE and its answer is out, or a reset has gone 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -39,11 +40,11 @@ from asgiri.codec.h2_wire import (
 )
 
 # Of h2's own, in bytes.
-GOAWAY_SIZE = HEAD_SIZE + 8
+GOAWAY_SIZE: Final = HEAD_SIZE + 8
 # Streams that we have reset and still know.
-MOST_RESET = 1024
+MOST_RESET: Final = 1024
 # What h2 gives no credit for is credited in pieces of so many bytes.
-WORTH_CREDIT = 16 << 10
+WORTH_CREDIT: Final = 16 << 10
 
 
 class Phase(Enum):

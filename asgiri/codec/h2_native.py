@@ -6,6 +6,8 @@ until :meth:`NativeCodec.take`. Heads are HPACK without a dynamic table (hpack_e
 
 from __future__ import annotations
 
+from typing import Final
+
 from asgiri.codec import h2_rules, rules
 from asgiri.codec.events import Event, Request
 from asgiri.codec.h2_reading import DATA, HEADERS, FrameReader
@@ -24,9 +26,9 @@ from asgiri.codec.hpack_encode import NO_TABLE, fields_block, head_block
 from asgiri.errors import LocalProtocolError
 from asgiri.types import Headers
 
-HAS_HEAD = "the answer has a head already"
-NO_ANSWER = "there is no answer in progress"
-LAST_HEAD = END_HEADERS | END_STREAM
+HAS_HEAD: Final = "the answer has a head already"
+NO_ANSWER: Final = "there is no answer in progress"
+LAST_HEAD: Final = END_HEADERS | END_STREAM
 
 
 class NativeCodec(FrameReader):

@@ -15,6 +15,7 @@ Header blocks are decoded in any case, for the sake of those that follow; those 
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 from asgiri.codec import h2_rules
 from asgiri.codec.events import Body, End, Event, Failure, Refused, Request, Reset
@@ -60,7 +61,7 @@ iter_settings = struct.Struct(">HI").iter_unpack
 DATA, HEADERS, CONTINUATION = int(FrameType.DATA), int(FrameType.HEADERS), int(FrameType.CONTINUATION)
 
 # How many gaps between the numbers of streams are known.
-MOST_GAPS = 16
+MOST_GAPS: Final = 16
 
 
 class FrameReader(ConnectionState):
@@ -447,7 +448,7 @@ class FrameReader(ConnectionState):
             stream.input = WHOLE
 
 
-HANDLERS = {
+HANDLERS: Final = {
     int(FrameType.PRIORITY): FrameReader._priority,
     int(FrameType.RST_STREAM): FrameReader._rst_stream,
     int(FrameType.SETTINGS): FrameReader._settings,

@@ -8,6 +8,7 @@ verdict does not depend on how much of the list was kept.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from asgiri.codec import rules
 from asgiri.codec.events import Request
@@ -17,38 +18,40 @@ from asgiri.errors import LocalProtocolError, RemoteProtocolError
 from asgiri.types import Headers
 
 # RFC 7541 section 4.1: what a field costs besides its bytes.
-FIELD_COST = 32
+FIELD_COST: Final = 32
 # What it costs as a line of HTTP/1.1, so that limits.header_size means the same: ": " and CRLF.
-LINE_COST = 4
+LINE_COST: Final = 4
 
 # RFC 9113 section 8.2.1: names are tokens (RFC 9110 section 5.1) in lower case; values begin and end in no blank.
-NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
-BLANKS = (b" ", b"\t")
+NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
+BLANKS: Final = (b" ", b"\t")
 # RFC 3986 section 3.1.
-SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+")
+SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+")
 # RFC 9113 section 8.3.1: origin-form, or the asterisk. Bytes beyond ASCII and "#" are let through as on HTTP/1.1.
-PATH = re.compile(rb"/[!-~\x80-\xff]*+|\*")
+PATH: Final = re.compile(rb"/[!-~\x80-\xff]*+|\*")
 
 # RFC 9113 section 8.3.1, and RFC 8441 section 4 where it is spoken.
-PLAIN_PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
-KNOWN_PSEUDO = PLAIN_PSEUDO | {b":protocol"}
+PLAIN_PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+KNOWN_PSEUDO: Final = PLAIN_PSEUDO | {b":protocol"}
 # RFC 9113 section 8.2.2: these manage a connection of HTTP/1.1.
-CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+CONNECTION_FIELDS: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+)
 # Values of these are secrets: they are not kept beyond their request.
-SECRETS = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"})
+SECRETS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"})
 # Fields that mean something here, besides the secrets.
-WATCHED = CONNECTION_FIELDS | {b"host", b"te", b"content-length", b"expect"}
+WATCHED: Final = CONNECTION_FIELDS | {b"host", b"te", b"content-length", b"expect"}
 
 # RFC 9218 section 4: urgency without a signal. Streams without one are served in turns, though the RFC's default is one
 # after the other: a large answer to a client that knows no priorities must not hold up the small ones behind it.
-NO_PRIORITY = (3, True)
-PRIORITY_MEMBER = re.compile(rb"[ \t]*+(u|i)(?:=(\?0|\?1|[0-7]))?[ \t]*+(?:;[^,]*+)?")
+NO_PRIORITY: Final = (3, True)
+PRIORITY_MEMBER: Final = re.compile(rb"[ \t]*+(u|i)(?:=(\?0|\?1|[0-7]))?[ \t]*+(?:;[^,]*+)?")
 
 # Plain fields that were judged. Clients send the same ones again and again; those that differ each time fill it up, and
 # then it begins anew.
-PLAIN: set[tuple[bytes, bytes]] = set()
-MOST_PLAIN = 1024
-LONG_FIELD = 256
+PLAIN: Final[set[tuple[bytes, bytes]]] = set()
+MOST_PLAIN: Final = 1024
+LONG_FIELD: Final = 256
 
 
 def malformed(reason: str) -> StreamFault:

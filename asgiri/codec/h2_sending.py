@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from typing import Final
 
 from asgiri.codec.h2_budget import Budget
 from asgiri.codec.h2_rules import NO_PRIORITY
@@ -25,10 +26,10 @@ from asgiri.types import Headers
 
 # A spent window is used again once it is worth a piece of so many bytes, lest a peer that opens it byte by byte makes
 # a frame of each (CVE-2019-9511). But half of the peer's own first window is worth it, and after a second all is.
-SANE_PIECE = 1 << 10
+SANE_PIECE: Final = 1 << 10
 # DATA frames of fewer bytes give no budget back (see h2_budget) unless the application has given no more.
-WORTH_PIECE = 512
-URGENCIES = 8
+WORTH_PIECE: Final = 512
+URGENCIES: Final = 8
 
 Piece = tuple["Outgoing", "bytes | memoryview", bool]
 
@@ -39,7 +40,9 @@ class Waits(Enum):
     BLOCKED = "blocked"
 
 
-IDLE, READY, BLOCKED = Waits
+IDLE: Final = Waits.IDLE
+READY: Final = Waits.READY
+BLOCKED: Final = Waits.BLOCKED
 
 
 class Outgoing:
@@ -53,7 +56,8 @@ class Outgoing:
     finished = False  # all of the answer's content is here
     trailers: Headers | None = None  # they end the answer, behind its content
     waits = IDLE
-    urgency, incremental = NO_PRIORITY
+    urgency = NO_PRIORITY[0]
+    incremental = NO_PRIORITY[1]
 
     def __init__(self, stream_id: int, window: int) -> None:
         self.stream_id = stream_id

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from enum import Enum
+from typing import Final
 
 from asgiri.codec import h2_rules
 from asgiri.codec.events import Event, GoAway, PingAck, Reset
@@ -54,13 +55,13 @@ unpack_u32 = struct.Struct(">I").unpack_from
 iter_settings = struct.Struct(">HI").iter_unpack
 
 
-RESERVED = 0x7FFFFFFF  # without the reserved bit (RFC 9113 section 4.1)
-NO_EVENTS: list[Event] = []
+RESERVED: Final = 0x7FFFFFFF  # without the reserved bit (RFC 9113 section 4.1)
+NO_EVENTS: Final[list[Event]] = []
 
 # How many of the streams that we have reset are known.
-MOST_RESET = 1024
+MOST_RESET: Final = 1024
 # How many priorities of streams that are still to come are kept (RFC 9218 section 7).
-MOST_PRIORITIES = 64
+MOST_PRIORITIES: Final = 64
 
 
 class Phase(Enum):
@@ -83,9 +84,17 @@ class Output(Enum):
     DONE = "done"
 
 
-AT_PREFACE, AT_SETTINGS, AT_FRAMES, AT_BLOCK, CLOSED = Phase
-OPEN, DEAF, WHOLE = Input
-NONE, BODY, DONE = Output
+AT_PREFACE: Final = Phase.PREFACE
+AT_SETTINGS: Final = Phase.SETTINGS
+AT_FRAMES: Final = Phase.FRAMES
+AT_BLOCK: Final = Phase.BLOCK
+CLOSED: Final = Phase.CLOSED
+OPEN: Final = Input.OPEN
+DEAF: Final = Input.DEAF
+WHOLE: Final = Input.WHOLE
+NONE: Final = Output.NONE
+BODY: Final = Output.BODY
+DONE: Final = Output.DONE
 
 
 class Stream(Outgoing):

@@ -5,32 +5,33 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Final
 
 from asgiri.codec.rules import HttpLimits
 
 # RFC 9113 section 3.4: what a client begins with, before its SETTINGS frame.
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEAD_SIZE = 9  # of a frame, section 4.1
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEAD_SIZE: Final = 9  # of a frame, section 4.1
 
 # Flags, section 6. ACK is of SETTINGS and PING.
-END_STREAM = 0x1
-ACK = 0x1
-END_HEADERS = 0x4
-PADDED = 0x8
-PRIORITY = 0x20
+END_STREAM: Final = 0x1
+ACK: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+PRIORITY: Final = 0x20
 
 # Section 6.9.1: no window is larger; stream identifiers have as many bits (section 4.1).
-MOST_WINDOW = (1 << 31) - 1
-MOST_STREAM_ID = (1 << 31) - 1
+MOST_WINDOW: Final = (1 << 31) - 1
+MOST_STREAM_ID: Final = (1 << 31) - 1
 # Section 6.9.2: both windows, until somebody says otherwise.
-DEFAULT_WINDOW = 65_535
+DEFAULT_WINDOW: Final = 65_535
 # Section 4.2: what everybody must take, and the most that anybody may ask for, in bytes of payload.
-LEAST_FRAME = 1 << 14
-MOST_FRAME = (1 << 24) - 1
+LEAST_FRAME: Final = 1 << 14
+MOST_FRAME: Final = (1 << 24) - 1
 # RFC 7541 section 4.2 with RFC 9113 section 6.5.2: the size of both dynamic tables until somebody says otherwise.
-DEFAULT_TABLE = 4096
+DEFAULT_TABLE: Final = 4096
 # A header list for which there is no limit must end somewhere, in bytes.
-ENDLESS = 1 << 20
+ENDLESS: Final = 1 << 20
 
 
 class FrameType(IntEnum):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode
 from dataclasses import replace
+from typing import Final
 
 from asgiri.codec.events import Request
 from asgiri.codec.rules import listed
 
 # RFC 7540 section 3.2.1 with RFC 4648 section 5: without padding.
-BASE64URL = re.compile(rb"[0-9A-Za-z_-]*+")
+BASE64URL: Final = re.compile(rb"[0-9A-Za-z_-]*+")
 # RFC 9113 section 6.5.1: the size of a setting, in bytes.
-SETTING_SIZE = 6
+SETTING_SIZE: Final = 6
 # RFC 9113 section 8.2.2: fields of an HTTP/1.1 connection, whatever its Connection field names.
-CONNECTION_FIELDS = frozenset(
+CONNECTION_FIELDS: Final = frozenset(
     {b"connection", b"http2-settings", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 )
 

@@ -10,7 +10,7 @@ string is at most 8/5 of its Huffman code.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
@@ -20,12 +20,12 @@ from asgiri.codec.h2_wire import DEFAULT_TABLE, ConnectionFault, ErrorCode
 from asgiri.types import Headers
 
 # RFC 7541 appendix A. Index 0 is none (section 6.1): it is checked for.
-STATIC: Headers = [(b"", b""), *[(name, value) for name, value in HeaderTable.STATIC_TABLE]]
-DYNAMIC = len(STATIC)
-PATH_INDEXES = (4, 5)  # both are ":path"
+STATIC: Final[Headers] = [(b"", b""), *[(name, value) for name, value in HeaderTable.STATIC_TABLE]]
+DYNAMIC: Final = len(STATIC)
+PATH_INDEXES: Final = (4, 5)  # both are ":path"
 
 # Section 5.1: no number here is that large, so more octets than these are a mistake or worse.
-MOST_OCTETS = 4
+MOST_OCTETS: Final = 4
 
 
 def broken(reason: str) -> ConnectionFault:
@@ -37,7 +37,7 @@ def broken(reason: str) -> ConnectionFault:
 # of codes, and says for each byte which row comes next and what symbols were complete; it is filled as bytes come.
 
 NUMBER, MAY_END = 256, 257  # besides them a row holds its number in TREE, and whether a string may end there
-EOS = 256
+EOS: Final = 256
 Row = list[Any]
 
 
@@ -58,8 +58,8 @@ def code_tree() -> list[list[int]]:
     return tree
 
 
-TREE = code_tree()
-ROWS: dict[int, Row] = {}
+TREE: Final = code_tree()
+ROWS: Final[dict[int, Row]] = {}
 
 
 def row_of(number: int) -> Row:
@@ -79,8 +79,8 @@ def padding_nodes() -> set[int]:
     return nodes
 
 
-PADDING = padding_nodes()
-ROOT = row_of(0)
+PADDING: Final = padding_nodes()
+ROOT: Final = row_of(0)
 
 
 def fill(row: Row, byte: int) -> tuple[Row, bytes]:

@@ -7,23 +7,25 @@ fields that differ from answer to answer.
 
 from __future__ import annotations
 
+from typing import Final
+
 from asgiri.codec import h2_rules, rules
 from asgiri.codec.h2_rules import CONNECTION_FIELDS, SECRETS
 from asgiri.codec.hpack_decode import STATIC
 from asgiri.types import Headers
 
 # The dynamic table has size 0 from now on (RFC 7541 section 6.3).
-NO_TABLE = b"\x20"
-NEVER_INDEXED = 0x10  # section 6.2.3: for intermediaries too, a secret is not to be in a table
+NO_TABLE: Final = b"\x20"
+NEVER_INDEXED: Final = 0x10  # section 6.2.3: for intermediaries too, a secret is not to be in a table
 
-EXACT = {field: index for index, field in enumerate(STATIC) if index}
-NAMES = {name: index for index, (name, _) in reversed(list(enumerate(STATIC))) if index}
+EXACT: Final = {field: index for index, field in enumerate(STATIC) if index}
+NAMES: Final = {name: index for index, (name, _) in reversed(list(enumerate(STATIC))) if index}
 
 # Fields of answers that were checked -> their bytes, none for those that are left out. Apps send the same few again and
 # again; those that differ each time fill it up, and then it begins anew. No secret is in it, nor a long one.
-FIELDS: dict[tuple[bytes, bytes], bytes] = {}
-MOST_FIELDS = 1024
-LONG_FIELD = 256
+FIELDS: Final[dict[tuple[bytes, bytes], bytes]] = {}
+MOST_FIELDS: Final = 1024
+LONG_FIELD: Final = 256
 
 
 def number(value: int, prefix: int, first: int) -> bytes:
@@ -57,12 +59,12 @@ def field_bytes(name: bytes, value: bytes) -> bytes:
 
 
 # Whole heads, by status and fields, of which the same goes: those whose fields were all known.
-HEADS: dict[tuple[object, ...], bytes] = {}
-MOST_HEADS = 256
-LONG_HEAD = 32  # fields
+HEADS: Final[dict[tuple[object, ...], bytes]] = {}
+MOST_HEADS: Final = 256
+LONG_HEAD: Final = 32  # fields
 
-STATUSES = {status: field_bytes(b":status", b"%d" % status) for status in range(100, 600)}
-LENGTH_HEAD = number(NAMES[b"content-length"], 4, 0)
+STATUSES: Final = {status: field_bytes(b":status", b"%d" % status) for status in range(100, 600)}
+LENGTH_HEAD: Final = number(NAMES[b"content-length"], 4, 0)
 
 
 def plain_field(field: tuple[bytes, bytes]) -> bytes:

@@ -8,12 +8,12 @@ from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, Final
 
-RETRY_SOON = (b"retry-after", b"1")
+RETRY_SOON: Final = (b"retry-after", b"1")
 
 # What the access log shows where the peer left before an answer began: the number that nginx made known.
-PEER_LEFT = 499
+PEER_LEFT: Final = 499
 # The versions as the access log writes them. HTTP/2 has no minor version; with one, it is what log readers know.
-VERSIONS = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "HTTP/2.0"}
+VERSIONS: Final = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "HTTP/2.0"}
 
 # Whether an application runs before ``start`` returns, as far as it gets without a wait.
 EAGER: Final = sys.version_info >= (3, 12)

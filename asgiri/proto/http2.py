@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from asgiri.asgi.scope import http_scope, scope_template
 from asgiri.codec.contract import Http1Codec
@@ -34,12 +34,12 @@ from asgiri.proto.http2_upgrade import UpgradedBody, UpgradedExchange
 from asgiri.types import Scope
 
 # What one write takes from the codec (bytes), before it is looked whether the transport still takes more.
-WRITE_SIZE = 256 << 10
+WRITE_SIZE: Final = 256 << 10
 
 # Once its acknowledgement is here, the peer has read the GOAWAY before it; until then what it began still comes.
 # How long to wait for that, in seconds (RFC 9113 section 6.8: at least a round trip).
-LAST_PING = b"draining"
-LAST_PING_SECONDS = 1.0
+LAST_PING: Final = b"draining"
+LAST_PING_SECONDS: Final = 1.0
 
 
 class Stream(Protocol):
@@ -229,7 +229,8 @@ class Http2Connection(Connection):
 
     def eof_received(self) -> bool:
         """The peer sends nothing more. It may still read: what it asked for is answered, then the connection ends."""
-        if self._state is LINGERING or self._state is CLOSED or self._upgrading is not None or self.secure is not None:
+        state = self._state
+        if state is LINGERING or state is CLOSED or self._upgrading is not None or self.secure is not None:
             self._lose_streams()  # TLS ends as a whole: the transport takes no answer any more
             self._close()
             return False

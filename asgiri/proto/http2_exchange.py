@@ -31,6 +31,7 @@ class Exchange:
     session, and does without: two that know each other are left to the garbage collector, each time.
     """
 
+    __deletable__ = ("session",)  # for the compiler (mypyc)
     __slots__ = (
         "_began",
         "_began_exactly",

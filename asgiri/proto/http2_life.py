@@ -20,6 +20,7 @@ The tables are the whole lives; a pair that is not in them is a defect of ours a
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 
 class State(Enum):
@@ -43,9 +44,14 @@ class Signal(Enum):
     CLOSED = "the transport closes"
 
 
-OPEN, WARNED, FINISHING, HALF_CLOSED, LINGERING, CLOSED = State
+OPEN: Final = State.OPEN
+WARNED: Final = State.WARNED
+FINISHING: Final = State.FINISHING
+HALF_CLOSED: Final = State.HALF_CLOSED
+LINGERING: Final = State.LINGERING
+CLOSED: Final = State.CLOSED
 G = Signal
-LIFE: dict[tuple[State, Signal], State] = {
+LIFE: Final[dict[tuple[State, Signal], State]] = {
     (OPEN, G.WARNING): WARNED,
     (OPEN, G.LAST): FINISHING,
     (WARNED, G.LAST): FINISHING,
@@ -76,9 +82,14 @@ class News(Enum):
     LOST = "the stream's untimely end"
 
 
-RECEIVING, ANSWERING, DONE, GONE = Phase
-END, ANSWERED, LOST = News
-EXCHANGE: dict[tuple[Phase, News], Phase] = {
+RECEIVING: Final = Phase.RECEIVING
+ANSWERING: Final = Phase.ANSWERING
+DONE: Final = Phase.DONE
+GONE: Final = Phase.GONE
+END: Final = News.END
+ANSWERED: Final = News.ANSWERED
+LOST: Final = News.LOST
+EXCHANGE: Final[dict[tuple[Phase, News], Phase]] = {
     (RECEIVING, END): ANSWERING,
     (RECEIVING, ANSWERED): DONE,
     (ANSWERING, ANSWERED): DONE,

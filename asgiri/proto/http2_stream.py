@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.codec.events import Request
@@ -35,7 +35,10 @@ class Side(Enum):
     GONE = "gone"
 
 
-WAITING, OPEN, ENDED, GONE = Side
+WAITING: Final = Side.WAITING
+OPEN: Final = Side.OPEN
+ENDED: Final = Side.ENDED
+GONE: Final = Side.GONE
 
 
 class HTTP2StreamTransport(asyncio.Transport):

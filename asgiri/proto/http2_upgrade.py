@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asgiri.asgi.http import HttpSession
 from asgiri.codec.contract import Http1Codec
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 # How much goes out behind the 101 before the client's preface is here, in bytes: curl 7.88 has no room for more.
-FIRST = 8 << 10
+FIRST: Final = 8 << 10
 
-SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
+SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
 
 
 class UpgradedExchange(Exchange):
