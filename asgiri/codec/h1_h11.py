@@ -130,8 +130,8 @@ class H11Codec(RequestReader):
         self._check_state(h11.SEND_BODY)
         if self._silent or not size:
             return False
-        raw = Raw(size)
-        pieces = self._pieces(h11.Data(data=cast("bytes", raw)))
+        raw: Any = Raw(size)
+        pieces = self._pieces(h11.Data(data=raw))
         place = next(i for i, piece in enumerate(pieces) if piece is raw)
         self.sent += size
         self._out += pieces[:place]
