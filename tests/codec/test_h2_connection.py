@@ -437,6 +437,18 @@ def test_streams_are_counted_while_they_are_open_on_either_side(engine: Http2Eng
 
 
 @each_engine
+@pytest.mark.parametrize("content", [b"", b"ok"])
+def test_a_stream_counts_until_its_answer_was_taken(engine: Http2Engine, content: bytes) -> None:
+    """The peer cannot know before that there is a place for another."""
+    talk = begin(engine, Http2Options(max_concurrent_streams=1))
+    talk.feed(head(1))
+    talk.codec.answer(1, 200, [], content)
+    assert talk.feed(head(3)) == []
+    assert Rst(3, 7) in talk.take()
+    assert talk.feed(head(5)) == [request(5)]
+
+
+@each_engine
 def test_questions_about_streams_that_are_not(engine: Http2Engine) -> None:
     codec = begin(engine).codec
     for number in (0, 1, 2, 77):
