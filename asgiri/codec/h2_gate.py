@@ -10,7 +10,7 @@ from hpack import HPACKError, OversizedHeaderListError
 
 from asgiri.codec import h2_rules, rules
 from asgiri.codec.events import Body, End, Event, Failure, GoAway, PingAck, Refused, Reset
-from asgiri.codec.h2_budget import Kind, check_block
+from asgiri.codec.h2_budget import MOST_UNREAD, Kind, check_block
 from asgiri.codec.h2_library import Block, Input, Library, Output, Phase, Stream
 from asgiri.codec.h2_wire import (
     ACK,
@@ -113,6 +113,8 @@ class Gate(Library):
                     return
                 at = begin + size
                 self._take_frame(kind, flags, stream_id & MOST_STREAM_ID, bytes(buffer[begin:at]))
+                if self._unread > MOST_UNREAD:
+                    raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the peer does not read what it calls for")
         finally:
             del buffer[:at]
 

@@ -24,7 +24,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
 from asgiri.codec.events import Event
-from asgiri.codec.h2_budget import MOST_UNREAD, Budget
+from asgiri.codec.h2_budget import Budget
 from asgiri.codec.h2_sending import Outgoing, Sender
 from asgiri.codec.h2_wire import (
     DEFAULT_WINDOW,
@@ -222,11 +222,8 @@ class Library:
     # What is written
 
     def _called_for(self) -> None:
-        """The peer has made us write a frame, and should read it."""
+        """The peer has made us write a frame; ``receive`` stops when it does not read what it calls for."""
         self._unread += HEAD_SIZE + 4
-        if self._unread > MOST_UNREAD:
-            self._unread = 0
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the peer does not read what it calls for")
 
     def _gather(self) -> None:
         """What h2 has made goes before what comes."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from asgiri.codec.events import End
+from asgiri.codec.events import Body, End, Refused
 from asgiri.codec.h2_wire import Http2Options
-from tests.codec.h2_rows import Row, broken, row
+from tests.codec.h2_rows import SMALL, Row, broken, reset, row
 from tests.codec.h2_wire_tools import (
     COMPRESSION_ERROR,
     CONTINUATION,
@@ -137,4 +137,55 @@ HPACK = [
            events=[request()], last=1, options=Http2Options(max_concurrent_streams=1)),
 ]  # fmt: skip
 
-ROWS = [*CONTINUED, *HPACK]
+# Requests that an engine may know from those before them, for they differ in their path alone. And such that are none.
+SIMILAR = head(1, encoded=START + AUTHORITY) + b"".join(
+    head(number, encoded=b"\x82\x86\x04\x02/" + letter + b"\xbe")
+    for number, letter in [(3, b"a"), (5, b"b"), (7, b"c")]
+)
+SEEN = [request(), request(3, target=b"/a"), request(5, target=b"/b"), request(7, target=b"/c")]
+
+
+def ninth(path: bytes) -> bytes:
+    return SIMILAR + head(9, encoded=b"\x82\x86" + path + b"\xbe")
+
+
+KNOWN = [
+    *(row(f"a known request with {name}", ninth(path), events=[*SEEN, request(9, target=target)])
+      for name, path, target in [
+          ("another path", b"\x04\x04/d?e", b"/d?e"),
+          ("a path in Huffman's code", b"\x04\x81\x63", b"/"),
+          ("a path that is never indexed", b"\x14\x02/d", b"/d"),
+          ("a path whose name has another index", b"\x05\x02/d", b"/d"),
+          ("a path of the static table", b"\x84", b"/"),
+          ("a path of 126 bytes", b"\x04\x7e/" + b"p" * 125, b"/" + b"p" * 125),
+          ("a path of 127 bytes", b"\x04\x7f\x00/" + b"p" * 126, b"/" + b"p" * 126),
+      ]),
+    *(reset(f"a known request with {name}", PROTOCOL_ERROR, ninth(path), events=SEEN, stream_id=9, told=False)
+      for name, path in [
+          ("no path", b""), ("an empty path", b"\x04\x00"), ("a relative path", b"\x04\x01d"),
+          ("a blank in its path", b"\x04\x03/ d"), ("a line's end in its path", b"\x04\x04/\r\nd"),
+          ("an asterisk", b"\x04\x01*"), ("two paths", b"\x04\x02/d\x04\x02/e"),
+          ("the path of another name", b"\x06\x02/d"),
+      ]),
+    *(broken(f"a known request with {name}", COMPRESSION_ERROR, ninth(path), events=SEEN, last=7)
+      for name, path in [
+          ("a path that is cut out", b"\x04"), ("a path longer than it says", b"\x04\x01/d"),
+          ("a path shorter than it says", b"\x04\x09/d"), ("a path in bad Huffman's code", b"\x04\x81\x60"),
+          ("a path in Huffman's code with too much padding", b"\x04\x82\x63\xff"),
+      ]),
+    row("a known request with a path that is too long", ninth(b"\x04\x12/" + b"p" * 17),
+        events=[*SEEN, Refused(9, 414, "")], options=SMALL),
+    row("a known request with a path that makes its list too large", ninth(b"\x04\x28/" + b"p" * 39),
+        events=[*SEEN, Refused(9, 431, "")], options=Http2Options(max_header_list=200)),
+    row("a known request with a body",
+        SIMILAR + head(9, [], False, encoded=b"\x82\x86\x04\x02/d\xbe") + data(9, b"x", True),
+        events=[*SEEN, request(9, target=b"/d", end_stream=False), Body(9, b"x"), End(9, [])]),
+    row("a known request, and a table that has changed since", SIMILAR
+        + head(9, encoded=START + b"\x41\x01b") + head(11, encoded=b"\x82\x86\x04\x02/a\xbe"),
+        events=[*SEEN, request(9, headers=[(b"host", b"b")]), request(11, target=b"/a", headers=[(b"host", b"b")])]),
+    broken("a known request, and a table that is empty since", COMPRESSION_ERROR, SIMILAR
+           + head(9, encoded=b"\x20" + START + b"\x01\x01a") + head(11, encoded=b"\x82\x86\x04\x02/a\xbe"),
+           events=[*SEEN, request(9)], last=9),
+]  # fmt: skip
+
+ROWS = [*CONTINUED, *HPACK, *KNOWN]

@@ -262,6 +262,25 @@ def test_a_peer_that_does_not_read_its_refusals_is_cut_off(engine: Http2Engine) 
 
 
 @each_engine
+def test_verbs_never_fail_for_a_peer_that_does_not_read(engine: Http2Engine) -> None:
+    codec = engine(Http2Options(max_concurrent_streams=2))
+    codec.receive(PREFACE + settings(flags=ACK) + head(1, POST, False) + head(3, POST, False) + data(3, bytes(9999)))
+    for n in range(2, 80_600):  # RST_STREAM frames of 13 bytes, which are a few less than 1 MiB
+        codec.receive(head(stream(n), encoded=START))
+    assert not codec.closed
+    for _ in range(100):
+        codec.ping(b"12345678")
+        codec.go_away(MOST)
+    codec.consumed(3, 9999)
+    codec.answer(1, 403, [], b"early")
+    codec.reset(3, 8)
+    codec.tick(1.0)
+    events = [event for n in range(80_600, 80_800) for event in codec.receive(head(stream(n), encoded=START))]
+    (failure,) = [event for event in events if isinstance(event, Failure)]
+    assert failure.code == ENHANCE_YOUR_CALM
+
+
+@each_engine
 def test_a_window_that_opens_byte_by_byte_makes_no_frame_of_each(engine: Http2Engine) -> None:
     """CVE-2019-9511. A frame is worth at least a kilobyte; after a second, what there is goes."""
     talk = begin(engine)
@@ -414,6 +433,7 @@ def test_a_large_upload_in_full_frames(engine: Http2Engine) -> None:
 
 @each_engine
 def test_a_large_download_whose_windows_open_with_each_frame(engine: Http2Engine) -> None:
+    """With a PING for each, to measure the way, as gRPC's clients do."""
     talk = begin(engine)
     codec = talk.codec
     codec.receive(head(1))
@@ -421,9 +441,8 @@ def test_a_large_download_whose_windows_open_with_each_frame(engine: Http2Engine
     codec.take()
     for _ in range(often(engine, 5000)):
         codec.send_body(1, bytes(FULL), False)
-        while out := codec.take():
-            assert len(out) >= 512
-            codec.receive(window(1, len(out) - 9) + window(0, len(out) - 9))
+        while size := sum(map(len, content_of(codec.take()))):
+            codec.receive(window(1, size) + window(0, size) + ping())
     assert not codec.closed
     assert codec.held(1) == 0
 

@@ -10,6 +10,7 @@ import pytest
 from asgiri.codec.engines import Http2Engine
 from asgiri.codec.events import Body, End, Failure, Request, Reset
 from asgiri.codec.h2_wire import Http2Options
+from asgiri.codec.rules import HttpLimits
 from asgiri.errors import LocalProtocolError
 from tests.codec.h2_wire_tools import (
     ACK,
@@ -201,23 +202,48 @@ def test_padding_is_credited_though_nobody_takes_it(engine: Http2Engine) -> None
     assert len(talk.sent) < 200
 
 
+def late(talk: Talk, number: int) -> None:
+    talk.feed(head(number, POST, False))
+    talk.codec.reset(number, CANCEL)
+    talk.feed(data(number, bytes(FULL)) * 3)
+
+
+def refused(talk: Talk, number: int) -> None:
+    talk.feed(head(number, [*POST, (b"content-length", b"9" * 19)], False) + data(number, bytes(FULL)) * 3)
+    talk.codec.reset(number, CANCEL)
+
+
+def refused_on_the_way(talk: Talk, number: int) -> None:
+    talk.feed(head(number, POST, False) + data(number, bytes(FULL)) * 3)
+    talk.codec.reset(number, CANCEL)
+
+
+def behind_the_end(talk: Talk, number: int) -> None:
+    talk.feed(head(number) + data(number, bytes(FULL)) * 3)
+
+
+def over_the_window(talk: Talk, number: int) -> None:
+    talk.feed(head(number, POST, False) + data(number, bytes(WINDOW // 4)) * 4 + data(number, bytes(9)) * 9)
+
+
+UNWANTED = [late, refused, refused_on_the_way, behind_the_end, over_the_window]
+
+
 @each_engine
-@pytest.mark.parametrize("how", ["late", "refused"])
-def test_what_no_application_can_take_is_credited_to_the_connection(engine: Http2Engine, how: str) -> None:
-    options = Http2Options(initial_window=WINDOW)
+@pytest.mark.parametrize("come", UNWANTED, ids=lambda come: come.__name__)
+def test_what_no_application_can_take_is_credited_to_the_connection(
+    engine: Http2Engine, come: Callable[[Talk, int], None]
+) -> None:
+    options = Http2Options(initial_window=WINDOW, limits=HttpLimits(body_size=FULL + 1))
+    if come is over_the_window:
+        options = Http2Options(initial_window=WINDOW)
     talk = begin(engine, options)
     room = options.connection_window
+    size = WINDOW // 4 * 4 + 81 if come is over_the_window else 3 * FULL
     for number in range(1, 400, 2):
-        if how == "late":
-            talk.feed(head(number, POST, False))
-            talk.codec.reset(number, CANCEL)
-        else:
-            talk.feed(head(number, [*POST, (b"content-length", b"9" * 19)], False))
-        talk.feed(data(number, bytes(FULL)) * 3)
-        if how == "refused":
-            talk.codec.reset(number, CANCEL)
-        room += granted(talk.take(), 0) - 3 * FULL
-        assert room >= 3 * FULL, "the peer may not send the next body"
+        come(talk, number)
+        room += granted(talk.take(), 0) - size
+        assert room >= size, "the peer may not send the next body"
     assert not talk.codec.closed
 
 
@@ -408,6 +434,18 @@ def test_streams_are_counted_while_they_are_open_on_either_side(engine: Http2Eng
         talk.do(step)
         counts.append((talk.codec.streams, talk.codec.last_stream_id))
     assert counts == [(1, 1), (2, 3), (2, 5), (2, 5), (2, 5), (1, 5), (1, 5), (0, 5), (1, 9), (0, 9)]
+
+
+@each_engine
+@pytest.mark.parametrize("content", [b"", b"ok"])
+def test_a_stream_counts_until_its_answer_was_taken(engine: Http2Engine, content: bytes) -> None:
+    """The peer cannot know before that there is a place for another."""
+    talk = begin(engine, Http2Options(max_concurrent_streams=1))
+    talk.feed(head(1))
+    talk.codec.answer(1, 200, [], content)
+    assert talk.feed(head(3)) == []
+    assert Rst(3, 7) in talk.take()
+    assert talk.feed(head(5)) == [request(5)]
 
 
 @each_engine

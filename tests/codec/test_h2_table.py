@@ -31,7 +31,7 @@ def test_auto_is_the_fastest_engine_and_a_wrong_name_is_none() -> None:
 
 
 def test_the_table_is_as_large_as_it_should_be_and_its_rows_have_names_of_their_own() -> None:
-    assert len(ROWS) > 400
+    assert len(ROWS) > 700
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
