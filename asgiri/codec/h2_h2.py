@@ -18,6 +18,8 @@ engine.
 
 from __future__ import annotations
 
+from typing import Any
+
 from hpack import NeverIndexedHeaderTuple
 
 from asgiri.codec import h2_rules, rules
@@ -90,7 +92,7 @@ class H2Codec(Gate):
             self.send_body(stream_id, data, True)
 
     def _send_head(self, stream: Stream, status: int, fields: Headers, end_stream: bool = False) -> None:
-        self._h2.send_headers(stream.stream_id, [(b":status", b"%d" % status), *map(kept_out, fields)], end_stream)
+        self._h2.send_headers(stream.stream_id, kept_out([(b":status", b"%d" % status), *fields]), end_stream)
 
     def send_body(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         stream = self._streams.get(stream_id)
@@ -119,7 +121,7 @@ class H2Codec(Gate):
             self._send_trailers(stream, fields)
 
     def _send_trailers(self, stream: Stream, fields: Headers) -> None:
-        self._h2.send_headers(stream.stream_id, [*map(kept_out, fields)], True)
+        self._h2.send_headers(stream.stream_id, kept_out(fields), True)
         self._finished(stream)
 
     def _check(self, stream: Stream, output: Output) -> None:
@@ -223,6 +225,13 @@ class H2Codec(Gate):
         return self._phase is Phase.CLOSED
 
 
-def kept_out(field: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Secrets are never indexed (RFC 7541 section 7.1.3)."""
-    return NeverIndexedHeaderTuple(*field) if field[0] in h2_rules.SECRETS else field
+def kept_out(fields: Headers) -> list[Any]:
+    """The fields as hpack takes them: secrets are never indexed (RFC 7541 section 7.1.3).
+
+    They are tuples of another class, of which the compiler would make plain ones if it were told their type.
+    """
+    kept: list[Any] = list(fields)
+    for place, (name, value) in enumerate(fields):
+        if name in h2_rules.SECRETS:
+            kept[place] = NeverIndexedHeaderTuple(name, value)
+    return kept

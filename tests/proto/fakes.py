@@ -58,17 +58,23 @@ async def settle() -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for the condition; the limit is there for the message it gives."""
+    """Wait for the condition; the limit is there for the message it gives.
+
+    What does not come within some turns comes from outside, a thread or a socket, and is not to be kept from its work.
+    """
     async with asyncio.timeout(20):
+        turns = 0
         while not condition():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if turns < 10 * TURNS else 0.001)
+            turns += 1
 
 
 class FakeTransport(asyncio.Transport):
     """Records what a connection does. ``stalled``: the peer reads nothing until :meth:`peer_reads`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: asyncio.Protocol) -> None:
-        super().__init__({"peername": ("192.0.2.7", 40000), "sockname": ("192.0.2.1", 80)})
+        self._info: dict[str, Any] = {"peername": ("192.0.2.7", 40000), "sockname": ("192.0.2.1", 80)}
+        super().__init__(self._info)
         self._loop = loop
         self._connection = connection
         self._high = 64 << 10
@@ -87,6 +93,10 @@ class FakeTransport(asyncio.Transport):
     @property
     def sent(self) -> bytes:
         return b"".join(self.writes)
+
+    def carries(self, sock: socket.socket) -> None:
+        """Stand on a socket, as far as the connection asks for one."""
+        self._info["socket"] = sock
 
     # What the connection may call
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -288,13 +290,14 @@ async def test_an_end_in_the_turn_of_the_answer(act: Callable[[Peer], None]) -> 
 
 
 @in_loop
-async def test_a_cut_whose_answer_still_waits_in_the_transport_is_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
-    resets: list[Http11Connection] = []
-    monkeypatch.setattr(Http11Connection, "reset_transport", lambda connection: resets.append(connection))
+async def test_a_cut_whose_answer_still_waits_in_the_transport_is_a_reset() -> None:
     peer = await with_an_answer_that_waits()
-    peer.transport.stalled = True
-    peer.connection.abort()
-    assert resets == [peer.connection], "the end of the connection must not look like the end of the answer"
+    with socket.socket() as sock:
+        peer.transport.carries(sock)
+        peer.transport.stalled = True
+        peer.connection.abort()
+        lingers = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        assert struct.unpack("ii", lingers) == (1, 0), "the end of the connection must not look like that of the answer"
     await peer.end()
 
 
