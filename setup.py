@@ -12,6 +12,8 @@ import sys
 import sysconfig
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
 
 # What every request passes through. A class and what inherits from it are compiled together or not at all.
 HOT = (
@@ -50,24 +52,51 @@ HOT = (
 )
 
 
+WANTED = os.environ.get("ASGIRI_COMPILE", "auto")
+
+
 def extensions() -> list[Extension]:
-    wanted = os.environ.get("ASGIRI_COMPILE", "auto")
-    if wanted not in ("auto", "0", "1"):
-        raise SystemExit(f"ASGIRI_COMPILE: expected auto, 0 or 1, got {wanted!r}")
-    if wanted == "0" or not {"bdist_wheel", "build_ext"} & set(sys.argv) or sys.implementation.name != "cpython":
+    if WANTED not in ("auto", "0", "1"):
+        raise SystemExit(f"ASGIRI_COMPILE: expected auto, 0 or 1, got {WANTED!r}")
+    if WANTED == "0" or not {"bdist_wheel", "build_ext"} & set(sys.argv) or sys.implementation.name != "cpython":
         return []
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-    if wanted == "auto" and shutil.which(compiler.split()[0]) is None:
-        print(f"asgiri: no C compiler ({compiler}): the hot path stays Python, and is slower", file=sys.stderr)
+    if WANTED == "auto" and shutil.which(compiler.split()[0]) is None:
+        stay_python(f"there is no C compiler ({compiler})")
         return []
     from mypyc.build import mypycify
 
-    compiled: list[Extension] = mypycify(
-        ["--config-file=mypyc.ini", *(f"asgiri/{name}.py" for name in HOT)], opt_level="3", debug_level="0"
-    )
-    for extension in compiled:
-        extension.optional = wanted == "auto"  # without Python.h it fails: the Python modules are there all the same
-    return compiled
+    files = [f"asgiri/{name}.py" for name in HOT]
+    version = "--python-version={}.{}".format(*sys.version_info)
+    try:
+        return mypycify([version, *files], opt_level="3", debug_level="0", group_name="asgiri")  # type: ignore[no-any-return]
+    except SystemExit:  # it has said what it cannot compile
+        if WANTED == "1":
+            raise
+        stay_python("mypyc cannot compile it")
+        return []
 
 
-setup(ext_modules=extensions())
+def stay_python(why: str) -> None:
+    print(f"asgiri: {why}: the hot path stays Python, and is slower", file=sys.stderr)
+
+
+class BuildAll(build_ext):
+    """All extensions or none: half of them would not work together."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except (BaseError, CCompilerError) as error:
+            if WANTED == "1":
+                raise
+            stay_python(str(error))
+            for extension in self.extensions:
+                for path in {self.get_ext_fullpath(extension.name), self.get_ext_filename(extension.name)}:
+                    if os.path.exists(path):
+                        os.remove(path)
+            self.extensions = []
+
+
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildAll})

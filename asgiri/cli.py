@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from asgiri import __version__
+from asgiri.build import BUILD
 from asgiri.config.envfile import read_env_file
 from asgiri.config.load import Found, Loaded, Setting, load
 from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode, Problem
@@ -272,7 +273,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
 
     apply(config)
     logger = logging.getLogger("asgiri.master")
-    logger.info("asgiri %s, Python %s, pid %d", __version__, sys.version.split()[0], os.getpid())
+    logger.info("asgiri %s (%s), Python %s, pid %d", __version__, BUILD, sys.version.split()[0], os.getpid())
     if not config.app:
         logger.info("no application is named: serving the built-in demo (%s)", config.target)
     hooks = Hooks(load=reread, apply=apply, worker_main=worker.main)
