@@ -413,7 +413,8 @@ class RequestReader:
             size, extensions = rules.check_chunk_line(line)
             self._extensions += extensions
             self._approved.append(buffer[self._from : newline - 1 - extensions])
-            self._from, begin = newline - 1, newline + 1
+            self._from = self._at = newline - 1  # approved that far, whatever is said of the size
+            begin = newline + 1
         self._body_size += size
         rules.check_body(self._body_size, self._limits)
         if self._extensions > rules.EXTENSIONS_SIZE + self._body_size:

@@ -105,9 +105,10 @@ class KnownBlocks:
         if self.template is None:
             return None
         before, behind, most, (method, _, _, _, headers, priority) = self.template
-        if not block.startswith(before) or not block.endswith(behind):
+        size = len(block) - len(before) - len(behind)  # one octet may be in both, and then it is another block
+        if size <= 0 or not block.startswith(before) or not block.endswith(behind):
             return None
-        literal = block[len(before) : len(block) - len(behind)]
+        literal = block[len(before) : len(before) + size]
         target, path, query = TARGETS.get(literal) or target_of(literal)
         if not target or len(target) > most:
             return None
