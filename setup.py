@@ -39,7 +39,6 @@ HOT = (
     "codec/hpack_decode",
     "codec/hpack_encode",
     "codec/rules",
-    "log/access",
     "log/layout",
     "proto/connection",
     "proto/http11",
