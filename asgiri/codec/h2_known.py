@@ -1,7 +1,7 @@
 """Header blocks whose requests are known, for the native HTTP/2 engine: clients send the same ones again and again.
 
 A block means the same as long as the dynamic table does not change. So does one that differs in its :path alone, when
-that is a literal which is not for the table: the known one is its template.
+that is a literal: the known one is its template. Secrets are remembered no longer than the connection lasts.
 """
 
 from __future__ import annotations

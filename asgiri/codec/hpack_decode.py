@@ -148,8 +148,8 @@ class HpackDecoder:
         self._size = 0
         self._most = DEFAULT_TABLE  # which we never change by a setting
         self.changes = 0
-        # Where the string of the last block's :path begins, when it was the only literal and is not in the table; else
-        # 0. For the engine, that need not decode the same block with another path.
+        # Where the string of the last block's :path begins, when that was a literal with an indexed name; else 0. For the
+        # engine, that need not decode the same block with another path as long as the table stays as it is.
         self.path_at = 0
 
     def decode(self, block: bytes) -> Headers:
@@ -157,7 +157,7 @@ class HpackDecoder:
         table = self._table
         fields: Headers = []
         end = len(block)
-        at = self.path_at = literals = 0
+        at = self.path_at = 0
         try:
             while at < end:
                 byte = block[at]
@@ -178,7 +178,6 @@ class HpackDecoder:
                 else:
                     prefix = 0x0F  # sections 6.2.2 and 6.2.3: a literal
                 index = byte & prefix
-                literals += 1
                 if index:
                     if index == prefix:
                         index, at = number_at(block, at, index)
@@ -194,8 +193,6 @@ class HpackDecoder:
                     self._add(field)
         except IndexError:
             raise broken("a header block ends early, or names an index that is not there") from None
-        if literals != 1:
-            self.path_at = 0
         return fields
 
     def _add(self, field: tuple[bytes, bytes]) -> None:
