@@ -39,6 +39,7 @@ HOT = (
     "codec/hpack_decode",
     "codec/hpack_encode",
     "codec/rules",
+    "log/access",
     "log/layout",
     "proto/connection",
     "proto/http11",

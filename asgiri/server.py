@@ -29,9 +29,9 @@ from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.config.schema import Config, HttpVersion, Listen, Tls
 from asgiri.errors import ConfigError, Problem
-from asgiri.log.access import AccessLog, this_process
+from asgiri.log.access import this_process
 from asgiri.proto.accept import Intake
-from asgiri.proto.connection import Shared, TimeLimits
+from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits
 from asgiri.proto.detect import Way
 from asgiri.proto.secure import Secure
 from asgiri.sockets import Listener, bind_all
@@ -110,7 +110,7 @@ class Server:
         config: Config | None = None,
         listeners: Sequence[Listener] | None = None,
         identity: Identity | None = None,
-        access_log: AccessLog | None = None,
+        access_log: ExchangeLog | None = None,
     ) -> None:
         if config is None or host is not None or port is not None:
             config = with_address(config or Config(), host, port)

@@ -148,8 +148,8 @@ class HpackDecoder:
         self._size = 0
         self._most = DEFAULT_TABLE  # which we never change by a setting
         self.changes = 0
-        # Where the string of the last block's :path begins, when that was a literal with an indexed name; else 0. For the
-        # engine, that need not decode the same block with another path as long as the table stays as it is.
+        # Where the string of the last block's :path begins, when that was a literal with an indexed name; else 0. For
+        # the engine, that need not decode the same block with another path as long as the table stays as it is.
         self.path_at = 0
 
     def decode(self, block: bytes) -> Headers:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from asgiri.asgi.scope import AppContext, Peers
 from asgiri.codec.engines import Http1Engine, Http2Engine
@@ -25,10 +25,10 @@ from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.outbox import Outbox
 from asgiri.proto.secure import Secure
+from asgiri.types import Headers
 
 if TYPE_CHECKING:
     from asgiri.asgi.http import HttpSession
-    from asgiri.log.access import AccessLog
     from asgiri.proto.http2_stream import MakeTunnel
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
@@ -61,6 +61,32 @@ class TimeLimits:
         return min(1.0, max(0.02, shortest / 4))
 
 
+class ExchangeLog(Protocol):
+    """Who is told of each exchange that is over: :class:`asgiri.log.access.AccessLog`."""
+
+    @property
+    def picks(self) -> bool:
+        """Whether it wants the fields of the requests."""
+
+    def record(
+        self,
+        client: str,
+        method: str,
+        target: bytes,
+        version: str,
+        headers: Headers,
+        status: int,
+        size: int,
+        seconds: float,
+        connection: int,
+        request: int,
+        /,
+    ) -> None: ...
+
+    def request_id(self, connection: int, request: int, /) -> str:
+        """What its line calls this exchange."""
+
+
 @dataclass(slots=True, eq=False)
 class Shared:
     """What the connections of one server share, and how it knows them."""
@@ -76,7 +102,7 @@ class Shared:
     tunnels: dict[bytes, MakeTunnel] = field(default_factory=dict)
     requests: int = 0  # at once; over it: 503
     requests_per_connection: int = 0
-    access_log: AccessLog | None = None
+    access_log: ExchangeLog | None = None
     # What the logs call a request, of the serial numbers of its connection and of itself on that.
     request_id: Callable[[int, int], str] = "{}-{}".format
     accepted: int = 0  # connections so far

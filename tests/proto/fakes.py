@@ -13,8 +13,7 @@ from typing import Any, ClassVar, ParamSpec
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
 from asgiri.codec.engines import http1_engine
 from asgiri.codec.rules import HttpLimits
-from asgiri.log.access import AccessLog
-from asgiri.proto.connection import Shared, TimeLimits
+from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits
 from asgiri.proto.http11 import Http11Connection
 from asgiri.proto.http11_life import State
 from asgiri.types import ASGIApp, Message, Receive, Scope, Send
@@ -206,7 +205,7 @@ class Peer:
         times: TimeLimits | None = None,
         requests: int = 0,
         requests_per_connection: int = 0,
-        access_log: AccessLog | None = None,
+        access_log: ExchangeLog | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.shared = Shared(

@@ -26,8 +26,7 @@ from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
 from asgiri.codec.engines import http1_engine, http2_engine
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
-from asgiri.log.access import AccessLog
-from asgiri.proto.connection import Shared, TimeLimits
+from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits
 from asgiri.proto.http2 import Http2Connection
 from asgiri.proto.http2_life import State
 from asgiri.types import ASGIApp
@@ -69,7 +68,7 @@ class Http2Peer:
         options: Http2Options | None = None,
         requests: int = 0,
         requests_per_connection: int = 0,
-        access_log: AccessLog | None = None,
+        access_log: ExchangeLog | None = None,
         window: int = 65535,
         greet: bool = True,
     ) -> None:

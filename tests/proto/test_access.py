@@ -44,13 +44,16 @@ class Line:
         return self.method, self.target, self.status, self.size
 
 
-class Lines(AccessLog):
+class Lines:
     """Keeps what it is told."""
 
     picks = False
 
     def __init__(self) -> None:
         self.all: list[Line] = []
+
+    def request_id(self, connection: int, request: int) -> str:
+        return f"{connection}-{request}"
 
     def record(
         self,
