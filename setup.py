@@ -21,6 +21,7 @@ HOT = (
     "asgi/http",
     "asgi/messages",
     "asgi/scope",
+    "codec/contract",
     "codec/events",
     "codec/framing",
     "codec/h1_h11",

@@ -7,8 +7,9 @@ from typing import Any, cast
 import h11
 
 from asgiri.codec import rules
+from asgiri.codec.contract import Http1Codec
 from asgiri.codec.events import Body, Event
-from asgiri.codec.framing import CLOSED, CRLF, ENDLESS, WHOLE, EngineError, RequestReader
+from asgiri.codec.framing import CLOSED, CRLF, ENDLESS, WHOLE, EngineError
 from asgiri.codec.rules import HttpLimits
 from asgiri.errors import LocalProtocolError
 from asgiri.statuses import REASONS
@@ -28,10 +29,10 @@ class Raw:
         return self.size
 
 
-class H11Codec(RequestReader):
+class H11Codec(Http1Codec):
     """The server side of one HTTP/1.1 connection (RFC 9112). ``stream_id`` counts the requests from 1."""
 
-    __slots__ = ("_after_raw", "_chunked", "_h11", "_out", "_silent", "sent")
+    __slots__ = ("_after_raw", "_chunked", "_h11", "_out", "_silent")
 
     def __init__(self, limits: HttpLimits) -> None:
         super().__init__(limits)
@@ -40,7 +41,6 @@ class H11Codec(RequestReader):
         self._after_raw: list[bytes] = []
         self._chunked = False  # the answer in progress is
         self._silent = False  # the answer in progress may have no content
-        self.sent = 0
 
     # What h11 reads
 

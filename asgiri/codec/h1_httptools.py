@@ -8,8 +8,9 @@ from typing import Final
 import httptools
 
 from asgiri.codec import rules
+from asgiri.codec.contract import Http1Codec
 from asgiri.codec.events import Body, Event
-from asgiri.codec.framing import CLOSED, CRLF, HEAD, WHOLE, EngineError, RequestReader
+from asgiri.codec.framing import CLOSED, CRLF, HEAD, WHOLE, EngineError
 from asgiri.codec.rules import HttpLimits
 from asgiri.errors import LocalProtocolError
 from asgiri.statuses import REASONS
@@ -57,10 +58,10 @@ BODY: Final = Answer.BODY
 DONE: Final = Answer.DONE
 
 
-class HttptoolsCodec(RequestReader):
+class HttptoolsCodec(Http1Codec):
     """The server side of one HTTP/1.1 connection (RFC 9112). ``stream_id`` counts the requests from 1."""
 
-    __slots__ = ("_answer", "_chunked", "_close", "_headers", "_out", "_parser", "_silent", "sent")
+    __slots__ = ("_answer", "_chunked", "_close", "_headers", "_out", "_parser", "_silent")
 
     REMEMBERS = True
 
@@ -72,7 +73,6 @@ class HttptoolsCodec(RequestReader):
         self._answer = NONE
         self._chunked = False  # the answer in progress is
         self._silent = False  # the answer in progress may have no content
-        self.sent = 0
         self._close = False  # the connection ends with the answer in progress
 
     # What llhttp reads
@@ -253,7 +253,7 @@ class HttptoolsCodec(RequestReader):
 
     def next_request(self) -> list[Event]:
         self._answer = NONE
-        return RequestReader.next_request(self)
+        return super().next_request()
 
     def renew(self) -> bool:
         if self._answer is not DONE or self._phase is not WHOLE or self._close or self.rest or self._ended:

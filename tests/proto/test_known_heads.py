@@ -256,5 +256,5 @@ async def test_no_request_sees_what_an_app_did_to_the_scope_of_another() -> None
 def test_what_a_connection_remembers_is_bounded(engine: str) -> None:
     codec = http1_engine(engine)(HttpLimits(header_count=0, header_size=0))
     codec.receive(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * MOST_KNOWN + b"\r\n\r\n")
-    assert not codec._known  # type: ignore[attr-defined]
-    assert not codec._known_fields  # type: ignore[attr-defined]
+    assert not codec._known
+    assert not codec._known_fields
