@@ -349,7 +349,7 @@ class HttpSession:
                 return context.known_heads[key]
             except KeyError:
                 pass
-            except TypeError:  # fields that are lists themselves, or bytearrays
+            except (TypeError, ValueError):  # fields that are lists themselves, bytearrays, or views of some
                 key = None
         headers, found = response_headers(said, context.watched)
         length = left = None
@@ -473,8 +473,12 @@ class HttpSession:
         if last and self._trailers is None:
             if head is None:
                 self._output = DONE
-                self._forget_request()
-                self._stream.send_body(self, body, True)
+                try:
+                    self._forget_request()
+                    self._stream.send_body(self, body, True)
+                except BaseException:
+                    self._output = SENT
+                    raise
             else:
                 self._answer(head, body)
             return
@@ -487,13 +491,16 @@ class HttpSession:
         """The whole answer at once."""
         self._output = DONE
         self._head = None
-        self._forget_request()
         try:
+            self._forget_request()
             self._stream.send_answer(self, self._status, headers, body)
         except LocalProtocolError as error:
             self._output = HELD
             self._head = headers
             raise RuntimeError(f"the answer's head cannot be sent: {error}") from error
+        except BaseException:  # a stack that is full, mostly: nobody knows what of it is out, so it is to be cut
+            self._output = SENT
+            raise
 
     def _forget_request(self) -> None:
         """The app is told no more of the request: what it left must not hold the reading up."""

@@ -24,11 +24,13 @@ class FakeStream:
     """Records what a session asks for.
 
     ``stalled``: the peer does not read until the event is set. ``sending``: what happens while a file is sent.
+    ``breaks``: what the last piece of an answer meets on its way.
     """
 
     calls: list[Call] = field(default_factory=list)
     stalled: asyncio.Event | None = None
     sending: Callable[[], Awaitable[None]] | None = None
+    breaks: BaseException | None = None
 
     def send_informational(self, session: HttpSession, status: int, headers: Headers) -> None:
         if any(b"\n" in value for _, value in headers):
@@ -49,6 +51,8 @@ class FakeStream:
 
     def send_body(self, session: HttpSession, data: bytes, end_stream: bool) -> None:
         assert type(data) is bytes
+        if end_stream and self.breaks is not None:
+            raise self.breaks
         self.calls.append(("body", data, end_stream))
 
     async def send_file(self, session: HttpSession, fd: int, offset: int, count: int, end_stream: bool) -> None:

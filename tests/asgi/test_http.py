@@ -739,3 +739,13 @@ async def test_an_app_that_returns_because_the_peer_has_left_is_not_blamed(log: 
     exchange.session.peer_ended()
     await exchange.finish()
     assert lines(log) == []
+
+
+@pytest.mark.parametrize("pieces", [1, 2], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("error", [RecursionError(), MemoryError(), KeyError()], ids=repr)
+@in_loop
+async def test_an_answer_whose_end_breaks_on_its_way_is_cut(error: BaseException, pieces: int) -> None:
+    exchange = Exchange(says(start(), *[body(b"a", more=True)] * (pieces - 1), body(b"b")))
+    exchange.stream.breaks = error
+    calls = await exchange.finish()
+    assert calls[-1] == ("reset",), "nobody knows how much of it is out"

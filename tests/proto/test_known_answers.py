@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from typing import Any
 
 import pytest
 
 from asgiri.asgi.http import MOST_KNOWN
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
-from asgiri.types import Receive, Scope, Send
-from tests.proto.fakes import Peer, in_loop, request, settle
+from asgiri.types import Message, Receive, Scope, Send
+from tests.proto.fakes import Peer, in_loop, reply, request, settle
 
 pytestmark = pytest.mark.usefixtures("each_engine")
 
@@ -27,6 +28,7 @@ SAID: dict[str, dict[str, Any]] = {
     "chunked": {"status": 200, "headers": [(b"transfer-encoding", b"chunked")]},
     "lists": {"status": 200, "headers": [[b"content-length", b"5"], [b"x-a", b"1"]]},
     "bytearrays": {"status": 200, "headers": [(bytearray(b"content-length"), bytearray(b"5"))]},
+    "views": {"status": 200, "headers": [(memoryview(b"content-length"), memoryview(bytearray(b"5")))]},
     "a tuple": {"status": 200, "headers": (LENGTH,)},
     "an iterator": {"status": 200, "headers": LENGTH},
     "too short": {"status": 200, "headers": [(b"content-length", b"4")]},
@@ -122,3 +124,28 @@ async def test_an_application_that_never_says_the_same_twice() -> None:
         said["headers"] = [LENGTH, (b"x-at", value)]
         assert value in await answer(context, ASKED["GET"])
     assert len(context.known_heads) == MOST_KNOWN
+
+
+@in_loop
+async def test_a_stack_that_is_full_on_the_way_out_leaves_nobody_waiting() -> None:
+    def deeper(send: Send) -> Send:
+        async def wrapped(message: Message) -> None:
+            await send(message)
+
+        return wrapped
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(int(scope["path"][1:])):
+            send = deeper(send)
+        await reply(send, BODY)
+
+    limit = sys.getrecursionlimit()
+    ends = set()
+    for depth in range(limit - 120, limit):
+        peer = Peer(app)
+        peer.feed(request(f"/{depth}"))
+        await settle()
+        assert peer.answers or peer.transport.is_closing(), depth
+        ends |= set(peer.statuses)
+        await peer.end()
+    assert ends == {200, 500}
