@@ -21,6 +21,7 @@ HOT = (
     "asgi/http",
     "asgi/messages",
     "asgi/scope",
+    "asgi/session",
     "codec/contract",
     "codec/events",
     "codec/framing",

@@ -47,6 +47,7 @@ from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.asgi.files import FilePart, FileSlice, opened
 from asgiri.asgi.messages import content_length, link_fields, response_headers, status_of, takes_trailers
 from asgiri.asgi.scope import FRAMING, AppContext
+from asgiri.asgi.session import Session
 from asgiri.asgi.stream import HttpStream
 from asgiri.codec.events import Request
 from asgiri.errors import ClientDisconnectedError, LocalProtocolError, comes_of_disconnect
@@ -118,7 +119,7 @@ MISPLACED: Final = {
 }
 
 
-class HttpSession:
+class HttpSession(Session):
     """Runs the application for one request. The connection feeds it; it drives the connection's stream."""
 
     # What most requests never touch is of the class until it is set.
@@ -129,8 +130,6 @@ class HttpSession:
     _silent = False  # the answer has no content by its method or status
     _trailers: Headers | None = None  # those that have come; None when none were announced
     _wake: asyncio.Event | None = None
-    buffered = 0  # bytes of request body that the app has not taken yet
-    task: asyncio.Task[None] | None = None
 
     def __init__(self, request: Request, scope: Scope, stream: HttpStream, context: AppContext) -> None:
         self._request = request

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from asgiri.codec.events import Event, Request
+from asgiri.codec.events import Event, Request, WebSocketEvent
 from asgiri.codec.framing import RequestReader
 from asgiri.codec.rules import HttpLimits
 from asgiri.types import Headers
@@ -202,3 +203,68 @@ class Http2Codec(HttpCodec, Protocol):
     def closed(self) -> bool:
         """Nothing is parsed any more: a connection error, or the peer's end of file."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deflate:
+    """What permessage-deflate was agreed on, as the server has it (RFC 7692 section 7.1).
+
+    Window bits are 9 to 15, for zlib has no window of 8 (what a peer deflates with 8 is inflated with 9). No context
+    takeover: each message is deflated on its own.
+    """
+
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    server_max_window_bits: int = 15
+    client_max_window_bits: int = 15
+
+
+class WebSocketCodec:
+    """The server side of one WebSocket, sans-I/O, behind its opening handshake (RFC 6455 sections 5 to 7).
+
+    A base class and no Protocol, as :class:`Http1Codec` is. ``max_message`` is the most bytes that a message may have,
+    inflated; 0 is no limit. ``deflate`` is None where messages are not compressed. The codec itself answers pings and
+    a Close frame; what it makes waits until :meth:`take`. Once a Close frame was made, by whoever's doing, the
+    ``send_*`` verbs do nothing.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, max_message: int, deflate: Deflate | None = None) -> None:
+        raise NotImplementedError
+
+    def receive(self, data: bytes) -> list[WebSocketEvent]:
+        """Events that ``data`` completes. Never raises for a peer's bytes; after Close or Failure it gives none.
+
+        Failure has the code that the peer is told: 1002, 1007 or 1009.
+        """
+        raise NotImplementedError
+
+    def send_text(self, text: str) -> None:
+        """A whole message. Raises LocalProtocolError for a text with surrogates, which UTF-8 has none of."""
+        raise NotImplementedError
+
+    def send_binary(self, data: bytes) -> None:
+        """A whole message."""
+        raise NotImplementedError
+
+    def send_ping(self, data: bytes) -> None:
+        """A ping with up to 125 bytes."""
+        raise NotImplementedError
+
+    def send_close(self, code: int, reason: str = "") -> None:
+        """A Close frame; 1005 sends one without a code. What the peer still sends is told until its own Close frame.
+
+        Raises LocalProtocolError for a code that no endpoint may send (RFC 6455 section 7.4), or a reason of more than
+        123 bytes of UTF-8.
+        """
+        raise NotImplementedError
+
+    def take(self) -> bytes:
+        """The bytes to write that gathered since the last call."""
+        raise NotImplementedError
+
+    @property
+    def closing(self) -> bool:
+        """A Close frame of ours has been made."""
+        raise NotImplementedError

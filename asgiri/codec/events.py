@@ -14,7 +14,8 @@ class Request:
     ``target`` is the request target as it came; ``path`` and ``query`` are its parts, still percent-encoded, the
     query without its question mark. ``end_stream`` says that no body follows: then no :class:`End` does either.
     ``expect_continue``: the peer waits for a 100 before it sends the body (RFC 9110 section 10.1.1). ``protocol`` is
-    the ``:protocol`` of an extended CONNECT (RFC 8441), empty for all other requests.
+    what else the peer would speak: the ``:protocol`` of an extended CONNECT (RFC 8441), or over HTTP/1.1 the value of
+    Upgrade, where Connection makes it one for us (RFC 9110 section 7.8); empty for all other requests.
     """
 
     stream_id: int
@@ -90,7 +91,8 @@ class Failure:
     """The peer broke the protocol. The last event of a connection: nothing after it is parsed.
 
     ``status`` is the HTTP status that tells the peer so, ``reason`` one sentence without any of the peer's bytes.
-    HTTP/2 tells it by a GOAWAY with ``code``, which the codec has made already, and has no status.
+    HTTP/2 tells it by a GOAWAY with ``code``, which the codec has made already, and has no status; a WebSocket by a
+    Close frame with ``code``, which has been made as well.
     """
 
     status: int
@@ -99,3 +101,50 @@ class Failure:
 
 
 Event = Request | Body | End | Reset | Refused | PingAck | GoAway | Failure
+
+
+@dataclass(slots=True)
+class Text:
+    """A whole text message (RFC 6455 section 5.6): fragments joined, inflated, and valid UTF-8.
+
+    ``size`` is its length in bytes of UTF-8.
+    """
+
+    text: str
+    size: int
+
+
+@dataclass(slots=True)
+class Binary:
+    """A whole binary message."""
+
+    data: bytes
+
+
+@dataclass(slots=True)
+class Ping:
+    """The peer has sent a ping. The Pong that answers it (RFC 6455 section 5.5.3) waits in the codec already."""
+
+    data: bytes
+
+
+@dataclass(slots=True)
+class Pong:
+    """The peer has sent a pong, asked for or not."""
+
+    data: bytes
+
+
+@dataclass(slots=True)
+class Close:
+    """The peer's Close frame (RFC 6455 section 5.5.1). ``code`` is 1005 where it had none.
+
+    The last event but none: what comes behind it is not parsed. Unless ours is out already, a Close frame that answers
+    it waits in the codec.
+    """
+
+    code: int
+    reason: str
+
+
+WebSocketEvent = Text | Binary | Ping | Pong | Close | Failure

@@ -329,8 +329,9 @@ class RequestReader:
         if authority is not None:
             headers = rules.with_authority(headers, authority)
         self._stream_id += 1
+        protocol = rules.asked_protocol(headers) if self._upgrade else b""
         self._events.append(
-            Request(self._stream_id, self._method, target, path, query, headers, spoken, size == 0, expects)
+            Request(self._stream_id, self._method, target, path, query, headers, spoken, size == 0, expects, protocol)
         )
         if size == 0:
             self._phase = CLOSED if self._last else WHOLE

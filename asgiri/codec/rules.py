@@ -229,6 +229,11 @@ def says_upgrade(options: list[bytes]) -> bool:
     return b"upgrade" in listed(options)
 
 
+def asked_protocol(headers: Headers) -> bytes:
+    """What the request's Upgrade fields name, in lower case and as one list (RFC 9110 section 7.8)."""
+    return b", ".join(value for name, value in headers if name == b"upgrade").lower()
+
+
 def says_continue(expectations: list[bytes]) -> bool:
     """Whether the peer waits for a 100 before it sends the body (RFC 9110 section 10.1.1)."""
     return b"100-continue" in listed(expectations)

@@ -28,7 +28,7 @@ from asgiri.proto.secure import Secure
 from asgiri.types import Headers
 
 if TYPE_CHECKING:
-    from asgiri.asgi.http import HttpSession
+    from asgiri.asgi.session import Session
     from asgiri.proto.http2_stream import MakeTunnel
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
@@ -111,7 +111,7 @@ class Shared:
     now: float = 0.0  # monotonic seconds, as fresh as the last sweep; they stand still while the loop is blocked
     draining: bool = False  # answer what comes, once more, with Connection: close
     connections: set[Connection] = field(default_factory=set)
-    sessions: set[HttpSession] = field(default_factory=set)  # whose application has not returned yet
+    sessions: set[Session] = field(default_factory=set)  # whose application has not returned yet
     arriving: int = 0  # accepted, and no connections yet: in their TLS handshake, for the most part
     outbox: Outbox = field(init=False)
     # Called when the last connection or session has gone: what a drain waits for.
@@ -140,12 +140,12 @@ class Shared:
         if self.quiet:
             self.on_quiet()
 
-    def forget_session(self, session: HttpSession) -> None:
+    def forget_session(self, session: Session) -> None:
         self.sessions.discard(session)
         if not self.connections and self.quiet:
             self.on_quiet()
 
-    def cancel(self, session: HttpSession) -> None:
+    def cancel(self, session: Session) -> None:
         """Cancel the session's application."""
         if session.task is not None:
             session.task.cancel()

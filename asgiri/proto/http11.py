@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.asgi.http import HttpSession
 from asgiri.asgi.scope import http_scope, scope_template
+from asgiri.asgi.session import Session
 from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, Connection, Shared
 from asgiri.proto.exchange import PEER_LEFT, RETRY_SOON, VERSIONS, start
@@ -76,7 +77,7 @@ class Http11Connection(Connection):
         self._state = IDLE
         self._since = shared.now  # when the state, or the last piece of body, came
         self._template: dict[str, Any] = {}  # of the requests' scopes
-        self._session: HttpSession | None = None
+        self._session: Session | None = None
         self._request: Request | None = None  # in progress, and not in the access log yet
         self._status = 0  # of its answer, 0 before that has begun
         self._began_exactly = 0.0  # when it came, for the access log
@@ -293,7 +294,7 @@ class Http11Connection(Connection):
 
     # The session's stream
 
-    def send_informational(self, session: HttpSession, status: int, headers: Headers) -> None:
+    def send_informational(self, session: Session, status: int, headers: Headers) -> None:
         if session is self._session:
             if status == HTTPStatus.CONTINUE and self._awaits_continue:
                 self._awaits_continue = False
@@ -301,13 +302,13 @@ class Http11Connection(Connection):
             self._codec.send_informational(self._requests, status, headers)
             self._flush()
 
-    def send_head(self, session: HttpSession, status: int, headers: Headers) -> None:
+    def send_head(self, session: Session, status: int, headers: Headers) -> None:
         if session is self._session:
             self._codec.send_head(self._requests, status, self._with_close(headers))
             if self._state is not CLOSED:
                 self._status = status
 
-    def send_answer(self, session: HttpSession, status: int, headers: Headers, data: bytes) -> None:
+    def send_answer(self, session: Session, status: int, headers: Headers, data: bytes) -> None:
         if session is not self._session:
             return
         data = self._codec.answer(self._requests, status, self._with_close(headers), data)
@@ -334,7 +335,7 @@ class Http11Connection(Connection):
             return True
         return (self.shared.draining or self._peer_ended) and not self._more_has_come
 
-    def send_body(self, session: HttpSession, data: bytes, end_stream: bool) -> None:
+    def send_body(self, session: Session, data: bytes, end_stream: bool) -> None:
         if session is not self._session:
             return
         self._codec.send_body(self._requests, data, end_stream)
@@ -342,7 +343,7 @@ class Http11Connection(Connection):
         if end_stream:
             self._answered()
 
-    async def send_file(self, session: HttpSession, fd: int, offset: int, count: int, end_stream: bool) -> None:
+    async def send_file(self, session: Session, fd: int, offset: int, count: int, end_stream: bool) -> None:
         if session is not self._session:
             return
         if not self._codec.begin_raw(self._requests, count):
@@ -360,7 +361,7 @@ class Http11Connection(Connection):
         if end_stream:
             self._answered()
 
-    def send_trailers(self, session: HttpSession, trailers: Headers) -> None:
+    def send_trailers(self, session: Session, trailers: Headers) -> None:
         if session is self._session:
             self._codec.send_trailers(self._requests, trailers)
             self._flush()
@@ -391,24 +392,24 @@ class Http11Connection(Connection):
         else:
             self._read(True)
 
-    def reset(self, session: HttpSession) -> None:
+    def reset(self, session: Session) -> None:
         if session is self._session:
             session.lost()
             self.abort()
 
-    def drain(self, session: HttpSession) -> Awaitable[object] | None:
+    def drain(self, session: Session) -> Awaitable[object] | None:
         del session
         return None if self._writable is None else self._writable.wait()
 
-    def body_consumed(self, session: HttpSession, size: int) -> None:
+    def body_consumed(self, session: Session, size: int) -> None:
         del size
         if session is self._session and not self._dispatching:
             self._pace()
 
-    def request_id(self, session: HttpSession) -> str:
+    def request_id(self, session: Session) -> str:
         return self.shared.request_id(self._serial, session.number)
 
-    def finished(self, session: HttpSession) -> None:
+    def finished(self, session: Session) -> None:
         self.shared.forget_session(session)
 
     def _flush(self) -> None:

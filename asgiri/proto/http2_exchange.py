@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from asgiri.asgi.http import SILENT, HttpSession
+from asgiri.asgi.session import Session
 from asgiri.codec.events import Request
 from asgiri.codec.h2_wire import ErrorCode
 from asgiri.proto.connection import HIGH_WATER
@@ -129,17 +130,17 @@ class Exchange:
 
     # The session's stream
 
-    def send_informational(self, session: HttpSession, status: int, headers: Headers) -> None:
+    def send_informational(self, session: Session, status: int, headers: Headers) -> None:
         del session
         self.connection.codec.send_informational(self.number, status, headers)
         self.connection.flush_soon()
 
-    def send_head(self, session: HttpSession, status: int, headers: Headers) -> None:
+    def send_head(self, session: Session, status: int, headers: Headers) -> None:
         del session
         self.connection.codec.send_head(self.number, status, headers)
         self._status = status
 
-    def send_answer(self, session: HttpSession, status: int, headers: Headers, data: bytes) -> None:
+    def send_answer(self, session: Session, status: int, headers: Headers, data: bytes) -> None:
         del session
         if self.phase is DONE or self.phase is GONE:
             return
@@ -155,7 +156,7 @@ class Exchange:
         if not connection.due:
             connection.flush_soon()
 
-    def send_body(self, session: HttpSession, data: bytes, end_stream: bool) -> None:
+    def send_body(self, session: Session, data: bytes, end_stream: bool) -> None:
         del session
         if self.phase is DONE or self.phase is GONE:
             return
@@ -167,7 +168,7 @@ class Exchange:
         elif not connection.due:
             connection.flush_soon()
 
-    async def send_file(self, session: HttpSession, fd: int, offset: int, count: int, end_stream: bool) -> None:
+    async def send_file(self, session: Session, fd: int, offset: int, count: int, end_stream: bool) -> None:
         if self._silent:
             self.send_body(session, b"", end_stream)
             return
@@ -181,7 +182,7 @@ class Exchange:
             if waiting is not None:
                 await waiting
 
-    def send_trailers(self, session: HttpSession, trailers: Headers) -> None:
+    def send_trailers(self, session: Session, trailers: Headers) -> None:
         del session
         if self.phase is not DONE and self.phase is not GONE:
             self.connection.codec.send_trailers(self.number, trailers)
@@ -196,11 +197,11 @@ class Exchange:
         if not connection.due:
             connection.flush_soon()
 
-    def reset(self, session: HttpSession) -> None:
+    def reset(self, session: Session) -> None:
         del session
         self.cut(ErrorCode.INTERNAL_ERROR)
 
-    def drain(self, session: HttpSession) -> Awaitable[object] | None:
+    def drain(self, session: Session) -> Awaitable[object] | None:
         del session
         if self._size <= HIGH_WATER:
             return None
@@ -213,17 +214,17 @@ class Exchange:
             connection.tell_when_drained(self)
         return self._wake.wait()
 
-    def body_consumed(self, session: HttpSession, size: int) -> None:
+    def body_consumed(self, session: Session, size: int) -> None:
         del session
         if self.phase is not GONE:
             self.connection.codec.consumed(self.number, size)
             self.connection.flush_soon()
 
-    def request_id(self, session: HttpSession) -> str:
+    def request_id(self, session: Session) -> str:
         del session
         return self.connection.request_id(self.number)
 
-    def finished(self, session: HttpSession) -> None:
+    def finished(self, session: Session) -> None:
         self.connection.shared.forget_session(session)
 
     # Time

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from asgiri.asgi.http import HttpSession
+from asgiri.asgi.session import Session
 from asgiri.codec.contract import Http1Codec
 from asgiri.codec.events import Body, End, Event
 from asgiri.proto.connection import HIGH_WATER
@@ -29,7 +29,7 @@ class UpgradedExchange(Exchange):
 
     pace: UpgradedBody | None
 
-    def body_consumed(self, session: HttpSession, size: int) -> None:
+    def body_consumed(self, session: Session, size: int) -> None:
         del session, size
         if self.pace is not None:
             self.pace.adjust()

@@ -12,6 +12,7 @@ from typing import Any
 
 from asgiri.asgi.http import HttpSession
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext, Peers, http_scope, scope_template
+from asgiri.asgi.session import Session
 from asgiri.codec.events import Request
 from asgiri.errors import LocalProtocolError
 from asgiri.types import ASGIApp, Headers, Message, Receive, Scope, Send
@@ -32,51 +33,51 @@ class FakeStream:
     sending: Callable[[], Awaitable[None]] | None = None
     breaks: BaseException | None = None
 
-    def send_informational(self, session: HttpSession, status: int, headers: Headers) -> None:
+    def send_informational(self, session: Session, status: int, headers: Headers) -> None:
         if any(b"\n" in value for _, value in headers):
             raise LocalProtocolError("a value holds a line feed")
         self.calls.append(("interim", int(status), headers))
 
-    def send_head(self, session: HttpSession, status: int, headers: Headers) -> None:
+    def send_head(self, session: Session, status: int, headers: Headers) -> None:
         if any(b"\n" in value for _, value in headers):
             raise LocalProtocolError("a value holds a line feed")
         self.calls.append(("head", status, headers))
 
-    def send_answer(self, session: HttpSession, status: int, headers: Headers, data: bytes) -> None:
+    def send_answer(self, session: Session, status: int, headers: Headers, data: bytes) -> None:
         self.send_head(session, status, headers)
         self.send_body(session, data, True)
 
-    def request_id(self, session: HttpSession) -> str:
+    def request_id(self, session: Session) -> str:
         return f"7-{session.number}"
 
-    def send_body(self, session: HttpSession, data: bytes, end_stream: bool) -> None:
+    def send_body(self, session: Session, data: bytes, end_stream: bool) -> None:
         assert type(data) is bytes
         if end_stream and self.breaks is not None:
             raise self.breaks
         self.calls.append(("body", data, end_stream))
 
-    async def send_file(self, session: HttpSession, fd: int, offset: int, count: int, end_stream: bool) -> None:
+    async def send_file(self, session: Session, fd: int, offset: int, count: int, end_stream: bool) -> None:
         assert count
         self.calls.append(("file", os.pread(fd, count, offset), end_stream))
         if self.sending is not None:
             await self.sending()
 
-    def send_trailers(self, session: HttpSession, trailers: Headers) -> None:
+    def send_trailers(self, session: Session, trailers: Headers) -> None:
         if any(b"\n" in value for _, value in trailers):
             raise LocalProtocolError("a value holds a line feed")
         self.calls.append(("trailers", trailers))
 
-    def reset(self, session: HttpSession) -> None:
+    def reset(self, session: Session) -> None:
         self.calls.append(("reset",))
         session.lost()
 
-    def drain(self, session: HttpSession) -> Awaitable[object] | None:
+    def drain(self, session: Session) -> Awaitable[object] | None:
         return None if self.stalled is None else self.stalled.wait()
 
-    def body_consumed(self, session: HttpSession, size: int) -> None:
+    def body_consumed(self, session: Session, size: int) -> None:
         self.calls.append(("took", size))
 
-    def finished(self, session: HttpSession) -> None:
+    def finished(self, session: Session) -> None:
         self.calls.append(("finished",))
 
 
