@@ -22,6 +22,7 @@ HOT = (
     "asgi/messages",
     "asgi/scope",
     "asgi/session",
+    "asgi/websocket",
     "codec/contract",
     "codec/events",
     "codec/framing",

@@ -84,11 +84,18 @@ class ClientDisconnectedError(OSError):
     """``send`` was called after the client had gone (ASGI HTTP spec 2.4: an OSError subclass)."""
 
 
+# How frameworks (Starlette, Litestar) raise that they were told of ``websocket.disconnect``. Nobody need catch it.
+TOLD_OF_DISCONNECT = "WebSocketDisconnect"
+
+
 def comes_of_disconnect(error: BaseException | None) -> bool:
-    """Whether the error is a ClientDisconnectedError, was raised because of it, or is a group of such alone."""
+    """Whether the error is a ClientDisconnectedError, was raised because of it, or is a group of such alone.
+
+    What a framework makes of a ``websocket.disconnect`` counts like one, by its name.
+    """
     seen: set[int] = set()  # `raise error from error` makes a circle
     while error is not None and id(error) not in seen:
-        if isinstance(error, ClientDisconnectedError):
+        if isinstance(error, ClientDisconnectedError) or type(error).__name__ == TOLD_OF_DISCONNECT:
             return True
         if isinstance(error, BaseExceptionGroup):
             return all(map(comes_of_disconnect, error.exceptions))

@@ -37,24 +37,19 @@ Output, how far the answer is
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterable
 from enum import Enum
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-from asgiri.asgi.answers import plain_answer, with_defaults
+from asgiri.asgi.answers import SILENT, answer_head, plain_answer, with_defaults
 from asgiri.asgi.files import FilePart, FileSlice, opened
-from asgiri.asgi.messages import content_length, link_fields, response_headers, status_of, takes_trailers
-from asgiri.asgi.scope import FRAMING, AppContext
-from asgiri.asgi.session import Session
+from asgiri.asgi.messages import content_of, length_left, link_fields, response_headers, status_of, takes_trailers
+from asgiri.asgi.scope import AppContext
+from asgiri.asgi.session import Session, logger
 from asgiri.asgi.stream import HttpStream
 from asgiri.codec.events import Request
 from asgiri.errors import ClientDisconnectedError, LocalProtocolError, comes_of_disconnect
-from asgiri.tracebacks import user_traceback
-from asgiri.types import Headers, KnownHeaders, Message, Scope
-
-logger = logging.getLogger("asgiri.app")
+from asgiri.types import Headers, Message, Scope
 
 DISCONNECTED: Final = "the client has disconnected"
 
@@ -98,15 +93,8 @@ LOST: Final = Output.LOST
 WHOLE: Final = {ENDED: TOLD, HALF_CLOSED: GONE}  # the body is here -> once the app was told
 PEER_ENDED: Final = {OPEN: GONE, ENDED: HALF_CLOSED, TOLD: GONE}
 
-# Final statuses whose answers have no content (RFC 9110 section 6.4.1).
-SILENT: Final = frozenset({204, 304})
-
 # Output states in which nothing of the answer is on the wire yet, so that another can take its place.
 UNANSWERED: Final = (NONE, HELD)
-
-# How many heads of answers are remembered, each until the Date field changes: apps that never say the same twice do not
-# pay for more than these.
-MOST_KNOWN: Final = 256
 
 # When a message comes that does not belong where the answer is.
 MISPLACED: Final = {
@@ -189,34 +177,17 @@ class HttpSession(Session):
 
     # The application
 
-    async def run(self) -> None:
-        """Call the application and answer for it when it fails. Raises only CancelledError."""
-        try:
-            await self._context.app(self._scope, self.receive, self.send)
-        except asyncio.CancelledError as error:
-            if not being_cancelled():  # nobody cancelled us: the app awaited something that was
-                self._failed(error)
-                return
-            self._give_up()
-            raise
-        except BaseException as error:
-            self._failed(error)
-        else:
-            if self._input is GONE and self._output is not DONE:
-                self._give_up()  # it was told that the peer has left, and rightly saw no use in an answer
-            elif self._output not in (DONE, LOST):
-                self._fail("returned without completing its answer", "")
-        finally:
-            self._stream.finished(self)
+    def _returned(self) -> None:
+        if self._input is GONE and self._output is not DONE:
+            self._give_up()  # it was told that the peer has left, and rightly saw no use in an answer
+        elif self._output not in (DONE, LOST):
+            self._fail("returned without completing its answer", "")
 
-    def _failed(self, error: BaseException) -> None:
-        if self._output is LOST and comes_of_disconnect(error):
-            return  # it was told, and let the news pass through: nothing is wrong
-        self._fail(f"failed: {type(error).__name__}", user_traceback(error))
+    def _was_told(self, error: BaseException) -> bool:
+        return self._output is LOST and comes_of_disconnect(error)
 
-    def _fail(self, what: str, trace: str) -> None:
-        logger.error("the application %s (%s)", what, self.summary, extra={"trace": trace})
-        self._give_up()
+    def _finished(self) -> None:
+        self._stream.finished(self)
 
     def _give_up(self) -> None:
         if self._output in UNANSWERED:
@@ -326,7 +297,7 @@ class HttpSession(Session):
         status = message.get("status")
         if type(status) is not int:
             status = status_of(status)
-        head = self._answer_head(status, message.get("headers", ()))
+        head = answer_head(self._context, status, message.get("headers", ()))
         if status in SILENT or self._request.method == "HEAD":
             self._silent = True
         else:
@@ -337,33 +308,6 @@ class HttpSession(Session):
         self._framed = head.framed
         self._head = head
         self._output = HELD
-
-    def _answer_head(self, status: int, said: Iterable[Any]) -> KnownHeaders:
-        """The fields that the app said, judged, and the server's own. TypeError and ValueError for what is none."""
-        context = self._context
-        key = None
-        if type(said) is list:
-            try:
-                key = (status, *said)
-                return context.known_heads[key]
-            except KeyError:
-                pass
-            except (TypeError, ValueError):  # fields that are lists themselves, bytearrays, or views of some
-                key = None
-        headers, found = response_headers(said, context.watched)
-        length = left = None
-        if found:
-            length = found.get(b"content-length")
-            if length is not None:
-                left = int(length) if length.isdigit() else content_length(headers)
-        if found.keys() <= FRAMING:
-            headers += context.default_headers
-        else:
-            headers += [field for field in context.default_headers if field[0] not in found]
-        head = KnownHeaders(status, headers, left, length is not None or b"transfer-encoding" in found)
-        if key is not None and len(context.known_heads) < MOST_KNOWN:
-            context.known_heads[key] = head
-        return head
 
     def _announce_trailers(self, announced: object) -> None:
         if announced and "http.response.trailers" in self._context.extensions:
@@ -389,9 +333,7 @@ class HttpSession(Session):
             raise self._misplaced("http.response.body")
         body = message.get("body", b"")
         if type(body) is not bytes:
-            if not isinstance(body, bytes | bytearray | memoryview):
-                raise TypeError(f"body: expected bytes, got {type(body).__name__}")
-            body = bytes(body)
+            body = content_of(body, "body")
         more = bool(message.get("more_body", False))
         if more or len(body) != self._left:
             self._check_length(len(body), more)
@@ -445,11 +387,7 @@ class HttpSession(Session):
             if not more and self._output is HELD and not self._silent:
                 self._state_length(size)
             return
-        if size > self._left:
-            raise RuntimeError(f"the answer's body is longer than its Content-Length, by {size - self._left} bytes")
-        if not more and size < self._left:
-            raise RuntimeError(f"the answer's body is shorter than its Content-Length, by {self._left - size} bytes")
-        self._left -= size
+        self._left = length_left(self._left, size, more)
 
     def _state_length(self, size: int) -> None:
         """The whole body is here, and the app names no framing: its length is better than chunks.
@@ -530,9 +468,3 @@ class HttpSession(Session):
             raise RuntimeError(f"the trailers cannot be sent: {error}") from error
         self._output = DONE
         self._forget_request()
-
-
-def being_cancelled() -> bool:
-    """Whether somebody has cancelled the task that this runs in."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -46,6 +46,25 @@ def bytes_of(value: object) -> bytes:
     raise TypeError(f"expected bytes, got {type(value).__name__}")
 
 
+def content_of(value: object, key: str) -> bytes:
+    """A piece of content as bytes; TypeError, which names the key of the message, when it is none."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"{key}: expected bytes, got {type(value).__name__}")
+    return bytes(value)
+
+
+def length_left(left: int, size: int, more: bool) -> int:
+    """Bytes of its Content-Length that an answer still owes after a piece of ``size`` bytes (RFC 9110 section 8.6).
+
+    Raises RuntimeError when the piece is too long, or is the last and too short.
+    """
+    if size > left:
+        raise RuntimeError(f"the answer's body is longer than its Content-Length, by {size - left} bytes")
+    if not more and size < left:
+        raise RuntimeError(f"the answer's body is shorter than its Content-Length, by {left - size} bytes")
+    return left - size
+
+
 def content_length(headers: Headers) -> int:
     """The Content-Length among the fields of an answer; ValueError when it is none, or there are two."""
     values = [value.strip(b" \t") for name, value in headers if name == b"content-length"]

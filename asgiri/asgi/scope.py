@@ -12,6 +12,7 @@ from asgiri.types import ASGIApp, Headers, KnownHeaders, Scope
 FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 ASGI_VERSION: Final = "3.0"
 HTTP_SPEC_VERSION: Final = "2.5"
+WEBSOCKET_SPEC_VERSION: Final = "2.5"
 LIFESPAN_SPEC_VERSION: Final = "2.0"
 
 
@@ -23,6 +24,12 @@ HTTP_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {
     "http.response.pathsend": {},
     "http.response.zerocopysend": {},
 }
+
+# Those of WebSocket messages.
+WEBSOCKET_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {"websocket.http.response": {}}
+
+# Scheme of a connection -> that of a WebSocket on it.
+WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +104,7 @@ def http_scope(request: Request, template: dict[str, Any], context: AppContext) 
     query. Both begin with ``root_path``: a proxy that strips the prefix gets it put back (``*`` is no path and has
     none).
     """
-    raw_path = request.path
-    path = (unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path).decode("utf-8", "replace")
-    root_path = context.root_path
-    if root_path and path != "*" and path != root_path and not path.startswith(root_path + "/"):
-        path = root_path + path
-        raw_path = quote(root_path).encode("ascii") + raw_path
+    path, raw_path = paths(request.path, context.root_path)
     scope = template.copy()
     scope["asgi"] = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
     scope["http_version"] = request.http_version
@@ -114,3 +116,38 @@ def http_scope(request: Request, template: dict[str, Any], context: AppContext) 
     scope["state"] = context.state.copy()
     scope["extensions"] = scope["extensions"].copy()
     return scope
+
+
+def websocket_scope(request: Request, template: dict[str, Any], context: AppContext, subprotocols: list[str]) -> Scope:
+    """The scope of one WebSocket, from the request that asks for it.
+
+    ``template`` is the one of the connection's HTTP requests. Paths are as in :func:`http_scope`, ``subprotocols`` as
+    the peer offers them.
+    """
+    path, raw_path = paths(request.path, context.root_path)
+    extensions = {name: value for name, value in template["extensions"].items() if name not in HTTP_EXTENSIONS}
+    scheme = template["scheme"]
+    return {
+        "type": "websocket",
+        "asgi": {"version": ASGI_VERSION, "spec_version": WEBSOCKET_SPEC_VERSION},
+        "http_version": request.http_version,
+        "scheme": WEBSOCKET_SCHEMES.get(scheme, scheme),
+        "path": path,
+        "raw_path": raw_path,
+        "query_string": request.query,
+        "root_path": template["root_path"],
+        "headers": request.headers,
+        "client": template["client"],
+        "server": template["server"],
+        "subprotocols": subprotocols,
+        "state": context.state.copy(),
+        "extensions": extensions | WEBSOCKET_EXTENSIONS,
+    }
+
+
+def paths(raw_path: bytes, root_path: str) -> tuple[str, bytes]:
+    """``path`` and ``raw_path`` of a scope, as :func:`http_scope` says."""
+    path = (unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path).decode("utf-8", "replace")
+    if root_path and path != "*" and path != root_path and not path.startswith(root_path + "/"):
+        return root_path + path, quote(root_path).encode("ascii") + raw_path
+    return path, raw_path

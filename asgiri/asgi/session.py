@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from http import HTTPStatus
+
+from asgiri.asgi.scope import AppContext
+from asgiri.codec.events import Request
+from asgiri.tracebacks import user_traceback
+from asgiri.types import Message, Scope
+
+logger = logging.getLogger("asgiri.app")
 
 
 class Session:
@@ -15,9 +23,63 @@ class Session:
     buffered = 0  # bytes that the app has not taken yet
     task: asyncio.Task[None] | None = None
 
+    _request: Request
+    _scope: Scope
+    _context: AppContext
+
     async def run(self) -> None:
         """Call the application and answer for it when it fails. Raises only CancelledError."""
+        try:
+            await self._context.app(self._scope, self.receive, self.send)
+        except asyncio.CancelledError as error:
+            if not being_cancelled():  # nobody cancelled us: the app awaited something that was
+                self._failed(error)
+                return
+            self._give_up()
+            raise
+        except BaseException as error:
+            self._failed(error)
+        else:
+            self._returned()
+        finally:
+            self._finished()
+
+    def _failed(self, error: BaseException) -> None:
+        if self._was_told(error):
+            self._give_up()
+        else:
+            self._fail(f"failed: {type(error).__name__}", user_traceback(error))
+
+    def _fail(self, what: str, trace: str) -> None:
+        logger.error("the application %s (%s)", what, self.summary, extra={"trace": trace})
+        self._give_up()
+
+    # What the application calls
+
+    async def receive(self) -> Message:
         raise NotImplementedError
+
+    async def send(self, message: Message) -> None:
+        raise NotImplementedError
+
+    # What becomes of an application that is through
+
+    def _returned(self) -> None:
+        raise NotImplementedError
+
+    def _was_told(self, error: BaseException) -> bool:
+        """Whether the application was told that the peer has gone, and let the news pass through: nothing is wrong."""
+        raise NotImplementedError
+
+    def _give_up(self) -> None:
+        """End what the application has not ended."""
+        raise NotImplementedError
+
+    def _finished(self) -> None:
+        """Tell the stream that the application is through."""
+        raise NotImplementedError
+
+    # What the connection tells, and asks
 
     def body_received(self, data: bytes) -> None:
         """A piece of the request's content has come."""
@@ -53,3 +115,9 @@ class Session:
     def number(self) -> int:
         """The request's number on its connection."""
         raise NotImplementedError
+
+
+def being_cancelled() -> bool:
+    """Whether somebody has cancelled the task that this runs in."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

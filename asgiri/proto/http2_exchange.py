@@ -8,7 +8,8 @@ from http import HTTPStatus
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from asgiri.asgi.http import SILENT, HttpSession
+from asgiri.asgi.answers import SILENT
+from asgiri.asgi.http import HttpSession
 from asgiri.asgi.session import Session
 from asgiri.codec.events import Request
 from asgiri.codec.h2_wire import ErrorCode

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgiri.asgi.http import MOST_KNOWN
+from asgiri.asgi.answers import MOST_KNOWN
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
 from asgiri.types import Message, Receive, Scope, Send
 from tests.proto.fakes import Peer, in_loop, reply, request, settle
