@@ -353,7 +353,10 @@ class WebSocketSession(Session):
             self._stream.close(int(code), reason)
         except LocalProtocolError as error:
             raise ValueError(f"the WebSocket cannot be closed like that: {error}") from error
+        held = self.buffered
         self._end_output(CLOSED, int(code), reason)
+        if held:
+            self._stream.message_consumed()
 
     def _end_output(self, output: Output, code: int, reason: str) -> None:
         self._output = output

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asgiri.asgi.scope import AppContext, Peers, http_scope, scope_template
+from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext, Peers, http_scope, scope_template, websocket_scope
 from asgiri.codec.events import Request
 from asgiri.types import Message, Receive, Scope, Send
 
@@ -135,3 +135,55 @@ def test_each_request_has_its_own(key: str) -> None:
     assert second == shared
     assert second["pool"] is shared["pool"], "a shallow copy (ASGI lifespan: state)"
     assert getattr(context, key) == shared
+
+
+# A WebSocket's
+
+
+def websocket_scope_of(path: bytes, peers: Peers = TCP, **more: Any) -> Scope:
+    context = AppContext(app, **more)
+    return websocket_scope(request(path, b"a=%20"), scope_template(peers, context), context, ["chat", "v2"])
+
+
+def test_the_whole_scope_of_a_websocket() -> None:
+    extensions: dict[str, dict[str, Any]] = {**HTTP_EXTENSIONS, "asgiri": {"worker": 1}}
+    assert websocket_scope_of(b"/p%20q", root_path="/api", state={"db": 1}, extensions=extensions) == {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": "/api/p q",
+        "raw_path": b"/api/p%20q",
+        "query_string": b"a=%20",
+        "root_path": "/api",
+        "headers": [(b"host", b"a")],
+        "client": ("192.0.2.7", 40000),
+        "server": ("192.0.2.1", 80),
+        "subprotocols": ["chat", "v2"],
+        "state": {"db": 1},
+        "extensions": {"asgiri": {"worker": 1}, "websocket.http.response": {}},
+    }
+
+
+def test_a_websocket_over_tls_says_so() -> None:
+    tls: dict[str, Any] = {"tls_version": 0x0304}
+    scope = websocket_scope_of(b"/", Peers(TCP.client, TCP.server, "https", {"tls": tls}))
+    assert (scope["scheme"], scope["extensions"]) == ("wss", {"tls": tls, "websocket.http.response": {}})
+
+
+def test_a_websocket_over_http2_is_one_of_it() -> None:
+    context = AppContext(app)
+    connect = Request(1, "CONNECT", b"/", b"/", b"", [], "2", False, False, b"websocket")
+    scope = websocket_scope(connect, scope_template(TCP, context), context, [])
+    assert (scope["http_version"], scope["subprotocols"], "method" in scope) == ("2", [], False)
+
+
+@pytest.mark.parametrize("key", ["state", "extensions"])
+def test_each_websocket_has_its_own(key: str) -> None:
+    context = AppContext(app, state={"pool": 1}, extensions={"pool": {}})
+    template = scope_template(TCP, context)
+    first, second = (websocket_scope(request(), template, context, [])[key] for _ in range(2))
+    first["mine"] = 1
+    assert "mine" not in second
+    assert "mine" not in getattr(context, key)
+    assert "websocket.http.response" not in http_scope(request(), template, context)["extensions"]
