@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from asgiri.types import Headers
+
 
 class ExitCode(IntEnum):
     """Exit codes of the master; part of the interface that service managers see."""
@@ -74,6 +76,14 @@ class RemoteProtocolError(AsgiriError):
         super().__init__(reason)
         self.reason = reason
         self.status = status
+
+
+class HandshakeError(RemoteProtocolError):
+    """A WebSocket that cannot be opened: ``status`` and ``headers`` of the answer say why (RFC 6455 section 4.2.2)."""
+
+    def __init__(self, status: int, reason: str, headers: Headers) -> None:
+        super().__init__(reason, status)
+        self.headers = headers
 
 
 class LocalProtocolError(AsgiriError):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asgiri.codec.contract import Http1Codec, Http2Codec
+from asgiri.codec.contract import Deflate, Http1Codec, Http2Codec, WebSocketCodec
 from asgiri.codec.h1_h11 import H11Codec
 from asgiri.codec.h2_h2 import H2Codec
 from asgiri.codec.h2_native import NativeCodec
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
+from asgiri.codec.ws_native import NativeCodec as NativeWebSocketCodec
 
 Http1Engine = Callable[[HttpLimits], Http1Codec]
 Http2Engine = Callable[[Http2Options], Http2Codec]
+# The most bytes of a message, and what permessage-deflate was agreed on.
+WebSocketEngine = Callable[[int, Deflate | None], WebSocketCodec]
 
 # The fastest one last.
 HTTP1_ENGINES: dict[str, Http1Engine] = {"h11": H11Codec}
@@ -26,6 +29,8 @@ else:
 
 HTTP2_ENGINES: dict[str, Http2Engine] = {"h2": H2Codec, "native": NativeCodec}
 
+WEBSOCKET_ENGINES: dict[str, WebSocketEngine] = {"native": NativeWebSocketCodec}
+
 
 def http1_engine(name: str) -> Http1Engine:
     """The HTTP/1.1 engine called ``name``; ``auto`` is the fastest one that is installed. KeyError: it is not."""
@@ -35,3 +40,8 @@ def http1_engine(name: str) -> Http1Engine:
 def http2_engine(name: str) -> Http2Engine:
     """The HTTP/2 engine called ``name``; ``auto`` is the fastest one. KeyError: there is none of that name."""
     return HTTP2_ENGINES[next(reversed(HTTP2_ENGINES)) if name == "auto" else name]
+
+
+def websocket_engine(name: str) -> WebSocketEngine:
+    """The WebSocket engine called ``name``; ``auto`` is the fastest one. KeyError: there is none of that name."""
+    return WEBSOCKET_ENGINES[next(reversed(WEBSOCKET_ENGINES)) if name == "auto" else name]
