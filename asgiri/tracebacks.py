@@ -15,7 +15,7 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # Compiled modules name their files as the build saw them, from the root of the checkout on.
 _COMPILED = os.path.join("asgiri", "")
 # The demo is an application that happens to live here: its frames are what somebody looks for when it fails.
-_DEMO = _PACKAGE + "demo.py"
+_DEMO = os.path.join(_PACKAGE, "demo", "")
 _IMPORT_MACHINERY = ("<frozen importlib", os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep)
 
 
@@ -49,7 +49,7 @@ def describe(error: BaseException) -> str:
 def _is_users(filename: str) -> bool:
     if filename.startswith(_IMPORT_MACHINERY):
         return False
-    return filename == _DEMO or not filename.startswith((_PACKAGE, _COMPILED))
+    return filename.startswith(_DEMO) or not filename.startswith((_PACKAGE, _COMPILED))
 
 
 def _parts(report: TracebackException) -> Iterator[TracebackException]:

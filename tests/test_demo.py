@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +138,7 @@ def test_values_of_the_request_are_escaped() -> None:
 
 def test_every_link_of_the_page_leads_somewhere() -> None:
     links = Links(ask("GET", "/").text).found
-    assert links == ["/echo", "/stream", "/slow?seconds=3", "/status/418"]
+    assert links == ["/echo", "/stream", "/slow?seconds=3", "/status/418", "/ws"]
     for link in links:
         assert ask("HEAD", link.replace("seconds=3", "seconds=0")).status_code in (200, 418)
 
@@ -151,7 +153,7 @@ def test_links_and_routes_know_the_root_path() -> None:
 # Methods and unknown paths
 
 
-@pytest.mark.parametrize("target", ["/", "/echo", "/slow?seconds=0", "/status/404", "/none"])
+@pytest.mark.parametrize("target", ["/", "/echo", "/slow?seconds=0", "/status/404", "/ws", "/none"])
 def test_head_answers_like_get_without_the_body(target: str) -> None:
     get, head = ask("GET", target), ask("HEAD", target)
     assert head.content == b""
@@ -160,7 +162,7 @@ def test_head_answers_like_get_without_the_body(target: str) -> None:
         assert head.headers == get.headers
 
 
-@pytest.mark.parametrize("target", ["/", "/stream", "/slow", "/status/200"])
+@pytest.mark.parametrize("target", ["/", "/stream", "/slow", "/status/200", "/ws"])
 @pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
 def test_other_methods_on_pages_are_not_allowed(method: str, target: str) -> None:
     answer = ask(method, target)
@@ -345,17 +347,83 @@ def test_what_is_no_status_is_not_found(code: str) -> None:
     assert answer.headers["content-type"].startswith("text/plain")
 
 
+# /ws
+
+CONNECT: Message = {"type": "websocket.connect"}
+ACCEPT: Message = {"type": "websocket.accept"}
+LEFT: Message = {"type": "websocket.disconnect", "code": 1001, "reason": ""}
+
+
+def talk(*incoming: Message, **scope: Any) -> list[Message]:
+    return converse({"type": "websocket", "path": "/ws", **scope}, CONNECT, *incoming)
+
+
+def heard(**content: object) -> Message:
+    return {"type": "websocket.receive", "text": None, "bytes": None, **content}
+
+
+def said(**content: object) -> Message:
+    return {"type": "websocket.send", "text": None, "bytes": None, **content}
+
+
+def test_a_websocket_sends_back_what_it_gets() -> None:
+    messages = ({"text": "h\u00e9"}, {"bytes": b"\x00\xff"}, {"text": ""}, {"bytes": b""}, {"bytes": b"close"})
+    sent = talk(*[heard(**message) for message in messages], LEFT)
+    assert sent == [ACCEPT, *[said(**message) for message in messages]]
+
+
+def test_it_closes_when_it_is_told_to() -> None:
+    assert talk(heard(text="Close"), heard(text="close"), heard(text="late")) == [
+        ACCEPT,
+        said(text="Close"),
+        {"type": "websocket.close", "code": 1000, "reason": "as you said"},
+    ]
+
+
+def test_a_websocket_elsewhere_is_refused() -> None:
+    assert talk(path="/echo") == [{"type": "websocket.close"}]
+    assert talk(LEFT, path="/demo/ws", root_path="/demo") == [ACCEPT]
+
+
+def test_a_websocket_whose_client_has_gone_is_no_error() -> None:
+    incoming = [CONNECT, heard(text="a")]
+
+    async def receive() -> Message:
+        return incoming.pop(0)
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            raise ConnectionResetError
+
+    asyncio.run(app({"type": "websocket", "path": "/ws"}, receive, send))
+    assert not incoming
+
+
+def test_by_http_there_is_a_page_that_speaks_to_it() -> None:
+    answer = ask("GET", "/demo/ws", app=with_scope(root_path="/demo"))
+    assert "<code>/demo/ws</code>" in answer.text
+    assert Links(answer.text).found == ["/demo/"]
+    for outside in ("http://", "https://", "ws://", "wss://", "@import", "url(", " src=", "innerHTML"):
+        assert outside not in answer.text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_page_may_run_its_own_script_and_no_other() -> None:
+    answer = ask("GET", "/ws")
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    script = answer.text.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert answer.text.count("<script") == 1
+    assert (policy["script-src"], policy["connect-src"]) == (f"'sha256-{digest}'", "'self'")
+    assert policy["default-src"] == "'none'"
+    assert "script-src" not in ask("GET", "/").headers["content-security-policy"]
+
+
 # Other scopes
 
 
 def test_lifespan_completes() -> None:
     sent = converse({"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
     assert sent == [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
-
-
-def test_a_websocket_is_refused() -> None:
-    sent = converse({"type": "websocket", "path": "/ws"}, {"type": "websocket.connect"})
-    assert sent == [{"type": "websocket.close", "code": 1000}]
 
 
 def test_an_unknown_scope_is_an_error() -> None:

@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from html import escape
 from http import HTTPStatus
-from string import Template
 from typing import Any
 from urllib.parse import parse_qs, quote
 
 from asgiri import __version__
+from asgiri.demo.pages import NOT_FOUND, PAGE, SCRIPT_HASH, STYLE, TALK
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,6 +38,8 @@ _PAGE_POLICY = (
     b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# For the page that speaks to /ws: its one script, and its own origin, which a WebSocket counts as of.
+_TALK_POLICY = _PAGE_POLICY + b"; script-src " + SCRIPT_HASH + b"; connect-src 'self'"
 _DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'; sandbox"
 
 _READS = frozenset({"GET", "HEAD"})
@@ -50,20 +52,18 @@ _LONGEST_WAIT = 600.0  # seconds
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """The ASGI 3.0 application: answers HTTP and lifespan, and refuses a WebSocket.
+    """The ASGI 3.0 application: answers HTTP, lifespan, and a WebSocket at /ws.
 
     Raises ValueError for a scope of another type.
     """
     kind = scope["type"]
-    if kind == "http":
+    if kind == "lifespan":
+        await _lifespan(receive, send)
+    elif kind in ("http", "websocket"):
         try:
-            await _http(scope, receive, send)
+            await (_http if kind == "http" else _websocket)(scope, receive, send)
         except OSError:  # send() after the client had gone (ASGI HTTP spec 2.4): nobody is left to answer
             pass
-    elif kind == "lifespan":
-        await _lifespan(receive, send)
-    elif kind == "websocket":
-        await _refuse_websocket(receive, send)
     else:
         raise ValueError(f"the demo does not know the scope type {kind!r}")
 
@@ -74,12 +74,6 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{event}.complete"})
         if event == "lifespan.shutdown":
             return
-
-
-async def _refuse_websocket(receive: Receive, send: Send) -> None:
-    """Close before accepting, which the server turns into a 403 (ASGI WebSocket spec, "Close")."""
-    await receive()
-    await send({"type": "websocket.close", "code": 1000})
 
 
 async def _http(scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,18 +105,19 @@ async def _answer(
     *,
     status: int = 200,
     content_type: bytes = _TEXT,
+    policy: bytes | None = None,
     headers: tuple[tuple[bytes, bytes], ...] = (),
 ) -> None:
     """Answer in one piece, ``body`` as UTF-8; a HEAD gets its length alone (RFC 9110 section 9.3.2)."""
     data = body.encode("utf-8", "backslashreplace")
     length = (b"content-length", str(len(data)).encode("ascii"))
-    fields = [*_head(content_type), length, *headers]
+    fields = [*_head(content_type, policy), length, *headers]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else data})
 
 
-def _head(content_type: bytes) -> Headers:
-    policy = _PAGE_POLICY if content_type == _HTML else _DATA_POLICY
+def _head(content_type: bytes, policy: bytes | None = None) -> Headers:
+    policy = policy or (_PAGE_POLICY if content_type == _HTML else _DATA_POLICY)
     return [(b"content-type", content_type), *_GUARDS, (b"content-security-policy", policy)]
 
 
@@ -132,7 +127,7 @@ async def _method_not_allowed(scope: Scope, send: Send, allow: str) -> None:
 
 
 async def _not_found(scope: Scope, _receive: Receive, send: Send) -> None:
-    page = _NOT_FOUND.substitute(style=_STYLE, path=escape(scope["path"]), home=_link(scope, "/"))
+    page = NOT_FOUND.substitute(style=STYLE, path=escape(scope["path"]), home=_link(scope, "/"))
     await _answer(scope, send, page, status=404, content_type=_HTML)
 
 
@@ -252,6 +247,29 @@ async def _pause(gone: asyncio.Task[None], seconds: float) -> bool:
     return bool(done)
 
 
+# /ws
+
+
+async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send each message back as it came, until the client closes or says "close"."""
+    await receive()
+    if _path(scope) != "/ws":
+        await send({"type": "websocket.close"})  # before accepting: the server answers 403 (ASGI spec, "Close")
+        return
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") == "close":
+            await send({"type": "websocket.close", "code": 1000, "reason": "as you said"})
+            return
+        await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
+
+
+async def _talk(scope: Scope, _receive: Receive, send: Send) -> None:
+    """The page at /ws for a browser that comes by HTTP."""
+    page = TALK.substitute(style=STYLE, path=_link(scope, "/ws"), home=_link(scope, "/"))
+    await _answer(scope, send, page, content_type=_HTML, policy=_TALK_POLICY)
+
+
 # /status/NNN
 
 
@@ -282,7 +300,7 @@ def _phrase(status: int) -> str:
 async def _page(scope: Scope, _receive: Receive, send: Send) -> None:
     facts = "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(scope))
     links = {name: _link(scope, target) for name, target in _LINKS.items()}
-    page = _PAGE.substitute(style=_STYLE, facts=facts, version=escape(_server_version(scope)), **links)
+    page = PAGE.substitute(style=STYLE, facts=facts, version=escape(_server_version(scope)), **links)
     await _answer(scope, send, page, content_type=_HTML)
 
 
@@ -332,138 +350,13 @@ _READ_ONLY: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/": _page,
     "/stream": _stream,
     "/slow": _slow,
+    "/ws": _talk,
 }
 
-_LINKS = {"echo": "/echo", "stream": "/stream", "slow": "/slow?seconds=3", "status": "/status/418"}
-
-_STYLE = """\
-:root {
-  color-scheme: light dark;
-  --paper: #fbfbf9; --ink: #1d2426; --soft: #5f6b6e; --line: #dfe3e1; --accent: #1f6a6e;
+_LINKS = {
+    "echo": "/echo",
+    "stream": "/stream",
+    "slow": "/slow?seconds=3",
+    "status": "/status/418",
+    "websocket": "/ws",
 }
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14181a; --ink: #dde3e2; --soft: #93a0a2; --line: #2a3234; --accent: #85c7c6;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0 auto; padding: 4.5rem 1.5rem 4rem; max-width: 43rem;
-  background: var(--paper); color: var(--ink);
-  font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
-  -webkit-text-size-adjust: 100%;
-}
-header { display: flex; justify-content: space-between; color: var(--soft); font-size: .875rem; }
-header b { display: flex; gap: .5rem; align-items: center; color: var(--accent); font-weight: 600; }
-header svg { width: 1rem; height: 1rem; fill: none; stroke: currentColor; }
-h1 { margin: 2.25rem 0 .5rem; font-size: 2rem; line-height: 1.2; font-weight: 600; letter-spacing: -.02em; }
-h2 { margin: 3rem 0 .75rem; font-size: 1rem; font-weight: 600; }
-p { margin: 0; max-width: 36rem; color: var(--soft); }
-a { color: var(--accent); text-underline-offset: .2em; text-decoration-thickness: 1px; }
-a:hover { text-decoration-thickness: 2px; }
-a:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; border-radius: 2px; }
-code, dd, li a { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-code, dd, li a { font-size: .875rem; }
-dl { display: grid; grid-template-columns: 1fr 1fr; column-gap: 2.5rem; margin: 2.5rem 0 0; }
-dl div {
-  display: flex; justify-content: space-between; gap: 1rem; align-items: baseline;
-  padding: .5rem 0; border-top: 1px solid var(--line);
-}
-dl div:nth-last-child(-n+2) { border-bottom: 1px solid var(--line); }
-dt { color: var(--soft); font-size: .875rem; }
-dd { margin: 0; text-align: right; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-ul { list-style: none; margin: 0; padding: 0; border-bottom: 1px solid var(--line); }
-li {
-  display: grid; grid-template-columns: 13.5rem 1fr; gap: 0 1rem; align-items: baseline;
-  padding: .625rem 0; border-top: 1px solid var(--line);
-}
-li span { color: var(--soft); font-size: .9375rem; line-height: 1.5; }
-ul + p { margin-top: 1rem; font-size: .875rem; }
-@media (max-width: 36rem) {
-  body { padding: 2rem 1.25rem 3rem; }
-  h1 { margin-top: 1.75rem; font-size: 1.625rem; }
-  h2 { margin-top: 2.25rem; }
-  dl { grid-template-columns: 1fr; margin-top: 1.75rem; }
-  dl div:nth-last-child(2) { border-bottom: 0; }
-  li { grid-template-columns: 1fr; gap: .125rem; }
-}
-"""
-
-_HEAD = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
-%3Cpath d='M2 4h9M5 8h9M3 12h7' stroke='%232f8a8e' stroke-width='2' stroke-linecap='round'/%3E%3C/svg%3E">
-"""
-
-_NAME = """\
-<b><svg viewBox="0 0 16 16" aria-hidden="true"><path d="M2 4h9M5 8h9M3 12h7" stroke-width="2" \
-stroke-linecap="round"/></svg>asgiri</b>\
-"""
-
-_PAGE = Template(
-    _HEAD
-    + """\
-<title>asgiri is running</title>
-<style>
-$style</style>
-</head>
-<body>
-<header>"""
-    + _NAME
-    + """<span>version $version</span></header>
-<main>
-<h1>The server is running.</h1>
-<p>You are looking at its built-in demo app. This is how your request arrived, and who answered it.</p>
-<dl>
-$facts
-</dl>
-
-<h2>Try it out</h2>
-<ul>
-<li><a href="$echo">/echo</a>
-<span>Shows your request as it arrived. POST to it, and the body streams back.</span></li>
-<li><a href="$stream">/stream</a>
-<span>Ten lines, one every 200 ms. Takes <code>count</code> and <code>interval</code>.</span></li>
-<li><a href="$slow">/slow?seconds=3</a>
-<span>Waits before it answers. Reload the server meanwhile: the answer still comes.</span></li>
-<li><a href="$status">/status/418</a>
-<span>Answers with any status from 200 to 599.</span></li>
-</ul>
-<p>A WebSocket echo at /ws comes with WebSocket support.</p>
-
-<h2>Next steps</h2>
-<ul>
-<li><code>asgiri module:app</code><span>Serve your own application.</span></li>
-<li><code>asgiri -c asgiri.yaml</code><span>Keep the settings in a file.</span></li>
-<li><code>asgiri --help</code><span>See every option.</span></li>
-</ul>
-</main>
-</body>
-</html>
-"""
-)
-
-_NOT_FOUND = Template(
-    _HEAD
-    + """\
-<title>Not found</title>
-<style>
-$style</style>
-</head>
-<body>
-<header>"""
-    + _NAME
-    + """<span>404</span></header>
-<main>
-<h1>There is nothing here.</h1>
-<p>The demo app has no page at <code>$path</code>. <a href="$home">Back to the start</a></p>
-</main>
-</body>
-</html>
-"""
-)
