@@ -24,15 +24,16 @@ import msgspec
 from asgiri import __version__
 from asgiri.asgi.lifespan import Lifespan
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext
-from asgiri.codec.engines import http1_engine, http2_engine
+from asgiri.codec.engines import http1_engine, http2_engine, websocket_engine
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.config.schema import Config, HttpVersion, Listen, Tls
 from asgiri.errors import ConfigError, Problem
 from asgiri.log.access import this_process
 from asgiri.proto.accept import Intake
-from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits
+from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits, WebSocketOptions
 from asgiri.proto.detect import Way
+from asgiri.proto.http2_websocket import websocket_on
 from asgiri.proto.secure import Secure
 from asgiri.sockets import Listener, bind_all
 from asgiri.tls import server_contexts, weak_ciphers, with_certificate
@@ -50,6 +51,10 @@ TAKE_OVER_SECONDS = 0.5
 # took all of its time, in seconds. Together less than the grace after which a master kills.
 CUT_SECONDS = 0.5
 QUICK_SHUTDOWN = 1.0
+
+# Close codes of WebSockets (RFC 6455 section 7.4.1, and 1012 in IANA's registry).
+GOING_AWAY = 1001
+SERVICE_RESTART = 1012
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -253,6 +258,8 @@ class Server:
                 request=timeouts.request,
                 keep_alive=timeouts.keep_alive,
                 write=timeouts.write,
+                ping_interval=config.websocket.ping_interval,
+                ping_timeout=config.websocket.ping_timeout,
             ),
             loop=loop,
             http2=http2_engine(config.http2.engine),
@@ -262,6 +269,12 @@ class Server:
                 initial_window=config.http2.initial_window,
                 max_frame_size=config.http2.max_frame_size,
                 max_header_list=config.http2.max_header_list,
+            ),
+            tunnels={b"websocket": websocket_on},
+            websocket=WebSocketOptions(
+                engine=websocket_engine(config.websocket.engine),
+                max_message=config.websocket.max_message,
+                compression=config.websocket.compression,
             ),
             requests=limits.requests,
             requests_per_connection=limits.requests_per_connection,
@@ -336,17 +349,18 @@ class Server:
 
     # Stop
 
-    async def shutdown(self, *, window: float = STOP_WINDOW) -> None:
+    async def shutdown(self, *, window: float = STOP_WINDOW, retiring: bool = False) -> None:
         """Drain and stop: accept no more, finish what is running, then run the app's shutdown.
 
         Idle connections are kept ``window`` seconds, for what their clients have sent already. What is not finished
-        after ``workers.drain_timeout`` is cut and logged. Safe to call again: who comes second waits for the first.
+        after ``workers.drain_timeout`` is cut and logged. WebSockets are closed at once: with 1012 where another worker
+        takes over (``retiring``), else with 1001. Safe to call again: who comes second waits for the first.
         """
         self.should_exit = True
         if self.state is ServerState.SERVING:
             self.state = ServerState.DRAINING
             try:
-                await self._drain(window)
+                await self._drain(window, SERVICE_RESTART if retiring else GOING_AWAY)
             finally:
                 await self._close_all()
                 self._stopped.set()
@@ -359,13 +373,14 @@ class Server:
         if self._loop is not None:
             self._loop.call_later(window, self._window_over.set)
 
-    async def _drain(self, window: float) -> None:
+    async def _drain(self, window: float, close_code: int) -> None:
         shared = self._shared
         intake = self._intake
         assert shared is not None
         assert intake is not None
         await intake.close(TAKE_OVER_SECONDS)
         shared.draining = True
+        shared.drain_code = close_code
         logger.info(
             "draining (connections: %d, requests: %d)",
             len(shared.connections) + shared.arriving,

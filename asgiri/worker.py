@@ -103,7 +103,7 @@ async def serve(server: Server, boot: Boot, access: AccessLog | None) -> None:
     gc.freeze()  # what start-up made stays: no later collection needs to look at it
     boot.link.report(Booted())
     order = await orders.get()
-    draining = asyncio.create_task(server.shutdown(window=window(order)))
+    draining = asyncio.create_task(server.shutdown(window=window(order), retiring=order is Order.RETIRE))
     while not draining.done():
         again = asyncio.create_task(orders.get())
         await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)

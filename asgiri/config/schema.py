@@ -336,7 +336,7 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     limits: Annotated[Limits, key("How much a peer may send or use; 0 turns one off.")] = Limits()
     http1: Annotated[Http1, key("HTTP/1.1.")] = Http1()
     http2: Annotated[Http2, key("HTTP/2.")] = Http2()
-    websocket: Annotated[WebSocket, key("WebSocket connections.", later="WebSocket")] = WebSocket()
+    websocket: Annotated[WebSocket, key("WebSocket connections.")] = WebSocket()
     proxy: Annotated[Proxy, key("Reverse proxies in front.", later="trust in proxies")] = Proxy()
     response_headers: Annotated[
         dict[str, str], key("Header fields added to a response where the application set none of that name.")

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from asgiri.asgi.scope import AppContext, Peers
-from asgiri.codec.engines import Http1Engine, Http2Engine
+from asgiri.codec.engines import Http1Engine, Http2Engine, WebSocketEngine
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.outbox import Outbox
@@ -46,19 +46,37 @@ NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """The timeouts that bind a connection, in seconds; 0 is none. The config's ``timeouts``, by the same names."""
+    """The timeouts that bind a connection, in seconds; 0 is none.
+
+    The config's ``timeouts``, by the same names; ``ping_*`` are of its ``websocket``.
+    """
 
     request_head: float = 10.0
     request_body: float = 60.0
     request: float = 0.0
     keep_alive: float = 75.0
     write: float = 60.0
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
 
     def sweep_interval(self) -> float:
         """How often to sweep: a quarter of the shortest timeout, between 20 ms and a second."""
-        timeouts = (self.request_head, self.request_body, self.request, self.keep_alive, self.write)
+        requests = (self.request_head, self.request_body, self.request, self.keep_alive)
+        timeouts = (*requests, self.write, self.ping_interval, self.ping_timeout)
         shortest = min((timeout for timeout in timeouts if timeout), default=4.0)
         return min(1.0, max(0.02, shortest / 4))
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketOptions:
+    """How WebSockets are spoken: the config's ``websocket``, by the same names, but for its times.
+
+    ``max_message`` is in bytes, 0 is no limit.
+    """
+
+    engine: WebSocketEngine
+    max_message: int = 16 << 20
+    compression: bool = True
 
 
 class ExchangeLog(Protocol):
@@ -100,6 +118,7 @@ class Shared:
     http2_options: Http2Options = field(default_factory=Http2Options)
     # What takes an extended CONNECT, by its :protocol (RFC 8441); every other one is answered with 501.
     tunnels: dict[bytes, MakeTunnel] = field(default_factory=dict)
+    websocket: WebSocketOptions | None = None  # None: over HTTP/1.1, who asks for one has made a plain request
     requests: int = 0  # at once; over it: 503
     requests_per_connection: int = 0
     access_log: ExchangeLog | None = None
@@ -110,6 +129,7 @@ class Shared:
     base_context: Context = field(default_factory=copy_context)
     now: float = 0.0  # monotonic seconds, as fresh as the last sweep; they stand still while the loop is blocked
     draining: bool = False  # answer what comes, once more, with Connection: close
+    drain_code: int = 1001  # what the Close frames of WebSockets say then (RFC 6455 section 7.4.1, and IANA's 1012)
     connections: set[Connection] = field(default_factory=set)
     sessions: set[Session] = field(default_factory=set)  # whose application has not returned yet
     arriving: int = 0  # accepted, and no connections yet: in their TLS handshake, for the most part

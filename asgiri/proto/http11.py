@@ -15,6 +15,8 @@ from asgiri.asgi.http import HttpSession
 from asgiri.asgi.scope import http_scope, scope_template
 from asgiri.asgi.session import Session
 from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
+from asgiri.codec.ws_handshake import is_websocket
+from asgiri.errors import HandshakeError
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, Connection, Shared
 from asgiri.proto.exchange import PEER_LEFT, RETRY_SOON, VERSIONS, start
 from asgiri.proto.files import send_file
@@ -35,6 +37,8 @@ from asgiri.proto.http11_life import (
     Signal,
     State,
 )
+from asgiri.proto.http11_tunnel import websocket_session
+from asgiri.proto.websocket import refuse_while_draining
 from asgiri.types import Headers
 
 # How much of an unwanted body is read, so that the connection can be kept, before it is cut instead (bytes).
@@ -206,15 +210,32 @@ class Http11Connection(Connection):
         self._since = self._began = shared.now
         self._requests += 1
         self._awaits_continue = request.expect_continue
-        scope = http_scope(request, self._template, shared.context)
-        if shared.access_log is not None and shared.access_log.picks:
-            scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
-        session = self._session = HttpSession(request, scope, self, shared.context)
+        if request.protocol and shared.websocket is not None and is_websocket(request):
+            session = self._websocket(request)
+            if session is None:
+                return
+        else:
+            scope = http_scope(request, self._template, shared.context)
+            if shared.access_log is not None and shared.access_log.picks:
+                scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
+            session = HttpSession(request, scope, self, shared.context)
+        self._session = session
         if 0 < shared.requests <= len(shared.sessions):
             session.answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
             return
         shared.sessions.add(session)
         session.task = start(shared.loop, session.run(), shared.base_context.copy())
+
+    def _websocket(self, request: Request) -> Session | None:
+        """The session of a request for a WebSocket (RFC 6455 section 4.2); None when it is answered already."""
+        shared = self.shared
+        try:
+            refuse_while_draining(shared, self._requests == 1)
+            return websocket_session(self, request, self._template)
+        except HandshakeError as error:
+            session = self._session = HttpSession(request, {}, self, shared.context)
+            session.answer(HTTPStatus(error.status), error.reason, *error.headers)
+            return None
 
     def _body(self, event: Body) -> None:
         self._awaits_continue = False
@@ -252,6 +273,20 @@ class Http11Connection(Connection):
             self.transport.resume_reading()
         else:
             self.transport.pause_reading()
+
+    def hand_over(self, headers: Headers) -> tuple[bytes, bool]:
+        """Answer with 101 and these fields (RFC 9110 section 15.2.2): what follows is no HTTP/1.1 any more.
+
+        Gives what has come behind the request, and whether the peer has ended its side. Nothing reaches this object
+        from then on; whoever calls it takes over the transport, which reads. Raises LocalProtocolError, and nothing has
+        happened, for fields that cannot be sent.
+        """
+        self._codec.send_informational(self._requests, HTTPStatus.SWITCHING_PROTOCOLS, headers)
+        self._flush()
+        self._read(True)
+        self._request = self._session = None
+        self._move(Signal.CLOSED)
+        return self._codec.rest, self._peer_ended
 
     # From one exchange to the next
 

@@ -68,6 +68,9 @@ class Stream(Protocol):
     def check(self, now: float, crowded: bool) -> None:
         """Act on what is overdue at ``now``. ``crowded``: unread bodies fill the connection's window."""
 
+    def begin_drain(self) -> None:
+        """The server drains from now on: what has no end of its own is to come to one."""
+
     @property
     def unread(self) -> int:
         """Bytes that have come and that nobody has taken."""
@@ -80,17 +83,18 @@ class Http2Connection(Connection):
         "_earlier",
         "_head_since",
         "_late",
-        "_requests",
         "_since",
         "_state",
-        "_template",
         "_ticked",
         "_upgrading",
         "codec",
         "due",
         "ended",
+        "posted",
         "progress_at",
+        "requests",
         "streams",
+        "template",
         "waiting",
     )
 
@@ -102,12 +106,13 @@ class Http2Connection(Connection):
         self._since = shared.now  # when the state came, or the last stream ended
         self._head_since: float | None = shared.now  # when the preface, or a header block, that is not whole began
         self._ticked = shared.now  # what time the codec knows of
-        self._template: dict[str, Any] = {}  # of the requests' scopes
-        self._requests = 0
+        self.template: dict[str, Any] = {}  # of the requests' scopes
+        self.requests = 0
         self._earlier = 0  # requests of the connection that came over HTTP/1.1, before stream 1
         self._upgrading: UpgradedBody | None = None  # there until the client's preface is
         self.streams: dict[int, Stream] = {}  # those that are not over, or hold bytes of an answer
         self.ended: list[Stream] = []  # answers that are whole since the last flush, or hold bytes
+        self.posted: list[HTTP2StreamTransport] = []  # tunnels that write before the next flush
         self.waiting: list[Stream] = []  # streams that want to hear that they hold less
         self.progress_at = shared.now  # when some answer that waits for a window was seen to get on
         self._late: list[Exchange] = []  # exchanges that begin once all events are told
@@ -118,7 +123,7 @@ class Http2Connection(Connection):
         self._since = self.shared.now
 
     def connected(self) -> None:
-        self._template = scope_template(self.peers, self.shared.context)
+        self.template = scope_template(self.peers, self.shared.context)
         self.flush_soon()  # the server's preface, unless there is more to say by then (RFC 9113 section 3.4)
 
     # The upgrade from HTTP/1.1
@@ -150,7 +155,7 @@ class Http2Connection(Connection):
 
     def _begin_upgraded(self, codec: Http1Codec, request: Request, events: Sequence[Event]) -> None:
         self.due = True
-        self._requests += 1
+        self.requests += 1
         exchange = UpgradedExchange(self, request, self._scope(request))
         body = self._upgrading = UpgradedBody(self, codec, exchange)
         self._run(exchange)
@@ -175,12 +180,12 @@ class Http2Connection(Connection):
             data = self._upgrading.receive(data)
             if not data:
                 return
-        before = self._requests
+        before = self.requests
         self.due = True  # what these bytes bring about leaves together
         try:
             self._handle(self.codec.receive(data))
         finally:
-            self._flush_after(self._requests - before)
+            self._flush_after(self.requests - before)
 
     def _flush_after(self, begun: int) -> None:
         """Flush, once the ``begun`` applications have got as far as they do without waiting."""
@@ -248,9 +253,9 @@ class Http2Connection(Connection):
     # Streams
 
     def _begin(self, request: Request) -> None:
-        self._requests += 1
+        self.requests += 1
         shared = self.shared
-        if shared.draining or 0 < shared.requests_per_connection <= self._requests:
+        if shared.draining or 0 < shared.requests_per_connection <= self.requests:
             self.begin_drain()
         if request.protocol:
             self._begin_tunnel(request)
@@ -264,7 +269,7 @@ class Http2Connection(Connection):
 
     def _scope(self, request: Request) -> Scope:
         shared = self.shared
-        scope = http_scope(request, self._template, shared.context)
+        scope = http_scope(request, self.template, shared.context)
         if shared.access_log is not None and shared.access_log.picks:
             scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
         return scope
@@ -310,6 +315,11 @@ class Http2Connection(Connection):
         self.streams[exchange.number] = exchange
         exchange.session.answer(status, reason)
 
+    @property
+    def is_first(self) -> bool:
+        """Whether the request that came last is the only one so far."""
+        return self._earlier + self.requests == 1
+
     def request_id(self, number: int) -> str:
         return self.shared.request_id(self._serial, self._earlier + number)
 
@@ -340,6 +350,11 @@ class Http2Connection(Connection):
 
     def flush(self) -> None:
         """Write what the codec has, as far as the peer reads."""
+        if self.posted:
+            self.due = True  # what they write is a part of this one
+            posted, self.posted = self.posted, []
+            for tunnel in posted:
+                tunnel.push()
         self.due = False
         state = self._state
         if state is LINGERING or state is CLOSED:
@@ -401,6 +416,9 @@ class Http2Connection(Connection):
             self.codec.go_away(MOST_STREAM_ID)
             self.codec.ping(LAST_PING)
             self.flush_soon()
+        if self.shared.draining:
+            for stream in list(self.streams.values()):
+                stream.begin_drain()
 
     def _finish(self) -> None:
         """Serve no new stream from now on, and end with the last one that is open."""
@@ -471,6 +489,7 @@ class Http2Connection(Connection):
             stream.lost()
         self.streams.clear()
         self.ended.clear()
+        self.posted.clear()
         self.waiting.clear()
 
     # Time

@@ -110,6 +110,9 @@ class Exchange:
         """Bytes of the request's body that the application has not taken."""
         return self.session.buffered if self.phase is RECEIVING or self.phase is ANSWERING else 0
 
+    def begin_drain(self) -> None:
+        """It ends by itself."""
+
     # Ends
 
     def refuse(self, status: HTTPStatus, reason: str) -> None:

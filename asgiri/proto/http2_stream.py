@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.codec.events import Request
 from asgiri.codec.h2_wire import ErrorCode
-from asgiri.proto.connection import HIGH_WATER
+from asgiri.errors import LocalProtocolError
+from asgiri.proto.carrier import Carried
+from asgiri.proto.connection import HIGH_WATER, Shared
 from asgiri.proto.http2_exchange import Progress, progress_of
 from asgiri.types import Headers
 
@@ -46,7 +48,7 @@ class HTTP2StreamTransport(asyncio.Transport):
 
     The CONNECT is answered with :meth:`accept`, then bytes may be written; or with :meth:`refuse`, and that is all.
     Its protocol is an :class:`asyncio.Protocol`: it is told of a reset stream by ``connection_lost`` with a
-    ConnectionResetError.
+    ConnectionResetError. For one that is a :class:`asgiri.proto.carrier.Carried`, it is a Carrier.
     """
 
     def __init__(self, connection: Http2Connection, request: Request) -> None:
@@ -68,10 +70,28 @@ class HTTP2StreamTransport(asyncio.Transport):
         self._reading = True
         self._paused = False  # the protocol's writing is
         self._closing = False
+        self._carried: Carried | None = None  # the protocol, where it is one
+
+    @property
+    def shared(self) -> Shared:
+        return self._connection.shared
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """What the scopes of all requests of the connection have in common."""
+        return self._connection.template
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the connection has had no request before."""
+        return self._connection.is_first
+
+    def request_id(self) -> str:
+        return self._connection.request_id(self.number)
 
     def begin(self, protocol: asyncio.Protocol) -> None:
         """Let the protocol have it. Whoever makes the transport calls this, once."""
-        self._protocol = protocol
+        self.set_protocol(protocol)
         protocol.connection_made(self)
         if self._input is ENDED:
             self._eof()
@@ -96,14 +116,31 @@ class HTTP2StreamTransport(asyncio.Transport):
         if self._output is not WAITING:
             self.abort()
             return
-        connection = self._connection
         if headers is None:
             headers, body = plain_answer(HTTPStatus(status), reason)
-        connection.codec.answer(self.number, status, with_defaults(list(headers), connection.shared.context), body)
+        self.deny(status, headers, body)
+
+    def deny(self, status: int, headers: Headers, data: bytes) -> None:
+        """:meth:`refuse`, as a Carrier does it. Raises LocalProtocolError for a status that would accept it."""
+        if self._output is not WAITING:
+            return
+        connection = self._connection
+        check_denial(status)
+        connection.codec.answer(self.number, status, with_defaults(list(headers), connection.shared.context), data)
         self._status = status
-        self._size = len(body)
+        self._size = len(data)
         self._output = ENDED
         self.close()
+
+    def deny_head(self, status: int, headers: Headers) -> None:
+        check_denial(status)
+        self.accept(headers, status)
+
+    def deny_body(self, data: bytes, end_stream: bool) -> None:
+        if self._output is OPEN:
+            self.write(data)
+            if end_stream:
+                self.close()
 
     # asyncio.Transport
 
@@ -119,6 +156,17 @@ class HTTP2StreamTransport(asyncio.Transport):
         self._size += len(data)
         connection.flush_soon()
         self._pace_writing()
+
+    def flush_soon(self, at_once: bool) -> None:
+        """As a Carrier does it: all streams of the connection leave in one write, at the end of the turn."""
+        del at_once
+        self._connection.posted.append(self)
+        self._connection.flush_soon()
+
+    def push(self) -> None:
+        """Let the protocol write what waits."""
+        if self._carried is not None:
+            self._carried.push()
 
     def write_eof(self) -> None:
         """END_STREAM: the peer may go on to write."""
@@ -144,6 +192,10 @@ class HTTP2StreamTransport(asyncio.Transport):
             self.write_eof()
             self._connection.tell_when_drained(self)
             self._connection.flush_soon()
+
+    def linger(self) -> None:
+        """As :meth:`close`: the end of a stream takes nothing from what went out on it."""
+        self.close()
 
     def abort(self) -> None:
         """Reset the stream: what RST is to TCP (RFC 8441 section 5)."""
@@ -180,12 +232,17 @@ class HTTP2StreamTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self._connection.codec.held(self.number)
 
+    @property
+    def unsent(self) -> int:
+        return self._connection.codec.held(self.number)
+
     def get_protocol(self) -> asyncio.BaseProtocol:
         assert self._protocol is not None
         return self._protocol
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = cast("asyncio.Protocol", protocol)
+        self._carried = protocol if isinstance(protocol, Carried) else None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """What the connection's transport knows; ``http2_stream`` is the stream's number."""
@@ -246,6 +303,12 @@ class HTTP2StreamTransport(asyncio.Transport):
         self._progress = progress_of(connection, self.number, self._size, self._progress, now)
         if self._progress is not None and 0 < limit < now - self._progress[1]:
             self._cut(ErrorCode.CANCEL)
+        elif self._carried is not None:
+            self._carried.check(now)
+
+    def begin_drain(self) -> None:
+        if self._carried is not None:
+            self._carried.begin_drain()
 
     @property
     def unread(self) -> int:
@@ -295,6 +358,14 @@ class HTTP2StreamTransport(asyncio.Transport):
             codec.reset(self.number, code)
             self.lost()
             self._connection.flush_soon()
+
+
+def check_denial(status: int) -> None:
+    """Raise LocalProtocolError for a status that means success to an extended CONNECT (RFC 8441 section 5)."""
+    if 200 <= status < 300:
+        raise LocalProtocolError(
+            f"over HTTP/2, a WebSocket cannot be denied with status {status}: it would be accepted"
+        )
 
 
 # Takes an extended CONNECT: gives the protocol for it, which may accept it at once or later.

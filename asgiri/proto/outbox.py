@@ -44,6 +44,12 @@ class Outbox:
         self._senders.append(sender)
         return True
 
+    def keep(self, sender: Sender) -> None:
+        """The sender keeps what it has until it is told to push it: more is likely to come in this turn."""
+        if not self._senders:
+            self._call_soon(self.flush)
+        self._senders.append(sender)
+
     def flush(self) -> None:
         """The turn is over: let everything go."""
         senders, self._senders = self._senders, []

@@ -184,7 +184,7 @@ class Storm:
                 self.peer.connection.data_received(self.random.randbytes(30))
 
     async def end(self) -> None:
-        told = self.peer.connection._requests
+        told = self.peer.connection.requests
         self.peer.transport.lose()
         await self.turn_of_the_loop()
         for call in self.calls:
