@@ -10,7 +10,8 @@ from asgiri.codec.h2_h2 import H2Codec
 from asgiri.codec.h2_native import NativeCodec
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
-from asgiri.codec.ws_native import NativeCodec as NativeWebSocketCodec
+from asgiri.codec.ws_native import NativeWebSocketCodec
+from asgiri.codec.ws_wsproto import WsprotoCodec
 
 Http1Engine = Callable[[HttpLimits], Http1Codec]
 Http2Engine = Callable[[Http2Options], Http2Codec]
@@ -29,7 +30,7 @@ else:
 
 HTTP2_ENGINES: dict[str, Http2Engine] = {"h2": H2Codec, "native": NativeCodec}
 
-WEBSOCKET_ENGINES: dict[str, WebSocketEngine] = {"native": NativeWebSocketCodec}
+WEBSOCKET_ENGINES: dict[str, WebSocketEngine] = {"wsproto": WsprotoCodec, "native": NativeWebSocketCodec}
 
 
 def http1_engine(name: str) -> Http1Engine:

@@ -15,6 +15,7 @@ from typing import Final
 from asgiri.codec import ws_rules as rules
 from asgiri.codec.contract import Deflate, WebSocketCodec
 from asgiri.codec.events import Binary, Close, Failure, Ping, Pong, Text, WebSocketEvent
+from asgiri.codec.ws_deflate import Deflater, Inflater
 from asgiri.codec.ws_mask import unmask
 from asgiri.codec.ws_rules import CLOSED, CLOSING, ENDLESS, OPEN, FrameError
 
@@ -23,6 +24,7 @@ WHOLE_TEXT: Final = rules.FIN | rules.TEXT
 WHOLE_BINARY: Final = rules.FIN | rules.BINARY
 TEXT_HEADS: Final = tuple(bytes((WHOLE_TEXT, size)) for size in range(rules.LENGTH_16))
 BINARY_HEADS: Final = tuple(bytes((WHOLE_BINARY, size)) for size in range(rules.LENGTH_16))
+# (Their messages are smaller than any that is compressed.)
 # What the second byte of a masked frame is at least, and less than where the length follows.
 MASKED: Final = rules.MASK
 MASKED_LONG: Final = rules.MASK | rules.LENGTH_16
@@ -35,20 +37,30 @@ LARGE: Final = 4 << 10
 class Message:
     """A message of which not all is here yet, or which has to be inflated."""
 
-    __slots__ = ("_most", "_opcode", "_pieces", "_tail", "size")
+    __slots__ = ("_inflater", "_most", "_opcode", "_pieces", "_tail", "size")
 
-    def __init__(self, opcode: int, most: int) -> None:
+    def __init__(self, opcode: int, most: int, inflater: Inflater | None) -> None:
         self.size = 0
         self._opcode = opcode
         self._most = most
+        self._inflater = inflater
         self._pieces: list[bytes | bytearray] = []
         self._tail = b""  # a character of the text that is not whole yet
 
     def add(self, data: bytes, last: bool) -> None:
         """Take the next piece. Raises FrameError at the first byte that is wrong."""
+        inflater = self._inflater
+        if inflater is not None:
+            data = inflater.inflate(data, self._most - self.size)
         self.size += len(data)
+        over = self.size > self._most
         if self._opcode == rules.TEXT:
-            self._check_text(data, last)
+            self._check_text(data, last and not over)
+        if inflater is not None:  # of other frames the head has told the size
+            if over:
+                raise rules.too_big()
+            if last:
+                inflater.end()
         if len(data) >= LARGE:
             self._pieces.append(data)
             return
@@ -58,6 +70,11 @@ class Message:
             end += data
         else:
             self._pieces.append(bytearray(data))
+
+    def check_size(self, size: int) -> None:
+        """Judge the size of the next frame; compressed ones show theirs as they are inflated."""
+        if self._inflater is None:
+            rules.check_size(size, self.size, self._most)
 
     def _check_text(self, data: bytes, last: bool) -> None:
         if self._tail:
@@ -73,14 +90,15 @@ class Message:
         return Text(data.decode("utf-8"), self.size) if self._opcode == rules.TEXT else Binary(data)
 
 
-class NativeCodec(WebSocketCodec):
+class NativeWebSocketCodec(WebSocketCodec):
     """The server side of one WebSocket (RFC 6455 sections 5 to 7), between its opening handshake and its end."""
 
-    __slots__ = ("_deflates", "_first", "_key", "_left", "_life", "_message", "_most", "_out", "_rest")
+    __slots__ = ("_deflater", "_first", "_inflater", "_key", "_left", "_life", "_message", "_most", "_out", "_rest")
 
     def __init__(self, max_message: int, deflate: Deflate | None = None) -> None:
         self._most = max_message or ENDLESS
-        self._deflates = deflate is not None
+        self._deflater = Deflater(deflate) if deflate is not None else None
+        self._inflater = Inflater(deflate) if deflate is not None else None
         self._life = OPEN
         self._rest = b""  # the head of a frame that is not whole, or a control frame
         self._message: Message | None = None  # what has begun and is not whole
@@ -141,7 +159,7 @@ class NativeCodec(WebSocketCodec):
     def _read_frame(self, data: bytes, at: int, events: list[WebSocketEvent]) -> int:
         """Read the frame, or of a data frame as much as is here. Where it ends; -1 to wait for more of its head."""
         message = self._message
-        head = rules.read_head(data, at, message is not None, self._deflates)
+        head = rules.read_head(data, at, message is not None, self._inflater is not None)
         if head is None:
             return -1
         size, key = head
@@ -153,12 +171,12 @@ class NativeCodec(WebSocketCodec):
                 return -1
             self._take_control(first & rules.OPCODE, unmask(data[begin:stop], data[key:begin]), events)
             return stop
-        if size + (message.size if message is not None else 0) > self._most:
-            raise rules.too_big()
+        if message is None:
+            message = Message(first & rules.OPCODE, self._most, self._inflater if first & rules.RSV1 else None)
+        message.check_size(size)
         if begin > len(data):
             return -1
-        if message is None:
-            self._message = Message(first & rules.OPCODE, self._most)
+        self._message = message
         self._first = first
         self._left = size
         self._key = data[key:begin]
@@ -217,7 +235,7 @@ class NativeCodec(WebSocketCodec):
         if size < rules.LENGTH_16:
             self._out.append(TEXT_HEADS[size] + data)
         else:
-            self._send_frame(WHOLE_TEXT, data)
+            self._send_message(WHOLE_TEXT, data)
 
     def send_binary(self, data: bytes) -> None:
         if self._life is not OPEN:
@@ -226,7 +244,15 @@ class NativeCodec(WebSocketCodec):
         if size < rules.LENGTH_16:
             self._out.append(BINARY_HEADS[size] + data)
         else:
-            self._send_frame(WHOLE_BINARY, data)
+            self._send_message(WHOLE_BINARY, data)
+
+    def _send_message(self, first: int, data: bytes) -> None:
+        if self._deflater is not None:
+            packed = self._deflater.deflate(data)
+            if packed:
+                first |= rules.RSV1
+                data = packed
+        self._send_frame(first, data)
 
     def send_ping(self, data: bytes) -> None:
         rules.check_ping(data)

@@ -41,8 +41,8 @@ TOO_BIG: Final = 1009
 # Sections 7.4.1 and 7.4.2, and IANA's registry for 1012 to 1014; 1004 is reserved, 1005, 1006 and 1015 are never sent.
 CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
 
-# A message for which there is no limit must end somewhere, in bytes: no frame is larger.
-ENDLESS: Final = (1 << 63) - 1
+# A message for which there is no limit must end somewhere, in bytes; zlib can count as far.
+ENDLESS: Final = 1 << 62
 
 NOT_SHORTEST: Final = "the length of a frame is not in its shortest form"
 
@@ -135,6 +135,12 @@ def read_head(data: bytes, at: int, within: bool, deflates: bool) -> tuple[int, 
     if size >> 63:  # section 5.2: the most significant bit must be 0
         raise FrameError("the length of a frame has more than 63 bits")
     return size, at + 10
+
+
+def check_size(size: int, gathered: int, most: int) -> None:
+    """Judge the size of a data frame before it comes; of its message there are ``gathered`` bytes."""
+    if gathered + size > most:
+        raise too_big()
 
 
 def too_big() -> FrameError:
