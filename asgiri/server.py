@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from email.utils import formatdate
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -40,6 +40,8 @@ from asgiri.tls import server_contexts, weak_ciphers, with_certificate
 from asgiri.types import ASGIApp
 
 logger = logging.getLogger("asgiri.server")
+
+T = TypeVar("T")
 
 # How long idle keep-alive connections are kept for one more request, in seconds. On a stop, nobody will take over:
 # the window only has to cover what is on its way. On a retirement, it covers clients that come back now and then.
@@ -250,7 +252,7 @@ class Server:
         )
         return Shared(
             context=self._context,
-            http1=http1_engine(config.http1.engine),
+            http1=installed(http1_engine, config.http1.engine, "http1.engine"),
             limits=message_limits,
             times=TimeLimits(
                 request_head=timeouts.request_head,
@@ -262,7 +264,7 @@ class Server:
                 ping_timeout=config.websocket.ping_timeout,
             ),
             loop=loop,
-            http2=http2_engine(config.http2.engine),
+            http2=installed(http2_engine, config.http2.engine, "http2.engine"),
             http2_options=Http2Options(
                 limits=message_limits,
                 max_concurrent_streams=config.http2.max_concurrent_streams,
@@ -272,7 +274,7 @@ class Server:
             ),
             tunnels={b"websocket": websocket_on},
             websocket=WebSocketOptions(
-                engine=websocket_engine(config.websocket.engine),
+                engine=installed(websocket_engine, config.websocket.engine, "websocket.engine"),
                 max_message=config.websocket.max_message,
                 compression=config.websocket.compression,
             ),
@@ -456,6 +458,14 @@ def with_address(config: Config, host: str | None, port: int | None) -> Config:
     except ValueError as error:
         raise ConfigError([Problem("Server", "host, port", str(error))]) from None
     return msgspec.structs.replace(config, listen=(listen,))
+
+
+def installed(find: Callable[[str], T], name: str, key: str) -> T:
+    """The engine called ``name``. ConfigError when what it stands on is not installed."""
+    try:
+        return find(name)
+    except KeyError:
+        raise ConfigError([Problem("", key, f'{name} is not installed: use "auto"')]) from None
 
 
 def response_headers(config: Config) -> list[tuple[bytes, bytes]]:

@@ -201,13 +201,12 @@ def test_values_are_read_by_the_type_that_the_schema_wants(loaded: Load, text: s
         "listen: [{bind: a:1, http: [http/1.1], proxy_protocol: off}]",
         "workers: {heartbeat_timeout: 0, drain_delay: 0s, max_requests: 0, max_memory: 0}",
         "http1: {engine: h11}",
-        "websocket: {compression: false, ping_interval: 0}",
         "proxy: {trusted: [], headers: none}",
         "reload: {enabled: false}",
         "admin: {bind: null}",
         "control: {socket: ~}",
         "process: {user: null, group: null}",
-        "websocket:\nreload: {}",
+        "admin:\nreload: {}",
     ],
 )
 def test_what_does_not_exist_yet_may_be_turned_off(loaded: Load, text: str) -> None:
@@ -403,7 +402,6 @@ def test_a_wrong_value(problems: Problems, text: str, error: str) -> None:
         ),
         ("workers: {heartbeat_timeout: 9}", "1:30: workers.heartbeat_timeout", "the hang watchdog", LEAVE_OUT),
         ("workers: {max_requests: 9}", "1:25: workers.max_requests", "worker recycling", LEAVE_OUT),
-        ("websocket: {compression: true}", "1:26: websocket.compression", "WebSocket", LEAVE_OUT),
         ("proxy: {trusted: ['*']}", "1:18: proxy.trusted", "trust in proxies", LEAVE_OUT),
         ("reload: {dirs: [.]}", "1:16: reload.dirs", "reload on change", LEAVE_OUT),
         ("admin: {bind: a:1}", "1:15: admin.bind", "the admin listener", LEAVE_OUT),

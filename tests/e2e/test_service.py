@@ -334,7 +334,7 @@ def test_a_worker_that_exits_is_replaced(start: Start) -> None:
         ("wrokers: {}", r'asgiri\.yaml:1:1: .*unknown key "wrokers"; did you mean "workers"\?'),
         ("app: [", r"asgiri\.yaml:\d+:\d+: "),
         ("http2: {max_frame_size: 1KiB}", r"asgiri\.yaml:1:25: http2\.max_frame_size: expected 16KiB to"),
-        ("websocket: {compression: true}", r"websocket\.compression"),
+        ("websocket: {ping_interval: soon}", r"websocket\.ping_interval: expected"),
     ],
 )
 def test_a_broken_config_exits_with_2(start: Start, config: str, expected: str) -> None:
