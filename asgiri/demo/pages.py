@@ -147,7 +147,10 @@ button { background: var(--accent); border-color: var(--accent); color: var(--pa
 button[type=button] { background: none; color: var(--accent); }
 button:disabled { opacity: .45; cursor: default; }
 input:focus-visible, button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-ol { list-style: none; margin: 0; padding: 0; height: 20rem; overflow-y: auto; border-block: 1px solid var(--line); }
+ol {
+  list-style: none; margin: 0; padding: 0 .5rem 0 0; height: 20rem; overflow-y: auto;
+  border-block: 1px solid var(--line);
+}
 ol li { grid-template-columns: 1rem 1fr auto; padding: .3125rem 0; border-top: 0; font-size: .875rem; }
 ol li b { color: var(--accent); font-weight: 400; }
 ol li code { overflow-wrap: anywhere; white-space: pre-wrap; }
