@@ -106,6 +106,8 @@ class Reader(FrameDecoder):
                 if self._messages.over:  # then it does not end where it is cut
                     frame = frame._replace(message_finished=False)
                 frame = self._message.process_frame(frame)
+                if self._message.decoder is not None:
+                    rules.check_tail(self._message.decoder.getstate()[0])
                 if self._messages.over:
                     raise rules.too_big()
         except ParseFailed as error:

@@ -84,6 +84,8 @@ class Message:
         except UnicodeDecodeError as error:
             raise rules.bad_text() from error
         self._tail = data[used:]
+        if self._tail:
+            rules.check_tail(self._tail)
 
     def event(self) -> WebSocketEvent:
         data = b"".join(self._pieces)

@@ -152,6 +152,15 @@ def bad_text() -> FrameError:
     return FrameError("the text is not valid UTF-8", INVALID_DATA)
 
 
+def check_tail(tail: bytes) -> None:
+    """Judge the beginning of a character, which Python's decoder would wait with for more.
+
+    It knows at once what cannot become one, but for surrogates: those it lets its error handlers see whole.
+    """
+    if len(tail) == 2 and tail[0] == 0xED and tail[1] >= 0xA0:
+        raise bad_text()
+
+
 # Close frames
 
 
