@@ -17,6 +17,7 @@ from asgiri.asgi.scope import websocket_scope
 from asgiri.asgi.session import Session
 from asgiri.asgi.websocket import WebSocketSession
 from asgiri.codec.events import Binary, Close, Failure, Ping, Pong, Request, Text, WebSocketEvent
+from asgiri.codec.ws_deflate import agree
 from asgiri.codec.ws_handshake import answer_fields, judge_handshake
 from asgiri.errors import HandshakeError
 from asgiri.proto.carrier import Carried, Carrier
@@ -86,7 +87,7 @@ class WebSocketProtocol(Carried):
         self.session: WebSocketSession | None = WebSocketSession(request, scope, self, shared.context)
         self._carrier = carrier
         self._handshake = handshake
-        self._deflate = None
+        self._deflate = agree(handshake.offers) if options.compression else None
         self._codec = options.engine(options.max_message, self._deflate)
         self._state = HANDSHAKE
         self._began = self._since = shared.now  # when the request came; when the state did
