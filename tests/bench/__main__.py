@@ -1,8 +1,8 @@
 """``python -m tests.bench``: asgiri and its peers, one after the other on one core, the load from another.
 
 Needs Linux, two cores and taskset; wrk for the cases of HTTP/1.1 and h2load for those of HTTP/2; nginx and openssl for
-what they are used for. The servers come from the package index into a virtual environment of their own. The process
-asks nobody and leaves nothing running.
+what they are used for. The servers, and picows for the WebSocket cases, come from the package index into a virtual
+environment of their own. The process asks nobody and leaves nothing running.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import FrameType
 
 from tests.bench import report, results, system
 from tests.bench.cases import CASES, Case
-from tests.bench.measure import PATH, Bench, Plan
+from tests.bench.measure import PATH, Bench, Plan, spoken
 from tests.bench.results import CaseResult, MergeError, Run
 from tests.bench.servers import SERVERS, Http, Launch, Server
 from tests.bench.venv import ROOT, Venv, VenvError, default_path
@@ -30,7 +30,7 @@ QUIET = 0.05  # share of a core that may be busy before the run begins
 # The packages whose versions a reader wants to know.
 PACKAGES = (
     *("asgiri", "uvicorn", "hypercorn", "granian", "h2corn", "gunicorn", "gunicorn-h1c", "fastpysgi"),
-    *("starlette", "uvloop", "httptools", "h11", "h2", "hpack", "aiofastnet"),
+    *("starlette", "uvloop", "httptools", "h11", "h2", "hpack", "aiofastnet", "websockets", "wsproto", "picows"),
 )
 
 
@@ -89,7 +89,8 @@ def arguments() -> argparse.Namespace:
     if args.merge is None:
         if not asked(args):
             parser.error("none of these cases is of that protocol")
-        for tool in ("taskset", *sorted({"wrk" if case.http is Http.ONE else "h2load" for case in asked(args)})):
+        generators = {"wrk" if case.http is Http.ONE else "h2load" for case in asked(args) if not case.websocket}
+        for tool in ("taskset", *sorted(generators)):
             if shutil.which(tool) is None:
                 parser.error(f"{tool} is not installed")
         cores = {args.server_core, args.client_core}
@@ -189,11 +190,14 @@ def measure(args: argparse.Namespace) -> Run:
 
 def chosen(args: argparse.Namespace, cases: list[Case]) -> list[Server]:
     """Those that were named, else the main ones, as far as they have a part in these cases."""
-    spoken = {case.http for case in cases}
     servers = [
         server
         for server in SERVERS.values()
-        if (server.name in args.servers if args.servers else server.chosen and spoken.intersection(server.http))
+        if (
+            server.name in args.servers
+            if args.servers
+            else server.chosen and any(case.http in spoken(server, case) for case in cases)
+        )
     ]
     if args.bare and SERVERS["bare"] not in servers:
         servers.append(SERVERS["bare"])
@@ -213,22 +217,31 @@ def missing(servers: list[Server], venv: Venv) -> dict[str, str]:
 
 
 def commands(servers: list[Server], cases: list[Case], loop: str) -> dict[str, str]:
-    """Name of a server, and of the protocol where that is HTTP/2 -> how it was started."""
-    spoken = {case.http for case in cases}
-    return {
-        server.name + (f", {http.value}" if http is Http.TWO else ""): shown(server, loop, http)
-        for server in servers
-        for http in Http
-        if http in spoken and http in server.http
-    }
+    """Name of a server, and what is spoken where that is not plain HTTP/1.1 -> how it was started."""
+    found: dict[str, str] = {}
+    for server in servers:
+        for http in Http:
+            for websocket in (False, True):
+                mine = [case for case in cases if case.http is http and case.websocket is websocket]
+                if any(http in spoken(server, case) for case in mine):
+                    told = [
+                        server.name,
+                        *(["WebSocket"] if websocket else []),
+                        *([http.value] if http is Http.TWO else []),
+                    ]
+                    command = shown(server, loop, http, websocket=websocket)
+                    if command not in found.values():
+                        found[", ".join(told)] = command
+    return found
 
 
-def shown(server: Server, loop: str, http: Http = Http.ONE) -> str:
+def shown(server: Server, loop: str, http: Http = Http.ONE, *, websocket: bool = False) -> str:
     """The command of a server, without the paths of this machine."""
     if server.name == "nginx":
         return "nginx, one worker: see servers.py for its configuration"
     with tempfile.TemporaryDirectory() as folder:  # some write a file too
-        command = server.command(Launch(Path("BIN"), Path(folder), 8000, loop=loop, http=http))
+        launch = Launch(Path("BIN"), Path(folder), 8000, loop=loop, http=http, websocket=websocket)
+        command = server.command(launch)
     return shlex.join(part if not part.startswith(("BIN/", "/")) else Path(part).name for part in command)
 
 

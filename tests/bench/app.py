@@ -12,7 +12,13 @@ PAGES = {"/": HELLO, "/10k": 10 * KIB, "/100k": 100 * KIB}
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """``/``, ``/10k``, ``/100k`` and all below ``/any/`` answer a text, ``/echo`` the body, ``/pid`` the process."""
+    """``/``, ``/10k``, ``/100k`` and all below ``/any/`` answer a text, ``/echo`` the body, ``/pid`` the process.
+
+    A WebSocket gets its messages back.
+    """
+    if scope["type"] == "websocket":
+        await echo(receive, send)
+        return
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -45,6 +51,14 @@ async def read(receive: Any) -> bytes:
         body += message.get("body") or b""
         if not message.get("more_body"):
             return body
+
+
+async def echo(receive: Any, send: Any) -> None:
+    """Send back each binary message until the WebSocket is over."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "bytes": message["bytes"]})
 
 
 async def lifespan(receive: Any, send: Any) -> None:

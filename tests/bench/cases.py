@@ -48,6 +48,7 @@ API = {
 }
 
 RATE = "requests/s"
+MESSAGES = "messages/s"
 MIB = "MiB"
 
 
@@ -56,6 +57,8 @@ class Kind(Enum):
     MEMORY = "memory"  # MiB of the worker after one request
     IDLE_MEMORY = "idle memory"  # MiB more with idle connections
     IDLE_LOAD = "idle load"  # requests a second beside idle connections
+    WEBSOCKET = "websocket"  # messages a second that WebSockets get back
+    IDLE_WEBSOCKETS = "idle websockets"  # MiB more with idle WebSockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class Case:
 
     ``without``: who is measured a second time in each round without what the case is about.
     ``servers``: who is measured when nobody names servers; None is everybody who speaks the case's protocol.
-    ``streams``: HTTP/2 requests at once on each connection. ``paths``: asked for in turn instead of the request's.
+    ``streams``: HTTP/2 requests at once on each connection, or WebSockets. ``paths``: asked for in turn instead of the
+    request's. ``flight``: messages of ``size`` bytes under way on each WebSocket; ``compressed``: it offers to deflate.
     """
 
     name: str
@@ -83,10 +87,19 @@ class Case:
     http: Http = Http.ONE
     streams: int = 1
     paths: tuple[str, ...] = ()
+    flight: int = 1
+    size: int = 64
+    compressed: bool = False
 
     @property
     def unit(self) -> str:
-        return MIB if self.kind in (Kind.MEMORY, Kind.IDLE_MEMORY) else RATE
+        if self.kind in (Kind.MEMORY, Kind.IDLE_MEMORY, Kind.IDLE_WEBSOCKETS):
+            return MIB
+        return MESSAGES if self.kind is Kind.WEBSOCKET else RATE
+
+    @property
+    def websocket(self) -> bool:
+        return self.kind in (Kind.WEBSOCKET, Kind.IDLE_WEBSOCKETS)
 
 
 def over_http2(
@@ -167,6 +180,35 @@ CASES = {
             paths=VARIED,
         ),
         over_http2("h2-tls", "GET over TLS", tls=True),
+        Case(
+            "ws-single", "echo of 64 bytes, one message at a time on 32 WebSockets", connections=32, kind=Kind.WEBSOCKET
+        ),
+        Case("ws-flight", "the same with 16 in flight on each", connections=32, kind=Kind.WEBSOCKET, flight=16),
+        Case("ws-64k", "echo of 64 KiB, one at a time on 32", connections=32, kind=Kind.WEBSOCKET, size=64 * 1024),
+        Case(
+            "ws-h2",
+            "over HTTP/2, echo of 64 bytes, one at a time on 32 connections of one stream",
+            connections=32,
+            kind=Kind.WEBSOCKET,
+            http=Http.TWO,
+            without=(OURS,),
+        ),
+        Case(
+            "ws-h2-one",
+            "the same on one connection of 32 streams",
+            connections=1,
+            streams=32,
+            kind=Kind.WEBSOCKET,
+            http=Http.TWO,
+        ),
+        Case("ws-idle", "memory that 1,000 idle WebSockets add", kind=Kind.IDLE_WEBSOCKETS, idle=1_000),
+        Case(
+            "ws-idle-deflate",
+            "the same where permessage-deflate was offered",
+            kind=Kind.IDLE_WEBSOCKETS,
+            idle=1_000,
+            compressed=True,
+        ),
     )
 }
 
@@ -221,6 +263,11 @@ TARGETS = (
     Target("h2-hello", "h2corn", 1.0),
     Target("h2-varied", "granian", 0.7),
     Target("h2-100k", "granian", 0.7),
+    Target("ws-single", "h2corn", 1.1),
+    Target("ws-flight", "h2corn", 0.8),
+    Target("ws-flight", "uvicorn", 2.0),
+    Target("ws-64k", "uvicorn", 1.2),
+    Target("ws-h2", OURS + WITHOUT, 0.6),
     *(
         Target(name, "hypercorn", 1.0, ours=OURS_REFERENCE)
         for name in ("h2-hello", "h2-one", "h2-echo", "h2-100k", "h2-varied", "h2-tls")

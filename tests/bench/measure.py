@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import client, client_http2, h2load, load, system, wrk
+from tests.bench import client, client_http2, h2load, load, system, websocket, wrk
 from tests.bench.cases import Case, Kind
 from tests.bench.client import (
     Answer,
@@ -72,13 +72,13 @@ class Plan:
         """The servers of one case: those that it names, and that speak its protocol."""
         if self.named:
             return list(self.servers)
-        able = [server for server in self.servers if case.http in server.http]
+        able = [server for server in self.servers if case.http in spoken(server, case)]
         return able if case.servers is None else [server for server in able if server.name in case.servers]
 
     def obstacle(self, case: Case, server: Server) -> str | None:
         """Why a server cannot be measured in a case, if so."""
-        if case.http not in server.http:
-            return f"is not measured over {case.http.value}"
+        if case.http not in spoken(server, case):
+            return f"is not measured {'with WebSocket ' if case.websocket else ''}over {case.http.value}"
         return self.unavailable.get(server.name) or server.lacks.get(case.name)
 
 
@@ -166,14 +166,15 @@ class Bench:
         """The samples of one server in one round, each with what is added to the server's name."""
         twice = server.name in case.without
         match case.kind:
-            case Kind.LOAD:
+            case Kind.LOAD | Kind.WEBSOCKET:
                 samples = [("", self._load(case, server, number))]
                 if twice:
-                    samples.append((WITHOUT, self._load(replace(case, access_log=False), server, number)))
+                    plain = replace(case, access_log=False, http=Http.ONE if case.websocket else case.http)
+                    samples.append((WITHOUT, self._load(plain, server, number)))
                 return samples
             case Kind.MEMORY:
                 return [("", self._memory(case, server, number))]
-            case Kind.IDLE_MEMORY:
+            case Kind.IDLE_MEMORY | Kind.IDLE_WEBSOCKETS:
                 return [("", self._idle_memory(case, server, number))]
             case Kind.IDLE_LOAD:
                 return self._idle_load(case, server, number)
@@ -202,7 +203,7 @@ class Bench:
             pid = worker(started)
             time.sleep(SETTLE)
             before = system.memory(pid)
-            with IdleConnections(started.launch.port, case.idle, case.expect) as idle:
+            with idle_connections(case, started.launch.port) as idle:
                 time.sleep(SETTLE)
                 after = system.memory(pid)
                 problems += closed_early(idle)
@@ -230,7 +231,14 @@ class Bench:
         for name in ("app.py", "starlette_app.py"):
             shutil.copy(HERE / name, folder)
         launch = Launch(
-            self._plan.bin, folder, free_port(), case.app, self._plan.loop, access_log=case.access_log, http=case.http
+            self._plan.bin,
+            folder,
+            free_port(),
+            case.app,
+            self._plan.loop,
+            access_log=case.access_log,
+            http=case.http,
+            websocket=case.websocket,
         )
         if case.tls:
             certfile, keyfile = certificate(self._folder)
@@ -261,9 +269,16 @@ class Bench:
         return outcome, cpu
 
     def _load_generator(self, case: Case, started: Started, seconds: int) -> tuple[load.Outcome, float]:
-        """wrk or h2load, as the case's protocol wants it."""
+        """wrk, h2load or picows, as the case's protocol wants it."""
         request = case.request
-        if case.http is Http.ONE:
+        parse: Callable[[str], load.Outcome]
+        if case.websocket:
+            messages = websocket.WebSocketLoad(case.connections, case.streams, case.flight, case.size)
+            number = 1 if case.http is Http.ONE else 2
+            python, port = self._plan.bin / "python", started.launch.port
+            command = websocket.command(python, port, messages, http=number, seconds=seconds)
+            parse = websocket.parse
+        elif case.http is Http.ONE:
             command = wrk.command(
                 started.url + request.path,
                 connections=case.connections,
@@ -295,7 +310,7 @@ class Bench:
             CLIENT_BUSY: client.busy,
             STOLEN: max(server.stolen / server.total, client.stolen / client.total),
         }
-        tool = "wrk" if case.http is Http.ONE else "h2load"
+        tool = "the client" if case.websocket else "wrk" if case.http is Http.ONE else "h2load"
         problems = [f"{tool} counted errors: {name}" for name in outcome.errors]
         detail |= {f"{name} errors": float(count) for name, count in outcome.errors.items()}
         for shared, core, own in ((SERVER_SHARED, server, used), (CLIENT_SHARED, client, client_used)):
@@ -305,9 +320,20 @@ class Bench:
             problems.append("the host took CPU time away")
         if started.tls:
             problems += [] if started.tls.startswith("TLSv1.3") else [f"spoke {started.tls}"]
-        if case.http is Http.TWO and outcome.protocol != started.spoken:
+        if case.http is Http.TWO and not case.websocket and outcome.protocol != started.spoken:
             problems.append(f"spoke {outcome.protocol} with h2load")
         return Sample(round=number, value=outcome.rate, detail=detail, problems=problems)
+
+
+def spoken(server: Server, case: Case) -> tuple[Http, ...]:
+    """What a server can be measured over in such a case."""
+    return server.websocket if case.websocket else server.http
+
+
+def idle_connections(case: Case, port: int) -> IdleConnections:
+    if case.websocket:
+        return websocket.IdleWebSockets(port, case.idle, bytes(case.size), compressed=case.compressed)
+    return IdleConnections(port, case.idle, case.expect)
 
 
 def with_problems(sample: Sample, problems: list[str]) -> Sample:

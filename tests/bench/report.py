@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from tests.bench.cases import CASES, MIB, RATE, TARGETS, VARIED, Case
+from tests.bench.cases import CASES, MESSAGES, MIB, RATE, TARGETS, VARIED, Case
 from tests.bench.results import (
     CLIENT_BUSY,
     CLIENT_SHARED,
@@ -44,6 +44,11 @@ request, because h2load's encoder never indexes those; the other fields are inde
 connection. Each connection asks for {len(VARIED):,} targets in turn and then for the same ones again, so that a server
 which remembers what it has decoded gains by it.
 
+The WebSocket cases send binary messages to an echo, uncompressed; each that comes back is compared with what was sent,
+and the next one goes out. The client is picows, and over HTTP/2 one of our own
+([websocket_client.py](../tests/bench/websocket_client.py)): where it is at its limit ({BOUND}) the CPU time a message
+is the better figure. uvicorn has the websockets package, which its extra `standard` brings; uvicorn-wsproto has wsproto.
+
 Only ratios are shown, since absolute figures of a shared machine tell nothing about another one. *spread* is the
 widest distance between the lowest and the highest round in a row, as a share of the median: a difference that is
 smaller is none. {FLAG} marks a figure with a flaw that is told below the table, and {BOUND} one where the load
@@ -77,7 +82,7 @@ def case_text(case: Case, result: CaseResult) -> str:
         rows.append(
             (
                 name,
-                f"{series.median:,.{0 if result.unit == RATE else 1}f}",
+                f"{series.median:,.{0 if result.unit != MIB else 1}f}",
                 f"{series.spread:.0%}" if len(series.samples) > 1 else "",
                 f"{cpu:.1f}" if cpu is not None else "",
                 f"{against.median:.2f}x ({against.low:.2f} to {against.high:.2f})" if against and name != OURS else "",
@@ -151,13 +156,17 @@ def run_markdown(run: Run) -> list[str]:
     parts = [f"## {run.python}", about(run)]
     rows = target_rows(run)
     parts.append(table(["case", "target", "measured", ""], rows))
-    rates = [name for name, case in run.cases.items() if name in CASES and case.unit == RATE]
-    for http in Http:
-        ordered = [CASES[name] for name in CASES if name in rates and CASES[name].http is http]
+    for unit, http, what, one in (
+        (RATE, (Http.ONE,), "Requests a second over HTTP/1.1", "request"),
+        (RATE, (Http.TWO,), "Requests a second over HTTP/2", "request"),
+        (MESSAGES, tuple(Http), "Messages a second that WebSockets get back", "message"),
+    ):
+        found = {name for name, case in run.cases.items() if case.unit == unit}
+        ordered = [case for case in CASES.values() if case.name in found and case.http in http]
         if not ordered:
             continue
-        parts += [f"Requests a second over {http.value}, asgiri divided by each:", ratio_table(run, ordered)]
-        parts += ["CPU time a request, each divided by asgiri (a check of the above that other programs disturb less):"]
+        parts += [f"{what}, asgiri divided by each:", ratio_table(run, ordered)]
+        parts += [f"CPU time a {one}, each divided by asgiri (a check of the above that other programs disturb less):"]
         parts += [cpu_table(run, ordered)]
     memory = [case for case in CASES.values() if case.name in run.cases and case.unit == MIB]
     if memory:
@@ -196,7 +205,8 @@ def ratio_table(run: Run, cases: Sequence[Case]) -> str:
         spreads = [(one.high - one.low) / one.median for one in found.values() if one]
         cells = [ratio_cell(one, result.series.get(name), result.series.get(OURS)) for name, one in found.items()]
         itself = compare(result, OURS + WITHOUT)
-        says = f"{case.name}: {case.says}" + (f" (of its own rate without: {itself.median:.2f})" if itself else "")
+        instead = "over HTTP/1.1" if case.websocket else "without"
+        says = f"{case.name}: {case.says}" + (f" (of its own rate {instead}: {itself.median:.2f})" if itself else "")
         rows.append([says, *cells, f"{max(spreads):.0%}" if spreads else NONE])
     return table(["case", *names, "spread"], rows)
 
@@ -215,7 +225,9 @@ def cpu_table(run: Run, cases: Sequence[Case]) -> str:
         series = run.cases[case.name].series
         ours = series[OURS].middle(CPU) if OURS in series else None
         theirs = [series[name].middle(CPU) if name in series else None for name in names]
-        rows.append([case.name, *(f"{cpu / ours:.2f}" if cpu and ours else NONE for cpu in theirs)])
+        without = series[OURS + WITHOUT].middle(CPU) if case.websocket and OURS + WITHOUT in series else None
+        says = case.name + (f" (of its own over HTTP/1.1: {ours / without:.2f})" if ours and without else "")
+        rows.append([says, *(f"{cpu / ours:.2f}" if cpu and ours else NONE for cpu in theirs)])
     return table(["case", *names], rows)
 
 

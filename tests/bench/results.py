@@ -11,7 +11,8 @@ import msgspec
 
 OURS = "asgiri"
 OURS_REFERENCE = "asgiri-h2"  # with the h2 library as its HTTP/2 engine
-WITHOUT = " without"  # "asgiri without": the same server in the same round, without what the case is about
+# "asgiri without": the same server in the same round, without what the case is about (WebSocket: over HTTP/1.1)
+WITHOUT = " without"
 
 # Parts of a sample's detail that are shares of a time, 0 to 1.
 SERVER_BUSY, CLIENT_BUSY, STOLEN = "server core busy", "client core busy", "stolen"

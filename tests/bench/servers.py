@@ -39,6 +39,7 @@ class Launch:
     keyfile: Path | None = None
     access_log: bool = False
     http: Http = Http.ONE
+    websocket: bool = False  # whether the case is about it
 
     @property
     def address(self) -> str:
@@ -70,6 +71,7 @@ class Server:
     lacks: Mapping[str, str] = field(default_factory=dict)  # case -> why it is not measured there
     chosen: bool = True  # whether it runs when nobody asks
     http: tuple[Http, ...] = (Http.ONE,)  # what it is measured with
+    websocket: tuple[Http, ...] = ()  # what it is measured with WebSockets over
 
 
 def asgiri(launch: Launch) -> list[str]:
@@ -93,6 +95,11 @@ def asgiri_engine(engine: str) -> Callable[[Launch], list[str]]:
     return command
 
 
+def asgiri_wsproto(launch: Launch) -> list[str]:
+    *flags, app = asgiri(launch)
+    return [*flags, "--set", "websocket.engine=wsproto", app]
+
+
 def uvicorn(launch: Launch) -> list[str]:
     host, port = "127.0.0.1", str(launch.port)
     command = [launch.program("uvicorn"), "--host", host, "--port", port, "--http", "httptools", "--loop", launch.loop]
@@ -101,6 +108,11 @@ def uvicorn(launch: Launch) -> list[str]:
     # Its access lines have the level info and go to stdout.
     command += ["--access-log"] if launch.access_log else ["--no-access-log", "--log-level", "warning"]
     return [*command, launch.app]
+
+
+def uvicorn_wsproto(launch: Launch) -> list[str]:
+    *flags, app = uvicorn(launch)
+    return [*flags, "--ws", "wsproto", app]
 
 
 def hypercorn(launch: Launch) -> list[str]:
@@ -117,12 +129,12 @@ def hypercorn(launch: Launch) -> list[str]:
 
 
 def granian(launch: Launch) -> list[str]:
-    # As in its own benchmarks: one runtime thread, one protocol, no WebSocket; single-threaded mode for HTTP/1.1. For
-    # HTTP/2 the mode that it chooses by itself, which is also the faster one on a single core.
+    # As in its own benchmarks: one runtime thread, one protocol, WebSocket only for its cases; single-threaded mode
+    # for HTTP/1.1. For HTTP/2 the mode that it chooses by itself, which is also the faster one on a single core.
     two = launch.http is Http.TWO
     command = [launch.program("granian"), "--interface", "asgi", "--host", "127.0.0.1", "--port", str(launch.port)]
     command += ["--workers", "1", "--runtime-threads", "1", "--runtime-mode", "mt" if two else "st"]
-    command += ["--loop", launch.loop, "--no-ws"]
+    command += ["--loop", launch.loop, "--ws" if launch.websocket else "--no-ws"]
     command += ["--http", "2"] if two else ["--http", "1", "--http1-header-read-timeout", "60000"]
     command += launch.tls("--ssl-certificate", "--ssl-keyfile")
     command += ["--log-level", "warning", "--access-log"] if launch.access_log else ["--no-log"]
@@ -209,15 +221,17 @@ SERVERS = {
             lacks={**NO_APP_CASES, **dict.fromkeys(("10k", "access", "tls"), "says hello only")},
             chosen=False,
         ),
-        Server(OURS, asgiri_engine("auto"), http=BOTH),
+        Server(OURS, asgiri_engine("auto"), http=BOTH, websocket=BOTH),
         Server("asgiri-h11", asgiri_engine("h11"), chosen=False),
         Server(OURS_REFERENCE, asgiri_engine("h2"), http=(Http.TWO,)),
-        Server("h2corn", h2corn, ("h2corn", "uvloop"), http=BOTH),
+        Server("asgiri-wsproto", asgiri_wsproto, http=(), websocket=BOTH),
+        Server("h2corn", h2corn, ("h2corn", "uvloop"), http=BOTH, websocket=BOTH),
         Server("h2corn-asyncio", h2corn_asyncio, ("h2corn",)),
-        Server("uvicorn", uvicorn, ("uvicorn[standard]",)),
-        Server("granian", granian, ("granian", "uvloop"), http=BOTH),
+        Server("uvicorn", uvicorn, ("uvicorn[standard]",), websocket=(Http.ONE,)),
+        Server("uvicorn-wsproto", uvicorn_wsproto, ("uvicorn[standard]", "wsproto"), http=(), websocket=(Http.ONE,)),
+        Server("granian", granian, ("granian", "uvloop"), http=BOTH, websocket=(Http.ONE,)),
         Server("gunicorn", gunicorn, ("gunicorn", "uvloop"), ("gunicorn[fast]",)),
-        Server("hypercorn", hypercorn, ("hypercorn", "uvloop"), http=BOTH),
+        Server("hypercorn", hypercorn, ("hypercorn", "uvloop"), http=BOTH, websocket=BOTH),
         Server("fastpysgi", fastpysgi, ("fastpysgi", "uvloop"), lacks={"access": NO_ACCESS_LOG}),
     )
 }

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".bench"
 # What building and compiling asgiri takes; kept there, so that a second run needs no network.
 BUILDS: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
-COMMON = ("starlette", "aiofastnet")  # a case needs the one; the other is used by who finds it
+# A case needs the first; the second is used by who finds it; the third is the client of the WebSocket cases.
+COMMON = ("starlette", "aiofastnet", "picows")
 PATIENCE = 600  # seconds that pip may take
 
 
