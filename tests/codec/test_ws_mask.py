@@ -1,0 +1,31 @@
+"""Both ways to unmask, against the loop of RFC 6455 section 5.3."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asgiri.codec import ws_mask
+from tests.codec.ws_wire import masked
+
+
+@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_both_are_the_loop_of_the_rfc(data: bytes, key: bytes) -> None:
+    for unmask in (ws_mask.xor, ws_mask.unmask):
+        assert unmask(data, key) == masked(data, key)
+        assert unmask(memoryview(data), key) == masked(data, key)
+        assert type(unmask(data, key)) is bytes
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 4096, 65_537])
+def test_long_ones(size: int) -> None:
+    data = bytes(size)
+    for unmask in (ws_mask.xor, ws_mask.unmask):
+        assert unmask(data, b"abcd") == (b"abcd" * (size // 4 + 1))[:size]
+
+
+def test_where_websockets_is_installed_its_c_is_used() -> None:
+    speedups = pytest.importorskip("websockets.speedups")
+    assert ws_mask.chosen() is speedups.apply_mask
