@@ -47,7 +47,7 @@ which remembers what it has decoded gains by it.
 The WebSocket cases send binary messages to an echo, uncompressed; each that comes back is compared with what was sent,
 and the next one goes out. The client is picows, and over HTTP/2 one of our own
 ([websocket_client.py](../tests/bench/websocket_client.py)): where it is at its limit ({BOUND}) the CPU time a message
-is the better figure. uvicorn has the websockets package, which its extra `standard` brings; uvicorn-wsproto has wsproto.
+is the better figure. uvicorn runs with the websockets package, which its extra `standard` brings, and with wsproto.
 
 Only ratios are shown, since absolute figures of a shared machine tell nothing about another one. *spread* is the
 widest distance between the lowest and the highest round in a row, as a share of the median: a difference that is
