@@ -363,9 +363,7 @@ class HTTP2StreamTransport(asyncio.Transport):
 def check_denial(status: int) -> None:
     """Raise LocalProtocolError for a status that means success to an extended CONNECT (RFC 8441 section 5)."""
     if 200 <= status < 300:
-        raise LocalProtocolError(
-            f"over HTTP/2, a WebSocket cannot be denied with status {status}: it would be accepted"
-        )
+        raise LocalProtocolError(f"status {status} would accept the WebSocket, which is asked for over HTTP/2")
 
 
 # Takes an extended CONNECT: gives the protocol for it, which may accept it at once or later.

@@ -71,6 +71,7 @@ class WebSocketProtocol(Carried):
         "_reading",
         "_since",
         "_state",
+        "_within",
         "_writable",
         "session",
         "shared",
@@ -99,6 +100,7 @@ class WebSocketProtocol(Carried):
         self._due = False  # push() will be called
         self._held = 0  # bytes made since the last write, or nearly
         self._fresh = False  # something was read since anything was written
+        self._within = False  # what was read last was not the whole of a frame, or of a message
 
     def _move(self, signal: Signal) -> None:
         self._state = LIFE[self._state, signal]
@@ -125,13 +127,14 @@ class WebSocketProtocol(Carried):
                     session.message(None, binary, len(binary))
             else:
                 self._control(event)
-        if not events:
-            self._within_frame()
+        if not events or self._within:
+            self._within_frame(not events)
         if session is not None and session.buffered > HIGH_WATER:
             self._pace()
 
-    def _within_frame(self) -> None:
-        """What has come is no whole frame: the peer can say nothing else before its end (RFC 6455 section 5.4)."""
+    def _within_frame(self, still: bool) -> None:
+        """What has come belongs to a large frame: before its end, nothing else (RFC 6455 section 5.4)."""
+        self._within = still
         if self._asked is not None:
             self._asked = self.shared.now
         if self._final is not None:  # a drain lets it finish what it has begun
