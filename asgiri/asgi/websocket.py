@@ -340,15 +340,15 @@ class WebSocketSession(Session):
         code = NORMAL_CLOSURE if code is None else code
         if not isinstance(code, int):
             raise TypeError(f"code: expected an int, got {code!r}")
-        reason = message.get("reason")
-        reason = "" if reason is None else reason
-        if not isinstance(reason, str):
-            raise TypeError(f"reason: expected a str or None, got {type(reason).__name__}")
-        if self._output is NONE:
+        if self._output is NONE:  # no reason is told; FastAPI's is a list where a parameter is not valid
             headers, body = plain_answer(HTTPStatus.FORBIDDEN)
             self._end_output(CLOSED, ABNORMAL_CLOSURE, "")
             self._stream.deny(HTTPStatus.FORBIDDEN.value, with_defaults(headers, self._context), body)
             return
+        reason = message.get("reason")
+        reason = "" if reason is None else reason
+        if not isinstance(reason, str):
+            raise TypeError(f"reason: expected a str or None, got {type(reason).__name__}")
         try:
             self._stream.close(int(code), reason)
         except LocalProtocolError as error:

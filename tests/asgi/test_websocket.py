@@ -45,6 +45,7 @@ from tests.proto.fakes import in_loop, settle
         ([accept(subprotocol=None), close()], [*ACCEPTED, ("close", 1000, "")]),
         ([close()], FORBIDDEN),
         ([close(code=4000, reason="go away")], FORBIDDEN),
+        ([close(code=1008, reason=[{"loc": ["path", "number"]}])], FORBIDDEN),  # as FastAPI does
         # Messages
         ([accept(), send_text("é"), send_bytes(b"b"), send_text(""), send_bytes(b""), close()],
          [*ACCEPTED, ("text", "é"), ("binary", b"b"), ("text", ""), ("binary", b""), ("close", 1000, "")]),
@@ -212,7 +213,7 @@ def test_each_message_has_its_place(state: str, message: Message, log: list[logg
         ([], accept((b"x", b"1\n2")), RuntimeError, "cannot be accepted like that: a value holds a line feed"),
         ([], accept(subprotocol="unasked"), RuntimeError, "cannot be accepted like that: the peer did not offer"),
         ([], close(code="1000"), TypeError, "code: expected an int, got '1000'"),
-        ([], close(reason=b"r"), TypeError, "reason: expected a str or None, got bytes"),
+        ([accept()], close(reason=b"r"), TypeError, "reason: expected a str or None, got bytes"),
         ([], start("401"), TypeError, "status: expected an int, got '401'"),
         ([], start(None), TypeError, "status"),
         ([], start(401, ("x", "1")), TypeError, "headers"),
