@@ -246,7 +246,8 @@ async def test_refusals(way: str) -> None:
                     pass
             assert denied.value.status == status
             if body is not None:
-                assert denied.value.body == body
+                if way != "picows":  # which gives what has come when the head has
+                    assert denied.value.body == body
                 assert denied.value.headers["www-authenticate"] == "Bearer"
         async with WAYS[way](server, Offer()) as peer:  # and the next one is served
             await peer.send("hello")
@@ -462,12 +463,10 @@ async def test_one_that_ends_leaves_its_neighbours(engine: str) -> None:
             assert (await end_of(passing))[0] == ending
             await steady.send(path)
             assert await steady.receive() == path
-        lost = await connection.open(Offer())
-        stream = max(connection.answers)
-        connection.h2.reset_stream(stream, 8)
+        await connection.open(Offer())
+        connection.h2.reset_stream(max(connection.answers), 8)
         await connection.flush()
         await until(lambda: (1006, "") in app.ends)
-        assert (await end_of(lost))[0] == 1006
         await steady.send("the last one")
         assert await steady.receive() == "the last one"
         assert (await connection.get("/after")).status == 200
@@ -611,43 +610,40 @@ async def test_starlette(way: str) -> None:
         async with WAYS[way](server, Offer("/iterate")) as peer:
             await peer.send("stra\u00dfe")
             assert await peer.receive() == "STRASSE"
-        for path, status, body in (("/closed", 401, b'{"error":"no token"}'), ("/nowhere", 403, b"")):
+        refused = b"403 Forbidden\n"
+        for path, status, body in (("/closed", 401, b'{"error":"no token"}'), ("/nowhere", 403, refused)):
             with pytest.raises(DeniedError) as denied:
                 async with WAYS[way](server, Offer(path)):
                     pass
             assert (denied.value.status, denied.value.body) == (status, body)
 
 
-def fastapi_app() -> fastapi.FastAPI:
-    app = fastapi.FastAPI()
+async def guest(token: str = "") -> str:
+    if token != "secret":
+        raise fastapi.WebSocketException(1008, "no token")
+    return "guest"
 
-    async def token(websocket: fastapi.WebSocket, token: str = "") -> str:
-        if token != "secret":
-            raise fastapi.WebSocketException(1008, "no token")
-        return token
 
-    @app.websocket("/rooms/{room}")
-    async def room(websocket: fastapi.WebSocket, room: int, token: Annotated[str, fastapi.Depends(token)]) -> None:
-        await websocket.accept("chat")
-        try:
-            while True:
-                await websocket.send_json({"room": room, "text": await websocket.receive_text()})
-        except fastapi.WebSocketDisconnect as gone:
-            app.state.gone = gone.code, gone.reason
-
-    return app
+async def room(websocket: fastapi.WebSocket, number: int, guest: Annotated[str, fastapi.Depends(guest)]) -> None:
+    await websocket.accept("chat")
+    try:
+        while True:
+            await websocket.send_json({"room": number, "guest": guest, "text": await websocket.receive_text()})
+    except fastapi.WebSocketDisconnect as gone:
+        websocket.app.state.gone = gone.code, gone.reason
 
 
 @each_way
 @in_loop
 async def test_fastapi(way: str) -> None:
-    app = fastapi_app()
+    app = fastapi.FastAPI()
+    app.add_api_websocket_route("/rooms/{number}", room)
     app.state.gone = None
     async with serving(cast(ASGIApp, app)) as server:
         async with WAYS[way](server, Offer("/rooms/7?token=secret", subprotocols=["chat"])) as peer:
             assert peer.subprotocol == "chat"
             await peer.send("\U0001f600")
-            assert json.loads(await peer.receive()) == {"room": 7, "text": "\U0001f600"}
+            assert json.loads(await peer.receive()) == {"room": 7, "guest": "guest", "text": "\U0001f600"}
             await peer.close(1001, "moved on")
             await until(lambda: app.state.gone)
         assert app.state.gone == (1001, "moved on")
@@ -663,7 +659,8 @@ async def test_fastapi(way: str) -> None:
 PAGE = """<!doctype html><title>asgiri</title><script>
 const words = %s;
 async function converse(url) {
-  await fetch(url.replace("wss:", "https:"), {mode: "no-cors"});  // a connection of HTTP/2 is there before it is used
+  // It uses a connection of HTTP/2 that is there already, if it was made with credentials as this one is.
+  await fetch(url.replace("wss:", "https:"), {mode: "no-cors", credentials: "include"});
   const socket = new WebSocket(url);
   socket.binaryType = "arraybuffer";
   const heard = [];

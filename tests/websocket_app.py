@@ -25,7 +25,7 @@ class Application:
         self.heard: list[str] = []  # by ``/talk``
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        match scope["type"], scope["path"]:
+        match scope["type"], scope.get("path", ""):
             case "lifespan", _:
                 for _ in range(2):
                     await send({"type": f"{(await receive())['type']}.complete"})
@@ -35,6 +35,14 @@ class Application:
                 self.scopes.append(scope)
                 assert (await receive()) == {"type": "websocket.connect"}
                 await getattr(self, path.strip("/").replace("-", "_"))(scope, receive, send)
+
+    async def _echo(self, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] == "websocket.receive":
+            try:
+                await send({**message, "type": "websocket.send"})
+            except OSError:  # the client has closed behind its message
+                pass
+        self._ended(message)
 
     async def _end(self, receive: Receive) -> None:
         """Take what is left until the WebSocket has ended."""
@@ -50,17 +58,13 @@ class Application:
     async def echo(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send back what comes, on the first subprotocol that the client would speak."""
         await send({"type": "websocket.accept", "subprotocol": next(iter(scope["subprotocols"]), None)})
-        while (message := await receive())["type"] == "websocket.receive":
-            await send({**message, "type": "websocket.send"})
-        self._ended(message)
+        await self._echo(receive, send)
 
     async def version(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ``echo``, but first say what it is spoken over."""
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "text": f"{scope['scheme']} {scope['http_version']}"})
-        while (message := await receive())["type"] == "websocket.receive":
-            await send({**message, "type": "websocket.send"})
-        self._ended(message)
+        await self._echo(receive, send)
 
     async def close(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Close as the first message says: its code and its reason."""

@@ -463,14 +463,15 @@ class Http2Carrier:
     def received(self, peer: Wsproto, event: h2.events.DataReceived) -> None:
         self._unread += event.flow_controlled_length or 0
         answers = peer.feed(event.data or b"")
-        if answers and not self._connection.ended(self._stream):
-            self._connection.h2.send_data(self._stream, answers)
+        with contextlib.suppress(h2.exceptions.StreamClosedError):  # what ended it has come behind these bytes
+            if answers:
+                self._connection.h2.send_data(self._stream, answers)
         if not peer.full:
             self._acknowledge()
 
     def _acknowledge(self) -> None:
         unread, self._unread = self._unread, 0
-        if unread and not self._connection.ended(self._stream):
+        if unread:
             self._connection.h2.acknowledge_received_data(unread, self._stream)
 
     async def write(self, data: bytes) -> None:
