@@ -229,7 +229,6 @@ class WebSocketSession(Session):
     def answer(self, status: HTTPStatus, reason: str = "", *fields: tuple[bytes, bytes]) -> None:
         """Answer the handshake in the application's place; what it sends later is refused as if the peer had gone."""
         headers, body = plain_answer(status, reason)
-        self._head = self._left = None
         self.lost()
         self._stream.deny(status.value, with_defaults([*headers, *fields], self._context), body)
 

@@ -12,7 +12,7 @@ from asgiri.asgi.websocket import WebSocketSession
 from asgiri.codec.events import Request
 from asgiri.errors import LocalProtocolError
 from asgiri.types import ASGIApp, Headers, Message
-from tests.asgi.exchange import PLAIN, Call, length
+from tests.asgi.exchange import PLAIN, Call, length, watched
 
 
 @dataclass
@@ -89,7 +89,8 @@ class Conversation:
     """One WebSocket to ``app``, and the stream that its answers go to. To be made in a running loop."""
 
     def __init__(self, app: ASGIApp, target: bytes = b"/ws", **context: Any) -> None:
-        shared = AppContext(app, **({"extensions": HTTP_EXTENSIONS} | context))
+        self.broken: list[BaseException] = []
+        shared = AppContext(watched(app, self.broken), **({"extensions": HTTP_EXTENSIONS} | context))
         request = Request(1, "GET", target, b"/ws", b"", [(b"host", b"a")], "1.1", True, False, b"websocket")
         self.stream = FakeStream()
         self.scope = websocket_scope(request, scope_template(Peers(None, None), shared), shared, ["chat"])
@@ -104,6 +105,8 @@ class Conversation:
         """Run the app to its end; the calls without the last one, which says that it ended."""
         async with asyncio.timeout(10):
             await (self.task or self.start())
+        for failure in self.broken:
+            raise failure
         *calls, last = self.stream.calls
         assert last == ("finished",)
         assert self.stream.calls.count(last) == 1

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from asgiri.asgi.http import HttpSession
 from asgiri.asgi.scope import HTTP_EXTENSIONS, AppContext, Peers, http_scope, scope_template
 from asgiri.asgi.session import Session
@@ -85,7 +87,8 @@ class Exchange:
     """One request to ``app``, and the stream that its answer goes to. To be made in a running loop."""
 
     def __init__(self, app: ASGIApp, request: Request | None = None, **context: Any) -> None:
-        shared = AppContext(app, **({"extensions": HTTP_EXTENSIONS} | context))
+        self.broken: list[BaseException] = []
+        shared = AppContext(watched(app, self.broken), **({"extensions": HTTP_EXTENSIONS} | context))
         request = request or get()
         self.stream = FakeStream()
         self.scope = http_scope(request, scope_template(Peers(None, None), shared), shared)
@@ -100,10 +103,25 @@ class Exchange:
         """Run the app to its end; the calls without the last one, which says that it ended."""
         async with asyncio.timeout(10):
             await (self.task or self.start())
+        for failure in self.broken:
+            raise failure
         *calls, last = self.stream.calls
         assert last == ("finished",)
         assert self.stream.calls.count(last) == 1
         return calls
+
+
+def watched(app: ASGIApp, broken: list[BaseException]) -> ASGIApp:
+    """``app``, and what a test asserts in it: to the session that is an application like any that fails."""
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except (AssertionError, pytest.fail.Exception) as error:
+            broken.append(error)
+            raise
+
+    return watched
 
 
 def get(method: str = "GET") -> Request:

@@ -725,14 +725,53 @@ def test_news_that_nobody_told_are_a_failure(error: Exception, log: list[logging
     assert len(log) == 1
 
 
-def test_a_send_after_the_apps_own_close_is_its_failure(log: list[logging.LogRecord]) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_send_after_the_apps_own_close_is_its_failure(lost: bool, log: list[logging.LogRecord]) -> None:
     @in_loop
     async def test() -> None:
-        calls = await Conversation(says(accept(), close(), send_text("late"))).finish()
-        assert calls == [*ACCEPTED, ("close", 1000, "")]
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await says(accept(), close())(scope, receive, send)
+            if lost:
+                conversation.session.lost()
+            with pytest.raises(ClientDisconnectedError, match="the application has closed the WebSocket"):
+                await send(send_text("late"))
+            await send(send_text("late"))
+
+        conversation = Conversation(app)
+        assert await conversation.finish() == [*ACCEPTED, ("close", 1000, "")]
 
     test()
     assert lines(log) == ["ERROR the application failed: ClientDisconnectedError (WebSocket '/ws', request 7-1)"]
+
+
+def test_a_framework_that_is_told_of_its_own_close_has_not_failed(log: list[logging.LogRecord]) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await listens([], 1, accept(), close())(scope, receive, send)
+        assert await receive() == disconnect(1000)
+        raise WebSocketDisconnect
+
+    @in_loop
+    async def test() -> None:
+        assert await Conversation(app).finish() == [*ACCEPTED, ("close", 1000, "")]
+
+    test()
+    assert not log
+
+
+@pytest.mark.parametrize(
+    ("messages", "told"), [([accept()], 1000), ([], 1006), ([start()], 1006), ([start(), body(b"a", True)], 1006)]
+)
+@in_loop
+async def test_tasks_that_an_app_leaves_behind_are_told(messages: list[Message], told: int) -> None:
+    conversation = Conversation(says(*messages))
+    await conversation.finish()
+    session, calls = conversation.session, conversation.stream.calls.copy()
+    session.message("late", None, 4)
+    assert [await session.receive() for _ in range(2)] == [CONNECT, disconnect(told)]
+    for message in KINDS:
+        with pytest.raises(ClientDisconnectedError):
+            await session.send(message)
+    assert conversation.stream.calls == calls
 
 
 # The peer ends, but may still read

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
 from asgiri.config.schema import Config, Listen
 from asgiri.errors import AppError
@@ -259,6 +260,28 @@ async def test_an_asgi2_application_may_have_a_lifespan_and_its_state() -> None:
     ):
         assert (await client.get("/")).content == b"hello"
     assert heard == [("2.0", "lifespan.startup"), ("2.0", "lifespan.shutdown")]
+
+
+@in_loop
+async def test_an_asgi2_application_may_speak_websocket() -> None:
+    def app(scope: Scope) -> Any:
+        assert (scope["type"], scope["asgi"]) == ("websocket", {"version": "2.0", "spec_version": "2.5"})
+
+        async def instance(receive: Receive, send: Send) -> None:
+            assert (await receive())["type"] == "websocket.connect"
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": (await receive())["text"]})
+
+        return instance
+
+    async with (
+        Server(as_asgi3(app), config=config("off")) as server,
+        connect(f"{base(server).replace('http', 'ws')}/", proxy=None) as socket,
+    ):
+        await socket.send("hello")
+        assert await socket.recv() == "hello"
+        await socket.wait_closed()
+        assert socket.close_code == 1000
 
 
 @in_loop
