@@ -559,7 +559,7 @@ async def test_a_server_that_is_left_stops(way: str) -> None:
             peer = await stack.enter_async_context(WAYS[way](server, Offer()))
             await peer.send("hello")
             assert await peer.receive() == "hello"
-            stopping = asyncio.create_task(server.shutdown())
+            stopping = asyncio.create_task(server.shutdown(window=0.05))
             assert (await end_of(peer))[0] == 1001
             await stopping
         assert [code for code, _ in app.ends] == [1001]
