@@ -74,7 +74,7 @@ class Rig:
         self.clock = Clock()
         self.timer = Timer()
         self.outlet = Outlet(LogFile(str(file)), self.clock)
-        self.log = AccessLog(Layout(format, SOURCE), self.outlet, self.timer, self.clock)
+        self.log = AccessLog(Layout(format, SOURCE), self.outlet, self.timer, self.clock, self.clock)
         self.count = 0
 
     def record(self, times: int = 1, target: bytes = b"/") -> None:
@@ -82,7 +82,7 @@ class Rig:
         for _ in range(times):
             self.count += 1
             self.clock.now += 0.001
-            self.log.record("unix", "GET", target, "HTTP/1.1", [], 200, 1, 0.001, 1, self.count)
+            self.log.record("unix", "GET", target, "HTTP/1.1", [], 200, 1, self.clock.now - 0.001, 1, self.count)
 
     @property
     def numbers(self) -> list[int]:

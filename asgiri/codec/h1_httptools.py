@@ -88,7 +88,8 @@ class HttptoolsCodec(Http1Codec):
             headers = rules.split_fields(fields)
             self._stand_in(headers)
         self._headers = NO_HEADERS
-        if b" \r\n" in fields or b"\t\r\n" in fields:  # llhttp leaves the blanks behind a value where they are
+        # llhttp leaves the blanks behind a value where they are.
+        if fields.find(b" \r\n") >= 0 or fields.find(b"\t\r\n") >= 0:
             headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
         return headers
 

@@ -46,20 +46,30 @@ CallLater = Callable[[float, Callable[[], None]], object]
 class AccessLog:
     """Takes what there is to say of exchanges, and writes it in batches. To be used by one thread, the loop's.
 
-    ``call_later(seconds, callback)`` is the loop's; ``clock`` tells the seconds since 1970.
+    ``call_later(seconds, callback)`` is the loop's; ``clock`` tells the seconds since 1970, and ``timer`` those that
+    exchanges are measured by.
     """
 
-    def __init__(self, layout: Layout, outlet: Outlet, call_later: CallLater, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        outlet: Outlet,
+        call_later: CallLater,
+        clock: Clock = time.time,
+        timer: Clock = time.perf_counter,
+    ) -> None:
         self._layout = layout
         self._outlet = outlet
         self._call_later = call_later
         self._clock = clock
+        self._timer = timer
         self.picks = layout.picks  # lines show fields of the request
         self._pick = layout.pick if layout.picks else None
         self._batch: Batch = []
         self._enough = FLUSH_LINES * WIDTH  # of a batch: what makes FLUSH_SIZE, to go by the last one
         self._stamp: object = None
-        self._until = 0.0  # when the stamp has to be made anew; what else is not for each record is done then, too
+        # When the stamp has to be made anew, by the timer; what else is not for each record is done then, too.
+        self._until = -math.inf
         self._armed = False  # a timer is running
         self._closed = False
 
@@ -72,7 +82,7 @@ class AccessLog:
         headers: Headers,
         status: int,
         size: int,
-        seconds: float,
+        began: float,
         connection: int,
         request: int,
     ) -> None:
@@ -80,10 +90,10 @@ class AccessLog:
 
         ``client`` is ``127.0.0.1:53412``, ``[::1]:80`` or ``unix``, and ``version`` ``HTTP/1.1``: texts of our own.
         ``method``, ``target`` and ``headers`` (names in lower case) may be anything that a peer can send. ``status``
-        is 499 when the peer left before an answer began; ``size`` counts bytes of content; ``connection`` and
-        ``request`` are the serial numbers that make the request id.
+        is 499 when the peer left before an answer began; ``size`` counts bytes of content; ``began`` is when the
+        request came, by the timer; ``connection`` and ``request`` are the serial numbers that make the request id.
         """
-        now = self._clock()
+        now = self._timer()
         if now >= self._until:
             self._turn(now)
         picked = self._pick(headers) if self._pick is not None else None
@@ -97,7 +107,7 @@ class AccessLog:
             picked,
             status,
             size,
-            seconds,
+            now - began,
             connection,
             request,
         )
@@ -111,7 +121,9 @@ class AccessLog:
         if self._closed:
             self._batch.clear()
             return
-        self._stamp, self._until = self._layout.stamp(now)
+        clock = self._clock()
+        self._stamp, until = self._layout.stamp(clock)
+        self._until = now + until - clock
         if not self._armed:
             self._armed = True
             self._call_later(FLUSH_SECONDS, self._on_time)
@@ -120,7 +132,7 @@ class AccessLog:
 
     def _on_time(self) -> None:
         self._armed = False
-        self._until = 0.0  # the next record arms the timer; and a clock that was set back is seen within this time
+        self._until = -math.inf  # the next record has this called again
         if self._closed:
             return
         self.flush()
@@ -149,7 +161,7 @@ class AccessLog:
         """Write what there is, waiting for a slow reader for up to half a second, and close the file."""
         if not self._closed:
             self._closed = True
-            self._until = 0.0
+            self._until = -math.inf
             self._flush(CLOSE_SECONDS)
             self._outlet.close()
 

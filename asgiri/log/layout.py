@@ -90,8 +90,7 @@ class Layout:
         self._second: int | None = None
         self._patterns: list[str] = []
         self._wanted = frozenset(part.argument.encode() for part in names if part.argument)
-        pieces = [piece for part in parts for piece in self._pieces(part, source)]
-        pieces.append("\n")
+        pieces = _merged([*(piece for part in parts for piece in self._pieces(part, source)), "\n"])
         self._row = [piece if isinstance(piece, str) else "" for piece in pieces]
         self._columns = [(place, piece) for place, piece in enumerate(pieces) if not isinstance(piece, str)]
 
@@ -200,6 +199,18 @@ class Layout:
         return text + _CUT
 
 
+def _merged(pieces: Iterable[str | Column]) -> list[str | Column]:
+    """The same pieces, with texts that follow each other made one: a line costs by the piece."""
+    merged: list[str | Column] = []
+    for piece in pieces:
+        last = merged[-1] if merged else None
+        if isinstance(piece, str) and isinstance(last, str):
+            merged[-1] = last + piece
+        else:
+            merged.append(piece)
+    return merged
+
+
 def _most(parts: list[str | Placeholder]) -> int:
     """How many characters each text of the peer may have, so that they and all else fit a line."""
     long = sum(isinstance(part, Placeholder) and part.name in _LONG for part in parts)
@@ -294,7 +305,8 @@ def _seconds(batch: Batch) -> Iterable[str]:
 
 
 def _milliseconds(batch: Batch) -> Iterable[str]:
-    return [_HUNDREDTHS[int(seconds * 1e5 + 0.5)] for seconds in batch[Field.SECONDS :: WIDTH]]
+    column: list[float] = batch[Field.SECONDS :: WIDTH]
+    return [_HUNDREDTHS[int(seconds * 1e5 + 0.5)] for seconds in column]
 
 
 class _Hundredths(dict[int, str]):

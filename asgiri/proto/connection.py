@@ -95,11 +95,12 @@ class ExchangeLog(Protocol):
         headers: Headers,
         status: int,
         size: int,
-        seconds: float,
+        began: float,
         connection: int,
         request: int,
         /,
-    ) -> None: ...
+    ) -> None:
+        """``began`` is when the request came, of :func:`time.perf_counter`."""
 
     def request_id(self, connection: int, request: int, /) -> str:
         """What its line calls this exchange."""

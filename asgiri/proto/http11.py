@@ -469,7 +469,7 @@ class Http11Connection(Connection):
             request.headers,
             self._status or PEER_LEFT,
             size,
-            perf_counter() - self._began_exactly,
+            self._began_exactly,
             self._serial,
             self._requests,
         )

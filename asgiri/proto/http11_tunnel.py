@@ -237,7 +237,7 @@ class Http11Tunnel(Connection):
                 request.headers,
                 101,
                 self._size,
-                perf_counter() - self._began_exactly,
+                self._began_exactly,
                 self._serial,
                 request.stream_id,
             )

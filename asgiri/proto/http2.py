@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from time import perf_counter
 from typing import Any, Final, Protocol, cast
 
 from asgiri.asgi.scope import http_scope, scope_template
@@ -335,7 +334,7 @@ class Http2Connection(Connection):
                 request.headers,
                 status or PEER_LEFT,
                 size,
-                perf_counter() - began,
+                began,
                 self._serial,
                 self._earlier + request.stream_id,
             )

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 
@@ -64,14 +65,23 @@ class Lines:
         headers: Headers,
         status: int,
         size: int,
-        seconds: float,
+        began: float,
         connection: int,
         request: int,
     ) -> None:
         assert client == "192.0.2.7:40000"
         assert type(status) is int or status in set(range(100, 600))
         self.all.append(
-            Line(method, target, version, list(headers), int(status), size, seconds, f"{connection}-{request}")
+            Line(
+                method,
+                target,
+                version,
+                list(headers),
+                int(status),
+                size,
+                perf_counter() - began,
+                f"{connection}-{request}",
+            )
         )
 
     @property
