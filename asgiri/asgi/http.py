@@ -37,6 +37,7 @@ Output, how far the answer is
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from enum import Enum
 from http import HTTPStatus
 from typing import Final
@@ -209,21 +210,23 @@ class HttpSession(Session):
 
     # receive
 
-    async def receive(self) -> Message:
-        """The next event for the application: ``http.request`` or ``http.disconnect`` (ASGI HTTP 2.5)."""
-        while True:
-            if self._output is DONE or self._output is LOST or self._input is GONE:
-                return {"type": "http.disconnect"}
-            if self._chunks or self._input in WHOLE:
-                return self._next_piece()
-            if self._request.expect_continue and self._input is OPEN:
-                self._request.expect_continue = False
-                if self._output in UNANSWERED:
-                    self._stream.send_informational(self, HTTPStatus.CONTINUE, [])
-            if self._wake is None:
-                self._wake = asyncio.Event()
-            self._wake.clear()
-            await self._wake.wait()
+    def next_message(self) -> Message | None:
+        """``http.request`` or ``http.disconnect`` (ASGI HTTP 2.5)."""
+        if self._output is DONE or self._output is LOST or self._input is GONE:
+            return {"type": "http.disconnect"}
+        if self._chunks or self._input in WHOLE:
+            return self._next_piece()
+        if self._request.expect_continue and self._input is OPEN:
+            self._request.expect_continue = False
+            if self._output in UNANSWERED:
+                self._stream.send_informational(self, HTTPStatus.CONTINUE, [])
+        return None
+
+    def news(self) -> Awaitable[object]:
+        if self._wake is None:
+            self._wake = asyncio.Event()
+        self._wake.clear()
+        return self._wake.wait()
 
     def _next_piece(self) -> Message:
         chunks = self._chunks
@@ -242,29 +245,23 @@ class HttpSession(Session):
 
     # send
 
-    async def send(self, message: Message) -> None:
-        """Take one event of the application's answer (ASGI HTTP 2.5, and its extensions where they are offered).
+    def take(self, message: Message) -> Awaitable[object] | None:
+        """One event of the answer (ASGI HTTP 2.5, and its extensions where they are offered).
 
-        Raises ClientDisconnectedError (an OSError) once the peer is gone, RuntimeError for a message that does
-        not belong here or a body that breaks its Content-Length, TypeError and ValueError for ill-formed ones,
-        OSError for a file that cannot be opened.
+        RuntimeError is also for a body that breaks its Content-Length, OSError for a file that cannot be opened.
         """
         if self._output is LOST:
             raise ClientDisconnectedError(DISCONNECTED)
         kind = message.get("type")
         if kind == "http.response.body":
             self._send_body(message)
-        elif kind == "http.response.start":
+            return self._stream.drain(self)
+        if kind == "http.response.start":
             self._send_start(message)
-            return
-        else:
-            await self._send_extension(kind, message)
-        waiting = self._stream.drain(self)
-        if waiting is not None:
-            await waiting
-            self._check_connected()
+            return None
+        return self._send_extension(kind, message)
 
-    def _check_connected(self) -> None:
+    def check_connected(self) -> None:
         if self._output is LOST:
             raise ClientDisconnectedError(DISCONNECTED)
 
@@ -290,6 +287,9 @@ class HttpSession(Session):
                     f"message type {kind!r} is not known here: expected http.response.start, http.response.body, "
                     "or one of an extension that the scope offers"
                 )
+        waiting = self._stream.drain(self)
+        if waiting is not None:
+            await waiting
 
     def _send_start(self, message: Message) -> None:
         if self._output is not NONE:
@@ -376,7 +376,7 @@ class HttpSession(Session):
             logger.error("a file could not be sent to its end: %s (%s)", error, self.summary)
             self._give_up()
             raise ClientDisconnectedError("the connection was cut: a file could not be sent to its end") from error
-        self._check_connected()
+        self.check_connected()
         self._output = after
         if after is DONE:
             self._forget_request()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Coroutine
 from http import HTTPStatus
+from typing import Any
 
+from asgiri.asgi.calls import run
 from asgiri.asgi.scope import AppContext
 from asgiri.codec.events import Request
 from asgiri.tracebacks import user_traceback
@@ -27,42 +30,56 @@ class Session:
     _scope: Scope
     _context: AppContext
 
-    async def run(self) -> None:
-        """Call the application and answer for it when it fails. Raises only CancelledError."""
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Call the application and answer for it when it fails: a coroutine, which raises only CancelledError."""
+        return run(self, self._context.app, self._scope)
+
+    # What the application asks for; the coroutines that it calls are in calls.py
+
+    def next_message(self) -> Message | None:
+        """The next event for the application; None: there is none, and :meth:`news` is to be awaited."""
+        raise NotImplementedError
+
+    def news(self) -> Awaitable[object]:
+        """What brings the next event, maybe."""
+        raise NotImplementedError
+
+    def take(self, message: Message) -> Awaitable[object] | None:
+        """Take one event of the application's; gives what is to be awaited before it goes on, if there is anything.
+
+        Raises ClientDisconnectedError (an OSError) once the peer is gone, RuntimeError for a message that does not
+        belong here, TypeError and ValueError for ill-formed ones.
+        """
+        raise NotImplementedError
+
+    def check_connected(self) -> None:
+        """Raise ClientDisconnectedError when the peer has gone during a wait."""
+        raise NotImplementedError
+
+    # What becomes of an application that is through
+
+    def ended(self, error: BaseException | None) -> None:
+        """It has returned, or raised ``error``."""
         try:
-            await self._context.app(self._scope, self.receive, self.send)
-        except asyncio.CancelledError as error:
-            if not being_cancelled():  # nobody cancelled us: the app awaited something that was
-                self._failed(error)
-                return
-            self._give_up()
-            raise
-        except BaseException as error:
-            self._failed(error)
-        else:
-            self._returned()
+            if error is None:
+                self._returned()
+            elif self._was_told(error):
+                self._give_up()
+            else:
+                self._fail(f"failed: {type(error).__name__}", user_traceback(error))
         finally:
             self._finished()
 
-    def _failed(self, error: BaseException) -> None:
-        if self._was_told(error):
+    def cancelled(self) -> None:
+        """It was cancelled."""
+        try:
             self._give_up()
-        else:
-            self._fail(f"failed: {type(error).__name__}", user_traceback(error))
+        finally:
+            self._finished()
 
     def _fail(self, what: str, trace: str) -> None:
         logger.error("the application %s (%s)", what, self.summary, extra={"trace": trace})
         self._give_up()
-
-    # What the application calls
-
-    async def receive(self) -> Message:
-        raise NotImplementedError
-
-    async def send(self, message: Message) -> None:
-        raise NotImplementedError
-
-    # What becomes of an application that is through
 
     def _returned(self) -> None:
         raise NotImplementedError
@@ -115,9 +132,3 @@ class Session:
     def number(self) -> int:
         """The request's number on its connection."""
         raise NotImplementedError
-
-
-def being_cancelled() -> bool:
-    """Whether somebody has cancelled the task that this runs in."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from enum import Enum
 from http import HTTPStatus
 from typing import Final
@@ -234,65 +235,65 @@ class WebSocketSession(Session):
 
     # receive
 
-    async def receive(self) -> Message:
-        """The next event for the application (ASGI WebSocket 2.5).
+    def next_message(self) -> Message | None:
+        """ASGI WebSocket 2.5.
 
         ``websocket.connect``, then ``websocket.receive`` with both ``text`` and ``bytes``, one of them None, at last
         ``websocket.disconnect`` with ``code`` and ``reason``, again and again.
         """
-        while not self._waiting:
-            if self._input is not OPEN:
-                self._input = TOLD
-                return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
-            wake = self._wake
-            if wake is None or wake.done():
-                wake = self._wake = asyncio.get_running_loop().create_future()
-                await wake
-            else:  # another task waits: its future is not to be cancelled with this one
-                await asyncio.wait((wake,))
+        if not self._waiting:
+            if self._input is OPEN:
+                return None
+            self._input = TOLD
+            return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
         message, size = self._waiting.popleft()
         if size and self._input is OPEN:
             self.buffered -= size
             self._stream.message_consumed()
         return message
 
+    def news(self) -> Awaitable[object]:
+        wake = self._wake
+        if wake is None or wake.done():
+            wake = self._wake = asyncio.get_running_loop().create_future()
+            return wake
+        return asyncio.wait((wake,))  # another task waits: its future is not to be cancelled with this one
+
     # send
 
-    async def send(self, message: Message) -> None:
-        """Take one event of the application's (ASGI WebSocket 2.5, and its denial response).
+    def take(self, message: Message) -> Awaitable[object] | None:
+        """One event of ASGI WebSocket 2.5, or of its denial response.
 
-        Raises ClientDisconnectedError (an OSError) once the WebSocket is over, by whoever's doing, RuntimeError for a
-        message that does not belong here or an answer that cannot be sent, TypeError and ValueError for ill-formed
-        ones: then nothing was sent.
+        ClientDisconnectedError is for a WebSocket that is over, by whoever's doing, RuntimeError also for an answer
+        that cannot be sent. Whatever is raised, nothing was sent.
         """
         kind = message.get("type")
         if self._output is ACCEPTED and kind == "websocket.send":
             self._send_message(message)
-        else:
-            self._check_open()
-            match kind:
-                case "websocket.accept":
-                    self._accept(message)
-                    return
-                case "websocket.close":
-                    self._send_close(message)
-                    return
-                case "websocket.http.response.start":
-                    self._send_start(message)
-                    return
-                case "websocket.http.response.body":
-                    self._send_body(message)
-                case _:
-                    raise self._misplaced(kind)
-        waiting = self._stream.drain()
-        if waiting is not None:
-            await waiting
-            if self._output is LOST:
-                raise ClientDisconnectedError("the client has disconnected")
+            return self._stream.drain()
+        self._check_open()
+        match kind:
+            case "websocket.accept":
+                self._accept(message)
+                return None
+            case "websocket.close":
+                self._send_close(message)
+                return None
+            case "websocket.http.response.start":
+                self._send_start(message)
+                return None
+            case "websocket.http.response.body":
+                self._send_body(message)
+                return self._stream.drain()
+            case _:
+                raise self._misplaced(kind)
 
-    def _check_open(self) -> None:
+    def check_connected(self) -> None:
         if self._output is LOST:
             raise ClientDisconnectedError("the client has disconnected")
+
+    def _check_open(self) -> None:
+        self.check_connected()
         if self._output is CLOSED:
             raise ClientDisconnectedError("the application has closed the WebSocket")
 

@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 import pytest
 
+from asgiri.asgi.calls import receive, send
 from asgiri.asgi.websocket import MESSAGE_COST, WebSocketSession
 from asgiri.errors import ClientDisconnectedError
 from asgiri.types import ASGIApp, Message, Receive, Scope, Send
@@ -311,7 +312,7 @@ async def test_a_message_that_waits_is_taken_without_a_turn_of_the_loop() -> Non
     session.lost()
     for expected in (CONNECT, text("a"), disconnect()):
         with pytest.raises(StopIteration) as told:
-            session.receive().send(None)
+            receive(session).send(None)
         assert told.value.value == expected
 
 
@@ -323,7 +324,7 @@ async def test_disconnect_comes_again_and_again() -> None:
     session.closed(1000, "late")
     session.peer_ended()
     session.message("late", None, 4)
-    first, *more = [await session.receive() for _ in range(4)]
+    first, *more = [await receive(session) for _ in range(4)]
     assert first == CONNECT
     assert more == [disconnect(4000, "because")] * 3
     assert more[0] is not more[1], "the app may change its own"
@@ -367,8 +368,8 @@ async def test_the_stream_may_speak_while_it_accepts() -> None:
 
     conversation.stream.meanwhile = meanwhile
     assert await conversation.finish() == ACCEPTED, "the peer has closed: nothing is sent, and it is nobody's fault"
-    assert await conversation.session.receive() == text("early")
-    assert await conversation.session.receive() == disconnect(1002, "broken")
+    assert await receive(conversation.session) == text("early")
+    assert await receive(conversation.session) == disconnect(1002, "broken")
 
 
 @pytest.mark.parametrize(
@@ -408,13 +409,13 @@ async def test_buffered_counts_what_the_app_has_not_taken() -> None:
     session.message(None, b"abc", 3)
     session.message("", None, 0)
     assert session.buffered == 3 + 2 * MESSAGE_COST, "empty messages take room too"
-    await session.receive()
+    await receive(session)
     assert (session.buffered, calls) == (3 + 2 * MESSAGE_COST, [])
-    await session.receive()
+    await receive(session)
     assert (session.buffered, calls) == (MESSAGE_COST, [("took",)])
     session.closed(1000, "")
     assert session.buffered == 0
-    assert await session.receive() == text("")
+    assert await receive(session) == text("")
     assert (session.buffered, calls) == (0, [("took",)])
 
 
@@ -478,11 +479,11 @@ async def test_several_may_wait_in_receive_and_one_may_leave() -> None:
     heard: list[Message] = []
 
     async def listen() -> None:
-        heard.append(await conversation.session.receive())
+        heard.append(await receive(conversation.session))
 
     conversation = Conversation(says())
     session = conversation.session
-    await session.receive()
+    await receive(session)
     tasks = [asyncio.create_task(listen()) for _ in range(4)]
     await settle()
     for gone in (tasks[0], tasks[2]):
@@ -501,15 +502,15 @@ async def test_several_may_wait_in_receive_and_one_may_leave() -> None:
 @in_loop
 async def test_a_message_is_not_lost_with_the_task_that_waited_for_it() -> None:
     session = Conversation(says()).session
-    await session.receive()
+    await receive(session)
     for tasks in (1, 2):
-        waiting = [asyncio.create_task(session.receive()) for _ in range(tasks)]
+        waiting = [asyncio.create_task(receive(session)) for _ in range(tasks)]
         await settle()
         session.message("a", None, 1)
         waiting[0].cancel()  # in the turn in which it would have got it
         await settle()
         assert waiting[0].cancelled()
-        assert await (waiting[1] if tasks == 2 else session.receive()) == text("a")
+        assert await (waiting[1] if tasks == 2 else receive(session)) == text("a")
     assert session.buffered == 0
 
 
@@ -767,10 +768,10 @@ async def test_tasks_that_an_app_leaves_behind_are_told(messages: list[Message],
     await conversation.finish()
     session, calls = conversation.session, conversation.stream.calls.copy()
     session.message("late", None, 4)
-    assert [await session.receive() for _ in range(2)] == [CONNECT, disconnect(told)]
+    assert [await receive(session) for _ in range(2)] == [CONNECT, disconnect(told)]
     for message in KINDS:
         with pytest.raises(ClientDisconnectedError):
-            await session.send(message)
+            await send(session, message)
     assert conversation.stream.calls == calls
 
 
