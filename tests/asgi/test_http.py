@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
@@ -750,3 +751,36 @@ async def test_an_answer_whose_end_breaks_on_its_way_is_cut(error: BaseException
     exchange.stream.breaks = error
     calls = await exchange.finish()
     assert calls[-1] == ("reset",), "nobody knows how much of it is out"
+
+
+@in_loop
+async def test_what_the_app_awaits_are_pythons_own_coroutines() -> None:
+    """In every build: see asgi/calls.py."""
+    seen: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for made in (receive(), send(start(200)), send(body(b"ok"))):
+            seen.append(inspect.iscoroutine(made))
+            await made
+        seen.extend(inspect.iscoroutinefunction(function) for function in (receive, send))
+        seen.append(list(inspect.signature(send).parameters))
+        await go_on.wait()
+
+    go_on = asyncio.Event()
+    exchange = Exchange(app)
+    task = exchange.start()
+    await settle()
+    assert [frame.f_code.co_name for frame in task.get_stack()] == ["run"]
+    go_on.set()
+    assert await exchange.finish() == ANSWERED
+    assert seen == [True] * 5 + [["message"]]
+
+
+@in_loop
+async def test_a_send_that_nobody_awaits_is_warned_of() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.warns(RuntimeWarning, match="'send' was never awaited"):
+            send(start(204))
+        await says(*OK)(scope, receive, send)
+
+    assert await Exchange(app).finish() == ANSWERED
