@@ -122,14 +122,19 @@ class Http11Tunnel(Connection):
     def eof_received(self) -> bool:
         """The peer sends nothing more: what it may still read, its protocol has said by now."""
         if self._state is OPEN:
+            self._deliver_rest()
             self.protocol.eof_received()
         self._state = CLOSED
         return False
 
-    def _deliver(self) -> None:
-        """What has come before the answer."""
-        if self._rest and self._reading:
+    def _deliver_rest(self) -> None:
+        if self._rest:
             self.data_received(b"")
+
+    def _deliver(self) -> None:
+        """What has come before the answer, and the peer's end if that has."""
+        if self._reading:
+            self._deliver_rest()
         if self._peer_ended and not self._rest and self._state is OPEN:
             self.eof_received()
             self.transport.close()

@@ -752,6 +752,26 @@ async def test_a_send_that_waits_ends_with_the_connection(make: MakeClient) -> N
     await client.end()
 
 
+@in_loop
+async def test_a_send_that_waits_ends_with_the_peers_close() -> None:
+    """What was sent before still goes out, at the peer's pace."""
+    app = Played()
+    client = Http1Client(app)
+    call = await opened(client, app)
+    await client.stall()
+    sending = asyncio.ensure_future(call.send({"type": "websocket.send", "bytes": b"x" * 300_000}))
+    await client.turn()
+    client.transport.protocol.data_received(close())  # which was read before the reading paused
+    await client.turn()
+    with pytest.raises(ClientDisconnectedError):
+        await sending
+    await client.read_on()
+    assert [len(payload) for _, payload in client.frames] == [300_000, 2]
+    assert client.ended()
+    call.finish()
+    await client.end()
+
+
 @on_each_carrier
 @in_loop
 async def test_a_peer_that_pings_and_does_not_read_makes_us_hold_nothing(make: MakeClient) -> None:
@@ -950,6 +970,33 @@ async def test_the_last_request_of_a_connection_leaves_its_websockets() -> None:
     assert client.closed_with() is None
     await client.say(text("on"))
     assert client.frames == [(TEXT, b"on")]
+    await client.end()
+
+
+@in_loop
+async def test_a_connection_is_idle_from_the_end_of_its_last_websocket_on() -> None:
+    client = Http2Client(echo, times=times(keep_alive=10))
+    await client.open()
+    await client.passes(30)
+    await client.say(close())
+    assert client.ended()
+    await client.passes(10)
+    assert not client.transport.is_closing()
+    await client.passes(1)
+    assert client.transport.is_closing()
+    await client.end()
+
+
+@in_loop
+async def test_a_client_of_http2_that_ends_its_side_of_tcp() -> None:
+    app = Played()
+    client = Http2Client(app)
+    call = await opened(client, app)
+    client.peer.eof()
+    assert await now(call.receive()) == disconnect(1006)
+    call.finish()
+    await client.turn()
+    assert client.transport.is_closing()
     await client.end()
 
 
