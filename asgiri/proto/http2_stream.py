@@ -267,8 +267,7 @@ class HTTP2StreamTransport(asyncio.Transport):
                 self._eof()
 
     def peer_ended(self) -> None:
-        """It may still read what is written here: to the protocol it is as if END_STREAM had come."""
-        self.end()
+        """It may still read what is written here. Where END_STREAM has not come, the codec resets the stream."""
 
     def lost(self) -> None:
         """The stream is no more."""

@@ -230,8 +230,6 @@ class WebSocketProtocol(Carried):
             self._codec.send_close(code, reason)
             self._move(Signal.CLOSE_SENT)
             self._made(0)
-            if not self._reading:  # a turn later the messages that wait are nobody's any more
-                self.shared.loop.call_soon(self._pace)
 
     def drain(self) -> Awaitable[object] | None:
         return None if self._writable is None else self._writable.wait()
