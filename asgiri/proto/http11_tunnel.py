@@ -12,7 +12,6 @@ from enum import Enum
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from asgiri.asgi.answers import with_defaults
 from asgiri.asgi.session import Session
 from asgiri.codec.events import Request
 from asgiri.proto.carrier import Carried
@@ -91,7 +90,7 @@ class Http11Tunnel(Connection):
         before = self._before
         if before is None or before.has_ended:
             return
-        self._rest, self._peer_ended = before.hand_over(with_defaults(list(headers), self.shared.context))
+        self._rest, self._peer_ended = before.hand_over(headers)
         self._before = self._session = None
         self._state = OPEN
         self.take_over(before)
