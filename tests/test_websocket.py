@@ -32,7 +32,7 @@ from asgiri.types import ASGIApp, Receive, Scope, Send
 from tests.e2e.service import Service
 from tests.pki import Pki
 from tests.proto.fakes import in_loop, read_body, reply, until
-from tests.serving import MIB, config, shared_of
+from tests.serving import MIB, config, on_both_loops, shared_of
 from tests.test_clients_http2 import CHROMIUM, needs_chromium
 from tests.websocket_app import FLOOD, PIECE, TALK, Application
 from tests.websocket_clients import (
@@ -259,7 +259,7 @@ async def test_refusals(way: str) -> None:
 
 
 @each_way
-@in_loop
+@on_both_loops
 async def test_wss(pki: Pki, way: str) -> None:
     alpn = ("h2",) if way == "http2" else ("http/1.1",)
     offer = Offer("/version", tls=pki.client(alpn=alpn))
@@ -403,7 +403,7 @@ async def test_who_breaks_the_protocol_is_told_at_once(engine: str, way: str, sa
 
 
 @each_way
-@in_loop
+@on_both_loops
 async def test_a_slow_reader(way: str) -> None:
     """What it does not read waits with the application, not in the server's memory; and nothing is lost."""
     app = Application()
@@ -422,7 +422,7 @@ async def test_a_slow_reader(way: str) -> None:
 
 
 @each_way
-@in_loop
+@on_both_loops
 async def test_a_slow_application(way: str) -> None:
     """What it does not take waits with the client, but for 64 KiB and what one read brings; and nothing is lost."""
     app = Application()
@@ -512,7 +512,7 @@ CONVERSATION: list[str | bytes] = [*WORDS, b"", b"\x00" * 126, os.urandom(70_000
 
 @each_engine
 @pytest.mark.parametrize("compression", [False, True])
-@in_loop
+@on_both_loops
 async def test_the_same_conversation_over_both_carriers(engine: str, compression: bool) -> None:
     """The server says the same bytes behind the handshake, and tells the application the same."""
     heard, told = {}, {}
