@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -13,17 +14,21 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import h2.config
 import h2.connection
 import h2.events
 import pytest
 
-from tests.bench import client_http2, h2load, load, process, report, results, system, wrk
+from asgiri.server import Server
+from asgiri.types import ASGIApp, Receive, Scope, Send
+from tests.bench import client_http2, h2load, load, process, report, results, system, websocket, wrk
 from tests.bench.__main__ import commands, names, shown
-from tests.bench.cases import BROWSER, CASES, ECHO, MIB, RATE, TARGETS, VARIED, Target
+from tests.bench.app import app as bench_app
+from tests.bench.cases import BROWSER, CASES, ECHO, MESSAGES, MIB, RATE, TARGETS, VARIED, Target
 from tests.bench.client import Answer, Request, ServerError, check
-from tests.bench.measure import Plan, free_port, lines
+from tests.bench.measure import Plan, free_port, lines, spoken
 from tests.bench.process import Running
 from tests.bench.results import (
     CLIENT_BUSY,
@@ -38,6 +43,9 @@ from tests.bench.results import (
 )
 from tests.bench.servers import SERVERS, Http, Launch
 from tests.bench.venv import Venv, changes, needed
+from tests.proto.fakes import in_loop
+from tests.serving import config
+from tests.test_clients import command
 
 HERE = Path(__file__).parent
 linux = pytest.mark.skipif(
@@ -276,7 +284,7 @@ def test_every_target_is_about_a_case_that_there_is() -> None:
             assert "asgiri" in case.without
             continue
         for name in (target.ours, target.against):
-            assert case.http in SERVERS[name].http
+            assert case.http in spoken(SERVERS[name], case)
 
 
 def test_the_reference_engine_has_targets_of_its_own() -> None:
@@ -298,6 +306,10 @@ def test_who_is_measured_over_which_protocol() -> None:
     assert "uvicorn" in names_of(plan, "hello")
     assert plan.obstacle(CASES["h2-hello"], SERVERS["granian"]) == "not installed"
     assert plan.obstacle(CASES["h2-echo"], SERVERS["nginx"]) == "runs no application"
+    messages = ["asgiri", "asgiri-wsproto", "h2corn", "uvicorn", "uvicorn-wsproto", "granian", "hypercorn"]
+    assert names_of(plan, "ws-single") == messages
+    assert names_of(plan, "ws-h2") == ["asgiri", "asgiri-wsproto", "h2corn", "hypercorn"]
+    assert plan.obstacle(CASES["ws-h2"], SERVERS["uvicorn"]) == "is not measured with WebSocket over HTTP/2"
     named = Plan([], [SERVERS["uvicorn"]], Path("bin"), {}, 1, 1, named=True)
     assert names_of(named, "h2-hello") == ["uvicorn"]
     assert named.obstacle(CASES["h2-hello"], SERVERS["uvicorn"]) == "is not measured over HTTP/2"
@@ -435,6 +447,10 @@ def test_the_commands_of_both_protocols_are_told() -> None:
     assert list(found) == ["granian", "granian, HTTP/2", "uvicorn"]
     assert "--http 1 " in found["granian"]
     assert "--http 2 " in found["granian, HTTP/2"]
+    found = commands([SERVERS["granian"], SERVERS["uvicorn-wsproto"]], [CASES["hello"], CASES["ws-single"]], "uvloop")
+    assert list(found) == ["granian", "granian, WebSocket", "uvicorn-wsproto, WebSocket"]
+    assert " --no-ws " in found["granian"]
+    assert " --ws " in found["granian, WebSocket"]
 
 
 def test_each_protocol_has_a_table_of_its_own() -> None:
@@ -447,6 +463,82 @@ def test_each_protocol_has_a_table_of_its_own() -> None:
     assert "| case | uvicorn | spread |" in first
     assert "| case | asgiri-h2 | granian | spread |" in second
     assert "| h2-hello: HTTP/2 GET, 16 connections of 16 streams | 3.00 | 1.50 |" in second
+
+
+def test_messages_have_a_table_of_their_own() -> None:
+    found = run(hello=rates(asgiri=series(20.0), uvicorn=series(10.0)))
+    one = {"asgiri": series(30.0), "uvicorn": series(12.0)}
+    two = {"asgiri": series(21.0, detail={CPU: 12.0}), "asgiri without": series(30.0, detail={CPU: 10.0})}
+    for name, rows in (("ws-single", one), ("ws-h2", two)):
+        found.cases[name] = CaseResult(unit=MESSAGES, series=rows)
+    text = report.markdown([found], "")
+    assert "| ws-single: " in text.partition("Messages a second")[2]
+    assert "| 2.50 |" in text
+    assert "(of its own rate over HTTP/1.1: 0.70)" in text
+    assert "| ws-h2 (of its own over HTTP/1.1: 1.20) |" in text
+    assert re.search(r"ws-h2 +>= 0\.6 x asgiri without +0\.70  met", report.text(found))
+
+
+SAID = '{"messages": 900, "elapsed": 1.5, "latency": {"p50": 0.001, "p99": 0.004}, "errors": {"closed early": 2}}\n'
+
+
+def test_the_output_of_the_websocket_client() -> None:
+    outcome = websocket.parse(SAID)
+    assert (outcome.requests, outcome.rate, outcome.elapsed) == (900, 600.0, 1.5)
+    assert outcome.latency == {"p50": 0.001, "p99": 0.004}
+    assert outcome.errors == {"closed early": 2}
+
+
+@pytest.mark.parametrize("text", ["", "Killed", "{}", SAID.replace("1.5", "0"), SAID.replace("900", "null")])
+def test_what_the_websocket_client_never_prints_is_an_error(text: str) -> None:
+    with pytest.raises(load.LoadError, match="the WebSocket client printed"):
+        websocket.parse(text)
+
+
+async def measured(server: Server, http: int, *, flight: int = 1, size: int = 64) -> load.Outcome:
+    asked = websocket.WebSocketLoad(connections=2, streams=http, flight=flight, size=size)
+    port = server.sockets[0].getsockname()[1]
+    out, errors = await command(*websocket.command(Path(sys.executable), port, asked, http=http, seconds=0.1))
+    assert not errors
+    return websocket.parse(out.decode())
+
+
+@in_loop
+async def test_the_websocket_client_counts_what_comes_back() -> None:
+    async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+        counted.append(scope["http_version"])
+        await bench_app(dict(scope), receive, send)
+
+    async def spoilt(scope: Scope, receive: Receive, send: Send) -> None:
+        async def other(message: Any) -> None:
+            await send({**message, "bytes": b"!" * len(message["bytes"])} if "bytes" in message else message)
+
+        await bench_app(dict(scope), receive, other)
+
+    counted: list[str] = []
+    async with Server(whole, config=config()) as server:
+        for http, flight, size in ((1, 4, 64), (2, 4, 64), (1, 1, 70_000), (2, 1, 5000)):
+            outcome = await measured(server, http, flight=flight, size=size)
+            assert outcome.errors == {}
+            assert outcome.requests > 2 * 4
+            assert outcome.rate == pytest.approx(outcome.requests / outcome.elapsed)
+    assert counted == 2 * (["1.1"] * 2 + ["2"] * 4)
+    async with Server(spoilt, config=config()) as server:
+        for http in (1, 2):
+            outcome = await measured(server, http)
+            assert set(outcome.errors) == {"another message came back"}
+            assert 0 <= outcome.requests - outcome.errors["another message came back"] <= 4  # as the clock stopped
+
+
+@in_loop
+async def test_idle_websockets() -> None:
+    async with Server(cast(ASGIApp, bench_app), config=config()) as server:
+        port = server.sockets[0].getsockname()[1]
+        for compressed in (False, True):
+            idle = await asyncio.to_thread(websocket.IdleWebSockets, port, 5, bytes(64), compressed=compressed)
+            with idle:
+                assert len(server._shared.sessions if server._shared else ()) == 5
+                assert idle.gone() == 0
 
 
 def test_names_on_the_command_line() -> None:

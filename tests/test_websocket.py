@@ -25,14 +25,14 @@ from starlette.endpoints import WebSocketEndpoint
 from starlette.responses import JSONResponse
 from starlette.routing import WebSocketRoute
 
-from asgiri.codec.engines import WEBSOCKET_ENGINES
-from asgiri.config.schema import Config, Listen, Tls, WebSocket
+from asgiri.codec.engines import HTTP2_ENGINES, WEBSOCKET_ENGINES
+from asgiri.config.schema import Config, Http2, Listen, Tls, WebSocket
 from asgiri.server import HttpProtocolVersion, Server
 from asgiri.types import ASGIApp, Receive, Scope, Send
 from tests.e2e.service import Service
 from tests.pki import Pki
 from tests.proto.fakes import in_loop, read_body, reply, until
-from tests.serving import MIB, config, shared_of
+from tests.serving import MIB, config, on_both_loops, shared_of
 from tests.test_clients_http2 import CHROMIUM, needs_chromium
 from tests.websocket_app import FLOOD, PIECE, TALK, Application
 from tests.websocket_clients import (
@@ -49,6 +49,7 @@ from tests.websocket_clients import (
 )
 
 each_engine = pytest.mark.parametrize("engine", WEBSOCKET_ENGINES)
+each_http2_engine = pytest.mark.parametrize("http2_engine", HTTP2_ENGINES)
 each_way = pytest.mark.parametrize("way", WAYS)
 each_carrier = pytest.mark.parametrize("way", ["http1", "http2"])
 
@@ -72,12 +73,15 @@ def serving(
     pki: Pki | None = None,
     *,
     version: HttpProtocolVersion = HttpProtocolVersion.AUTO,
+    http2_engine: str = "auto",
     **options: Any,
 ) -> Server:
     """A server on a port of its own; ``options`` are those of ``websocket`` in the config."""
     tls = None if pki is None else Tls(certfile=pki.certfile, keyfile=pki.keyfile)
     websocket = msgspec.convert({"engine": engine, **options}, WebSocket)
-    made: Config = msgspec.structs.replace(config(Listen(bind="127.0.0.1:0", tls=tls)), websocket=websocket)
+    http2 = msgspec.convert({"engine": http2_engine}, Http2)
+    listen = Listen(bind="127.0.0.1:0", tls=tls)
+    made: Config = msgspec.structs.replace(config(listen), websocket=websocket, http2=http2)
     return Server(app, http_version=version, config=made)
 
 
@@ -255,7 +259,7 @@ async def test_refusals(way: str) -> None:
 
 
 @each_way
-@in_loop
+@on_both_loops
 async def test_wss(pki: Pki, way: str) -> None:
     alpn = ("h2",) if way == "http2" else ("http/1.1",)
     offer = Offer("/version", tls=pki.client(alpn=alpn))
@@ -399,7 +403,7 @@ async def test_who_breaks_the_protocol_is_told_at_once(engine: str, way: str, sa
 
 
 @each_way
-@in_loop
+@on_both_loops
 async def test_a_slow_reader(way: str) -> None:
     """What it does not read waits with the application, not in the server's memory; and nothing is lost."""
     app = Application()
@@ -417,14 +421,42 @@ async def test_a_slow_reader(way: str) -> None:
     assert app.flooded == FLOOD
 
 
+@each_way
+@on_both_loops
+async def test_a_slow_application(way: str) -> None:
+    """What it does not take waits with the client, but for 64 KiB and what one read brings; and nothing is lost."""
+    app = Application()
+    async with serving(app) as server, WAYS[way](server, Offer("/sluggish")) as peer:
+        pieces = [number.to_bytes(4, "big") * 5_000 for number in range(200)]
+        held = 0
+
+        async def speak() -> None:
+            for piece in pieces:
+                await peer.send(piece)
+
+        speaking = asyncio.create_task(speak())
+        [session] = shared_of(server).sessions
+        await until(lambda: session.buffered > 64 << 10)
+        for _ in range(100):  # more is on its way
+            await asyncio.sleep(0)
+            held = max(held, session.buffered)
+        app.released.set()
+        await speaking
+        await peer.close()
+        await until(lambda: app.ends)
+    assert app.taken == pieces
+    assert held <= (64 << 10) + (256 << 10) < sum(map(len, pieces)) / 10
+
+
 # Many on one connection of HTTP/2
 
 
 @each_engine
+@each_http2_engine
 @in_loop
-async def test_many_on_one_connection_beside_requests(engine: str) -> None:
+async def test_many_on_one_connection_beside_requests(engine: str, http2_engine: str) -> None:
     app = Application()
-    async with serving(app, engine) as server, http2(server) as connection:
+    async with serving(app, engine, http2_engine=http2_engine) as server, http2(server) as connection:
 
         async def converse(number: int) -> None:
             peer = await connection.open(Offer("/version" if number % 2 else "/echo"))
@@ -450,10 +482,11 @@ async def test_many_on_one_connection_beside_requests(engine: str) -> None:
 
 
 @each_engine
+@each_http2_engine
 @in_loop
-async def test_one_that_ends_leaves_its_neighbours(engine: str) -> None:
+async def test_one_that_ends_leaves_its_neighbours(engine: str, http2_engine: str) -> None:
     app = Application()
-    async with serving(app, engine) as server, http2(server) as connection:
+    async with serving(app, engine, http2_engine=http2_engine) as server, http2(server) as connection:
         steady = await connection.open(Offer())
         for path, ending in (("/close", 1000), ("/fail", 1011), ("/echo", 1002), ("/leave", 1000)):
             passing = await connection.open(Offer(path))
@@ -479,7 +512,7 @@ CONVERSATION: list[str | bytes] = [*WORDS, b"", b"\x00" * 126, os.urandom(70_000
 
 @each_engine
 @pytest.mark.parametrize("compression", [False, True])
-@in_loop
+@on_both_loops
 async def test_the_same_conversation_over_both_carriers(engine: str, compression: bool) -> None:
     """The server says the same bytes behind the handshake, and tells the application the same."""
     heard, told = {}, {}

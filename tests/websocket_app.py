@@ -23,6 +23,8 @@ class Application:
         self.flooded = 0  # messages that ``/flood`` has sent
         self.stalled_at: int | None = None  # how many it had when it first had to wait
         self.heard: list[str] = []  # by ``/talk``
+        self.released = asyncio.Event()  # ``/sluggish`` takes messages
+        self.taken: list[bytes] = []  # by ``/sluggish``
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"], scope.get("path", ""):
@@ -113,6 +115,14 @@ class Application:
             self.heard.append((await receive())["text"])
         await speaking
         await self._end(receive)
+
+    async def sluggish(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take nothing until released, and then everything."""
+        await send({"type": "websocket.accept"})
+        await self.released.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            self.taken.append(message["bytes"])
+        self._ended(message)
 
     async def flood(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send more than anybody can hold, numbered, and see when that begins to take time."""

@@ -414,7 +414,9 @@ class Http1Carrier:
                 data = await self._reader.read(1 << 18)
             except ConnectionError:
                 data = b""
-            self._writer.write(peer.feed(data))
+            answers = peer.feed(data)
+            if answers and not self._writer.is_closing():
+                self._writer.write(answers)
         peer.end()
         self._ended.set()
 
@@ -514,7 +516,9 @@ class Http2Connection(Http2Client):
         self.over = False  # the connection has ended
 
     def send(self) -> None:
-        self._writer.write(self.take())
+        data = self.take()
+        if data and not self._writer.is_closing():
+            self._writer.write(data)
 
     async def flush(self) -> None:
         self.send()

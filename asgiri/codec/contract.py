@@ -209,8 +209,8 @@ class Http2Codec(HttpCodec, Protocol):
 class Deflate:
     """What permessage-deflate was agreed on, as the server has it (RFC 7692 section 7.1).
 
-    Window bits are 9 to 15, for zlib has no window of 8 (what a peer deflates with 8 is inflated with 9). No context
-    takeover: each message is deflated on its own.
+    Window bits are 9 to 15 for the server, whose zlib has no window of 8 to deflate with, and 8 to 15 for the client.
+    No context takeover: each message is deflated on its own.
     """
 
     server_no_context_takeover: bool = False

@@ -17,17 +17,15 @@ from asgiri.codec.contract import Deflate, WebSocketCodec
 from asgiri.codec.events import Binary, Close, Failure, Ping, Pong, Text, WebSocketEvent
 from asgiri.codec.ws_deflate import Deflater, Inflater
 from asgiri.codec.ws_mask import unmask
-from asgiri.codec.ws_rules import CLOSED, CLOSING, ENDLESS, OPEN, FrameError
+from asgiri.codec.ws_rules import CLOSED, CLOSING, ENDLESS, LENGTH_16, OPEN, FrameError
 
-# The first byte of a whole message, and both bytes of the head of a small one.
+# The first byte of a whole message, and both bytes of the head of a small one. (No small one is compressed.)
 WHOLE_TEXT: Final = rules.FIN | rules.TEXT
 WHOLE_BINARY: Final = rules.FIN | rules.BINARY
-TEXT_HEADS: Final = tuple(bytes((WHOLE_TEXT, size)) for size in range(rules.LENGTH_16))
-BINARY_HEADS: Final = tuple(bytes((WHOLE_BINARY, size)) for size in range(rules.LENGTH_16))
-# (Their messages are smaller than any that is compressed.)
-# What the second byte of a masked frame is at least, and less than where the length follows.
+TEXT_HEADS: Final = tuple(bytes((WHOLE_TEXT, size)) for size in range(LENGTH_16))
+BINARY_HEADS: Final = tuple(bytes((WHOLE_BINARY, size)) for size in range(LENGTH_16))
+# What the second byte of a masked frame is at least.
 MASKED: Final = rules.MASK
-MASKED_LONG: Final = rules.MASK | rules.LENGTH_16
 # Where the payload of a small frame begins.
 SMALL_HEAD: Final = 6
 # Pieces from this size on, in bytes, are kept as they are; the copy of a larger one costs more than a view of it.
@@ -123,28 +121,29 @@ class NativeWebSocketCodec(WebSocketCodec):
         end = len(data)
         try:
             while at < end:
-                if self._left:
+                if self._message is None:
+                    if end - at >= SMALL_HEAD:
+                        # A small message in one frame, which most are.
+                        first = data[at]
+                        size = data[at + 1] - MASKED
+                        begin = at + SMALL_HEAD
+                        stop = begin + size
+                        if (
+                            (first == WHOLE_TEXT or first == WHOLE_BINARY)  # noqa: SIM109
+                            and 0 <= size < LENGTH_16
+                            and stop <= end
+                            and size <= self._most
+                        ):
+                            payload = unmask(data[begin:stop], data[at + 2 : begin])
+                            if first == WHOLE_TEXT:
+                                events.append(Text(payload.decode("utf-8"), size))
+                            else:
+                                events.append(Binary(payload))
+                            at = stop
+                            continue
+                elif self._left:
                     at = self._read_payload(data, at, events)
                     continue
-                if self._message is None and end - at >= SMALL_HEAD:
-                    # A small message in one frame, which most are.
-                    first = data[at]
-                    size = data[at + 1] - MASKED
-                    begin = at + SMALL_HEAD
-                    stop = begin + size
-                    if (
-                        0 <= size < rules.LENGTH_16
-                        and stop <= end
-                        and size <= self._most
-                        and (first == WHOLE_TEXT or first == WHOLE_BINARY)  # noqa: SIM109
-                    ):
-                        payload = unmask(data[begin:stop], data[at + 2 : begin])
-                        if first == WHOLE_BINARY:
-                            events.append(Binary(payload))
-                        else:
-                            events.append(Text(payload.decode("utf-8"), size))
-                        at = stop
-                        continue
                 stop = self._read_frame(data, at, events)
                 if stop < 0:
                     self._rest = data[at:]
@@ -174,6 +173,11 @@ class NativeWebSocketCodec(WebSocketCodec):
             self._take_control(first & rules.OPCODE, unmask(data[begin:stop], data[key:begin]), events)
             return stop
         if message is None:
+            if first & ~rules.OPCODE == rules.FIN and stop <= len(data):  # whole, and not compressed
+                rules.check_size(size, 0, self._most)
+                payload = unmask(memoryview(data)[begin:stop], data[key:begin])
+                events.append(Binary(payload) if first == WHOLE_BINARY else Text(payload.decode("utf-8"), size))
+                return stop
             message = Message(first & rules.OPCODE, self._most, self._inflater if first & rules.RSV1 else None)
         message.check_size(size)
         if begin > len(data):
@@ -234,7 +238,7 @@ class NativeWebSocketCodec(WebSocketCodec):
             return
         data = rules.encoded(text)
         size = len(data)
-        if size < rules.LENGTH_16:
+        if size < LENGTH_16:
             self._out.append(TEXT_HEADS[size] + data)
         else:
             self._send_message(WHOLE_TEXT, data)
@@ -243,7 +247,7 @@ class NativeWebSocketCodec(WebSocketCodec):
         if self._life is not OPEN:
             return
         size = len(data)
-        if size < rules.LENGTH_16:
+        if size < LENGTH_16:
             self._out.append(BINARY_HEADS[size] + data)
         else:
             self._send_message(WHOLE_BINARY, data)
@@ -270,10 +274,10 @@ class NativeWebSocketCodec(WebSocketCodec):
     def _send_frame(self, first: int, payload: bytes) -> None:
         """A frame of ours, which is not masked (section 5.1)."""
         size = len(payload)
-        if size < rules.LENGTH_16:
+        if size < LENGTH_16:
             self._out.append(bytes((first, size)) + payload)
         elif size < 1 << 16:
-            self._out.append(bytes((first, rules.LENGTH_16)) + size.to_bytes(2, "big"))
+            self._out.append(bytes((first, LENGTH_16)) + size.to_bytes(2, "big"))
             self._out.append(payload)
         else:
             self._out.append(bytes((first, rules.LENGTH_64)) + size.to_bytes(8, "big"))

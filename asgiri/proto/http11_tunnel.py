@@ -12,7 +12,6 @@ from enum import Enum
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from asgiri.asgi.answers import with_defaults
 from asgiri.asgi.session import Session
 from asgiri.codec.events import Request
 from asgiri.proto.carrier import Carried
@@ -91,7 +90,7 @@ class Http11Tunnel(Connection):
         before = self._before
         if before is None or before.has_ended:
             return
-        self._rest, self._peer_ended = before.hand_over(with_defaults(list(headers), self.shared.context))
+        self._rest, self._peer_ended = before.hand_over(headers)
         self._before = self._session = None
         self._state = OPEN
         self.take_over(before)
@@ -122,14 +121,19 @@ class Http11Tunnel(Connection):
     def eof_received(self) -> bool:
         """The peer sends nothing more: what it may still read, its protocol has said by now."""
         if self._state is OPEN:
+            self._deliver_rest()
             self.protocol.eof_received()
         self._state = CLOSED
         return False
 
-    def _deliver(self) -> None:
-        """What has come before the answer."""
-        if self._rest and self._reading:
+    def _deliver_rest(self) -> None:
+        if self._rest:
             self.data_received(b"")
+
+    def _deliver(self) -> None:
+        """What has come before the answer, and the peer's end if that has."""
+        if self._reading:
+            self._deliver_rest()
         if self._peer_ended and not self._rest and self._state is OPEN:
             self.eof_received()
             self.transport.close()

@@ -406,6 +406,12 @@ class Http2Connection(Connection):
         if not streams:
             self._since = self.shared.now
 
+    def forget(self, number: int) -> None:
+        """Forget a stream that is over, and has nothing that waits."""
+        self.streams.pop(number, None)
+        if not self.streams and self._state is OPEN:
+            self._since = self.shared.now
+
     # Ends
 
     def begin_drain(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
@@ -65,7 +66,7 @@ class HTTP2StreamTransport(asyncio.Transport):
         self._size = 0  # bytes written
         self._began = perf_counter()
         self._progress: Progress = None
-        self._arrived: list[bytes] = []  # while reading is paused
+        self._arrived: deque[bytes] = deque()  # while reading is paused
         self._unread = 0  # bytes of it
         self._reading = True
         self._paused = False  # the protocol's writing is
@@ -266,7 +267,7 @@ class HTTP2StreamTransport(asyncio.Transport):
                 self._eof()
 
     def peer_ended(self) -> None:
-        """It may still read what is written here; of the stream's own end, END_STREAM tells."""
+        """It may still read what is written here. Where END_STREAM has not come, the codec resets the stream."""
 
     def lost(self) -> None:
         """The stream is no more."""
@@ -278,7 +279,7 @@ class HTTP2StreamTransport(asyncio.Transport):
         self._arrived.clear()
         self._unread = 0
         connection = self._connection
-        connection.streams.pop(self.number, None)
+        connection.forget(self.number)
         connection.log(self._request, self._status, self._size, self._began)
         if self._protocol is not None:
             connection.shared.loop.call_soon(self._protocol.connection_lost, error)
@@ -320,7 +321,7 @@ class HTTP2StreamTransport(asyncio.Transport):
         """Give the protocol what has arrived, as long as it reads."""
         while self._arrived and self._reading and not self._closing:
             assert self._protocol is not None
-            data = self._arrived.pop(0)
+            data = self._arrived.popleft()
             self._unread -= len(data)
             self._credit(len(data))
             self._protocol.data_received(data)

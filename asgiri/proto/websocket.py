@@ -18,7 +18,7 @@ from asgiri.asgi.session import Session
 from asgiri.asgi.websocket import WebSocketSession
 from asgiri.codec.events import Binary, Close, Failure, Ping, Pong, Request, Text, WebSocketEvent
 from asgiri.codec.ws_deflate import agree
-from asgiri.codec.ws_handshake import answer_fields, judge_handshake
+from asgiri.codec.ws_handshake import Handshake, answer_fields, judge_handshake
 from asgiri.errors import HandshakeError
 from asgiri.proto.carrier import Carried, Carrier
 from asgiri.proto.connection import HIGH_WATER, POSTED, Shared
@@ -87,7 +87,7 @@ class WebSocketProtocol(Carried):
         self.shared = shared
         self.session: WebSocketSession | None = WebSocketSession(request, scope, self, shared.context)
         self._carrier = carrier
-        self._handshake = handshake
+        self._handshake: Handshake | None = handshake  # until it is accepted
         self._deflate = agree(handshake.offers) if options.compression else None
         self._codec = options.engine(options.max_message, self._deflate)
         self._state = HANDSHAKE
@@ -181,9 +181,11 @@ class WebSocketProtocol(Carried):
     # The session's stream: the handshake
 
     def accept(self, subprotocol: str | None, headers: Headers) -> None:
-        if self._state is not HANDSHAKE:
+        handshake = self._handshake
+        if self._state is not HANDSHAKE or handshake is None:
             return
-        self._carrier.accept(answer_fields(self._handshake, subprotocol, self._deflate, headers))
+        self._carrier.accept(answer_fields(handshake, subprotocol, self._deflate, headers))
+        self._handshake = None
         self._move(Signal.ACCEPTED)
         self._pinged = self.shared.now
         self._carrier.resume_reading()
@@ -228,8 +230,6 @@ class WebSocketProtocol(Carried):
             self._codec.send_close(code, reason)
             self._move(Signal.CLOSE_SENT)
             self._made(0)
-            if not self._reading:  # a turn later the messages that wait are nobody's any more
-                self.shared.loop.call_soon(self._pace)
 
     def drain(self) -> Awaitable[object] | None:
         return None if self._writable is None else self._writable.wait()
@@ -294,6 +294,7 @@ class WebSocketProtocol(Carried):
         if self.session is not None:
             self.session.closed(code, reason)
         self._flush()
+        self._let_go()
 
     def _lose(self) -> None:
         """The carrier is gone, or of no use any more."""
@@ -302,6 +303,10 @@ class WebSocketProtocol(Carried):
         if session is not None:
             session.closed(*self._final or (ABNORMAL_CLOSURE, ""))
             session.lost()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Nobody has a reason to wait any more."""
         if self._writable is not None:
             self._writable.set()
             self._writable = None

@@ -23,7 +23,7 @@ class WebSocketLoad:
     size: int
 
 
-def command(python: Path, port: int, load: WebSocketLoad, *, http: int, seconds: int) -> list[str]:
+def command(python: Path, port: int, load: WebSocketLoad, *, http: int, seconds: float) -> list[str]:
     """``http`` is 1 or 2. The script stands alone (-P), for the servers' interpreter runs it."""
     found = [str(python), "-P", str(CLIENT), str(port), str(seconds), "--http", str(http)]
     for name in ("connections", "streams", "flight", "size"):

@@ -145,7 +145,7 @@ def test_a_bomb_within_a_bomb(engine: WebSocketEngine) -> None:
 @pytest.mark.parametrize("block", [b"\x03\x00", stored(b"")], ids=["final blocks", "empty blocks"])
 def test_many_blocks_that_hold_nothing(engine: WebSocketEngine, block: bytes) -> None:
     codec = engine(1000, Deflate())
-    data = frame(BINARY, block * (256 * 1024 // len(block)) + b"\x00", PACKED)
+    data = frame(BINARY, block * (512 * 1024 // len(block)) + b"\x00", PACKED)
     events: list[WebSocketEvent] = []
     assert seconds(lambda: events.extend(codec.receive(data))) < 2
     assert events == [Binary(b"")]

@@ -65,6 +65,15 @@ def test_the_table_behind_a_message(engine: WebSocketEngine, row: Row) -> None:
 
 
 @each_engine
+@named({name: row for name, row in ROWS.items() if row.ends and not (row.deflate and row.most)})
+def test_what_comes_behind_the_end_changes_nothing(engine: WebSocketEngine, row: Row) -> None:
+    for behind in (BEFORE * 3, b"\xff" * 20, bytes(20)):
+        codec = engine(row.most, row.deflate)
+        assert feed(codec, [row.data + behind]) == list(row.events)
+        assert sent(codec.take(), row) == list(row.sent)
+
+
+@each_engine
 @named({name: row for name, row in ROWS.items() if row.fails and not row.late})
 def test_it_fails_at_the_first_byte_that_is_wrong(engine: WebSocketEngine, row: Row) -> None:
     codec = engine(row.most, row.deflate)

@@ -71,12 +71,16 @@ def good() -> Iterator[Row]:
     for bits in range(9, 16):
         deflate = Deflate(client_max_window_bits=bits)
         yield row(f"window {bits}", frame(BINARY, packed(data, bits=bits), PACKED), binary(data), deflate=deflate)
+    letters = bytes(range(256)) + b"and then forty-four bytes, which makes it 300"
+    compressor = zlib.compressobj(wbits=-10)
+    far = [compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH) for part in (letters, letters[:20])]
     yield row(
         "window 8",
-        frame(BINARY, packed(data, bits=9), PACKED),
-        binary(data),
+        b"".join(frame(BINARY, part.removesuffix(TRAILER), PACKED) for part in far),
+        binary(letters),
+        binary(letters[:20]),
         deflate=Deflate(client_max_window_bits=8),
-        why="zlib deflates with 9 where it is told 8",
+        why="it is inflated with 9, for who deflates may have made 9 of it",
     )
 
 
@@ -100,6 +104,7 @@ def bad() -> Iterator[Row]:
         "in a literal": b"\xf2",
         "in a stored block": STORED[:7],
         "in a stored block's length": STORED[:3],
+        "in a final block": b"\x03",
         "behind a flush": HELLO + TRAILER,
         "in a dynamic block's head": packed(bytes(range(200)) * 20)[:20],
     }
@@ -129,6 +134,8 @@ def limits() -> Iterator[Row]:
     yield broken("at the first byte over", 1009, seen, most=10, deflate=ALL)
     wide = begun(TEXT, stored("abcdefgh€".encode()), 100, PACKED)[:-1]
     yield broken("which is of no whole character", 1009, wide, most=9, deflate=ALL)
+    whole = frame(TEXT, packed("abcdefgh€ and so on".encode()), PACKED)
+    yield broken("nor in a whole frame", 1009, whole, most=9, deflate=ALL, late=True)
     parts = frame(BINARY, stored(b"abcdef"), RSV1) + begun(CONT, stored(b"ghijk"), 100, 0)
     yield broken("over in the second fragment", 1009, parts, most=10, deflate=ALL)
     larger = frame(BINARY, STORED, PACKED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +111,18 @@ async def test_nothing_is_answered_before_the_application_has_accepted(make: Mak
     await client.end()
 
 
+@on_each_carrier
+@in_loop
+async def test_the_servers_own_fields(make: MakeClient) -> None:
+    client = make(echo)
+    client.shared.context.set_default_headers([(b"date", b"today"), (b"x-own", b"1")])
+    await client.open()
+    answer = client.answer()
+    assert answer is not None
+    assert (answer.headers["date"], answer.headers["x-own"]) == ("today", "1")
+    await client.end()
+
+
 @in_loop
 async def test_the_answer_over_http1() -> None:
     client = Http1Client(echo)
@@ -148,6 +161,26 @@ async def test_the_answers_of_one_turn_leave_in_one_write(make: MakeClient) -> N
     assert [payload for _, payload in client.frames[before:]] == [b"%d" % number for number in range(16)]
     allowed = 1 if isinstance(client, Http1Client) else 2  # a WINDOW_UPDATE may go before
     assert len(client.transport.writes) - writes <= allowed
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
+async def test_what_is_said_unasked_leaves_in_one_write(make: MakeClient) -> None:
+    app = Played()
+    client = make(app)
+    call = await opened(client, app)
+    for _ in range(20):
+        await client.say(text("x"))
+        await now(call.receive())
+        await call.send({"type": "websocket.send", "text": "x"})
+        await client.turn()
+    writes = len(client.transport.writes)
+    for number in range(16):
+        await call.send({"type": "websocket.send", "text": f"{number}"})
+    await client.turn()
+    assert client.frames[-1] == (TEXT, b"15")
+    assert len(client.transport.writes) == writes + 1
     await client.end()
 
 
@@ -230,15 +263,16 @@ async def test_a_denied_handshake_is_one_request_of_http1() -> None:
     await client.end()
 
 
+@pytest.mark.parametrize("more", [True, False])
 @in_loop
-async def test_http2_cannot_deny_with_success() -> None:
+async def test_http2_cannot_deny_with_success(more: bool) -> None:
     app = Played()
     client = Http2Client(app)
     await client.open()
     call = await app.next()
-    await call.send({"type": "websocket.http.response.start", "status": 204, "headers": []})
-    with pytest.raises(RuntimeError, match="status 204 would accept the WebSocket"):
-        await call.send({"type": "websocket.http.response.body"})
+    await call.send({"type": "websocket.http.response.start", "status": 200, "headers": []})
+    with pytest.raises(RuntimeError, match="status 200 would accept the WebSocket"):
+        await call.send({"type": "websocket.http.response.body", "more_body": more})
     call.finish()
     await client.turn()
     assert client.status == 500
@@ -443,14 +477,18 @@ async def test_a_slow_reader_is_not_cut_for_the_close_that_it_has_not_read(make:
 
 
 @on_each_carrier
+@pytest.mark.parametrize("says_so", [True, False])
 @in_loop
-async def test_messages_that_nobody_wants_do_not_hide_the_peers_close(make: MakeClient) -> None:
+async def test_messages_that_nobody_wants_do_not_hide_the_peers_close(make: MakeClient, says_so: bool) -> None:
     app = Played()
     client = make(app)
     call = await opened(client, app)
     await client.say(frame(BINARY, b"x" * HIGH_WATER) + text("more"))
     assert not client.is_read()
-    await call.send({"type": "websocket.close"})
+    if says_so:
+        await call.send({"type": "websocket.close"})
+    else:
+        call.finish()
     await client.turn()
     await client.say(close())
     assert client.ended()
@@ -489,6 +527,84 @@ async def test_a_peer_that_broke_the_protocol_gets_to_read_why() -> None:
     assert not client.transport.is_closing()
     await client.passes(1)
     assert client.cut()
+    await client.end()
+
+
+@in_loop
+async def test_a_peer_that_broke_the_protocol_and_does_not_read() -> None:
+    """The time to read why begins when all of it is out."""
+    client = Http1Client(echo)
+    await client.open()
+    client.transport.stalled = True
+    await client.say(b"\x81\x00")
+    await client.passes(3 * LINGER_SECONDS)
+    assert not client.transport.is_closing()
+    await client.read_on()
+    await client.passes(LINGER_SECONDS + 1)
+    assert client.cut()
+    await client.end()
+
+
+@in_loop
+async def test_what_was_read_ahead_may_break_the_protocol_too() -> None:
+    """TLS gives what it has deciphered already, though reading has paused meanwhile."""
+    app = Played()
+    client = Http1Client(app)
+    await opened(client, app)
+    client.send(frame(BINARY, b"x" * HIGH_WATER))
+    assert not client.is_read()
+    client.transport.protocol.data_received(b"\x81\x00")
+    await client.turn()
+    assert client.is_read(), "or what comes would not be thrown away"
+    await client.end()
+
+
+@in_loop
+async def test_a_close_that_is_still_in_the_kernel_has_not_been_read() -> None:
+    app = Played()
+    client = Http1Client(app)
+    call = await opened(client, app)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"x" * 1000)
+        client.transport.carries(ours)
+        await call.send({"type": "websocket.close"})
+        await client.passes(3 * CLOSE_SECONDS)
+        assert not client.cut()
+        theirs.recv(1000)
+        await client.passes(CLOSE_SECONDS + 1)
+        assert client.cut()
+        await client.end()
+
+
+@in_loop
+async def test_what_waits_when_it_is_cut_off() -> None:
+    """What was said in this turn goes out, as far as the transport takes it."""
+    client = Http1Client(echo)
+    await client.open()
+    client.begin_drain(1001)
+    for connection in list(client.shared.connections):
+        connection.abort()
+    assert client.closed_with() == (1001, "the server stops")
+    await client.end()
+
+
+@in_loop
+async def test_a_peer_that_has_reset_is_seen_while_nothing_is_read() -> None:
+    app = Played()
+    client = Http1Client(app)
+    call = await opened(client, app)
+    await client.say(frame(BINARY, b"x" * HIGH_WATER))
+    ours, theirs = socket.socketpair()
+    with ours:
+        client.transport.carries(ours)
+        await client.passes(1)
+        assert not client.cut()
+        theirs.close()
+        await client.passes(1)
+        assert client.cut()
+    assert len((await now(call.receive()))["bytes"]) == HIGH_WATER
+    assert await now(call.receive()) == disconnect(1006)
     await client.end()
 
 
@@ -553,6 +669,7 @@ async def test_a_peer_that_ends_its_side_before_the_answer(make: MakeClient) -> 
     call = await app.next()
     client.half_close()
     await client.turn()
+    assert [await now(call.receive()) for _ in range(2)] == [{"type": "websocket.connect"}, disconnect(1006)]
     await call.send({"type": "websocket.http.response.start", "status": 401, "headers": []})
     await call.send({"type": "websocket.http.response.body", "body": b"who are you?"})
     await client.turn()
@@ -562,21 +679,43 @@ async def test_a_peer_that_ends_its_side_before_the_answer(make: MakeClient) -> 
 
 
 @on_each_carrier
+@pytest.mark.parametrize("early", [text("hello"), b""])
 @in_loop
-async def test_one_that_is_accepted_for_a_peer_that_has_ended_its_side(make: MakeClient) -> None:
+async def test_one_that_is_accepted_for_a_peer_that_has_ended_its_side(make: MakeClient, early: bytes) -> None:
     app = Played()
     client = make(app)
     await client.open()
     call = await app.next()
-    client.send(text("hello"))
+    if early:
+        client.send(early)
     client.half_close()
     await client.turn()
     await call.send({"type": "websocket.accept"})
     await client.turn()
     assert client.ended()
     assert await now(call.receive()) == {"type": "websocket.connect"}
-    assert (await now(call.receive()))["type"] in ("websocket.receive", DISCONNECT)
+    if (message := await now(call.receive()))["type"] == "websocket.receive":
+        assert message["text"] == "hello"
+        message = await now(call.receive())
+    assert message == disconnect(1006)
     call.finish()
+    await client.end()
+
+
+@in_loop
+async def test_what_came_early_is_not_lost_to_an_end_right_behind_the_answer() -> None:
+    app = Played()
+    client = Http1Client(app)
+    await client.say(client.asking() + text("hello"))
+    call = await app.next()
+    accepting: Any = call.send({"type": "websocket.accept"})
+    with pytest.raises(StopIteration):
+        accepting.send(None)
+    client.half_close()
+    await client.turn()
+    assert (await now(call.receive()))["type"] == "websocket.connect"
+    assert (await now(call.receive()))["text"] == "hello"
+    assert await now(call.receive()) == disconnect(1006)
     await client.end()
 
 
@@ -620,6 +759,34 @@ async def test_a_ping_that_is_not_answered(make: MakeClient) -> None:
     assert await now(call.receive()) == disconnect(1011, "no pong came in time")
     await client.passes(1)
     assert client.ended() or client.cut()
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
+async def test_a_late_pong_is_not_hidden_by_a_later_ping(make: MakeClient) -> None:
+    app = Played()
+    client = make(app, times=times(ping_interval=5, ping_timeout=12))
+    await opened(client, app)
+    await client.passes(17)
+    assert [opcode for opcode, _ in client.frames] == [PING] * 3
+    await client.passes(1)
+    assert client.closed_with() is not None
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
+async def test_no_pings_pile_up_before_a_peer_that_does_not_read(make: MakeClient) -> None:
+    app = Played()
+    client = make(app, times=times(ping_interval=5))
+    call = await opened(client, app)
+    await client.stall()
+    sending = asyncio.ensure_future(call.send({"type": "websocket.send", "bytes": b"x" * 300_000}))
+    await client.passes(50)
+    await client.read_on()
+    await sending
+    assert [opcode for opcode, _ in client.frames] == [BINARY]
     await client.end()
 
 
@@ -752,6 +919,26 @@ async def test_a_send_that_waits_ends_with_the_connection(make: MakeClient) -> N
     await client.end()
 
 
+@in_loop
+async def test_a_send_that_waits_ends_with_the_peers_close() -> None:
+    """What was sent before still goes out, at the peer's pace."""
+    app = Played()
+    client = Http1Client(app)
+    call = await opened(client, app)
+    await client.stall()
+    sending = asyncio.ensure_future(call.send({"type": "websocket.send", "bytes": b"x" * 300_000}))
+    await client.turn()
+    client.transport.protocol.data_received(close())  # which was read before the reading paused
+    await client.turn()
+    with pytest.raises(ClientDisconnectedError):
+        await sending
+    await client.read_on()
+    assert [len(payload) for _, payload in client.frames] == [300_000, 2]
+    assert client.ended()
+    call.finish()
+    await client.end()
+
+
 @on_each_carrier
 @in_loop
 async def test_a_peer_that_pings_and_does_not_read_makes_us_hold_nothing(make: MakeClient) -> None:
@@ -857,6 +1044,24 @@ async def test_a_drain_waits_for_what_is_on_its_way_to_the_application(make: Mak
 
 @on_each_carrier
 @in_loop
+async def test_a_drain_lets_the_peer_finish_its_message(make: MakeClient) -> None:
+    app = Played()
+    client = make(app)
+    call = await opened(client, app)
+    await client.drain(1012)
+    message = frame(BINARY, b"x" * 90)
+    for place in range(0, len(message), 32):
+        await client.say(message[place : place + 32])
+        await client.passes(CLOSE_SECONDS - 1)
+    assert not client.cut()
+    assert len((await now(call.receive()))["bytes"]) == 90
+    await client.passes(2)
+    assert client.cut()
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
 async def test_one_that_is_not_answered_when_the_drain_begins(make: MakeClient) -> None:
     """The application has its say; then it is closed like all the others."""
     app = Played()
@@ -950,6 +1155,33 @@ async def test_the_last_request_of_a_connection_leaves_its_websockets() -> None:
     assert client.closed_with() is None
     await client.say(text("on"))
     assert client.frames == [(TEXT, b"on")]
+    await client.end()
+
+
+@in_loop
+async def test_a_connection_is_idle_from_the_end_of_its_last_websocket_on() -> None:
+    client = Http2Client(echo, times=times(keep_alive=10))
+    await client.open()
+    await client.passes(30)
+    await client.say(close())
+    assert client.ended()
+    await client.passes(10)
+    assert not client.transport.is_closing()
+    await client.passes(1)
+    assert client.transport.is_closing()
+    await client.end()
+
+
+@in_loop
+async def test_a_client_of_http2_that_ends_its_side_of_tcp() -> None:
+    app = Played()
+    client = Http2Client(app)
+    call = await opened(client, app)
+    client.peer.eof()
+    assert await now(call.receive()) == disconnect(1006)
+    call.finish()
+    await client.turn()
+    assert client.transport.is_closing()
     await client.end()
 
 
