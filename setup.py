@@ -52,6 +52,7 @@ HOT = (
     "proto/carrier",
     "proto/connection",
     "proto/http11",
+    "proto/http11_ends",
     "proto/http11_life",
     "proto/http11_tunnel",
     "proto/http2",

@@ -23,7 +23,7 @@ import pytest
 from asgiri.config.schema import Config, Limits, Listen, Timeouts, Tls
 from asgiri.errors import ConfigError
 from asgiri.proto import connection as proto_connection
-from asgiri.proto import http11 as proto_http11
+from asgiri.proto import http11_ends
 from asgiri.proto import secure
 from asgiri.server import Server, ServerState
 from asgiri.sockets import bind
@@ -567,7 +567,7 @@ async def test_a_peer_that_does_not_answer_close_notify_is_not_waited_for(
 
 @on_both_loops
 async def test_a_refused_peer_has_its_time_and_then_a_clean_end(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proto_http11, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(http11_ends, "LINGER_SECONDS", 0.2)
     times = Timeouts(keep_alive=0.2)  # so that the sweep comes often
     async with (
         Server(hello, config=over_tls(pki, timeouts=times)) as server,

@@ -1,6 +1,6 @@
 """The HTTP/1.1 connection: one exchange after the other, in order, on one transport (RFC 9112 section 9).
 
-Its life, states and signals and the table of them, is in http11_life.py.
+Its life, states and signals and the table of them, is in http11_life.py; what ends it is in http11_ends.py.
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Final, cast
 
-from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.asgi.http import HttpSession
 from asgiri.asgi.scope import http_scope, scope_template
 from asgiri.asgi.session import Session
 from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
 from asgiri.codec.ws_handshake import is_websocket
 from asgiri.errors import HandshakeError
-from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, Connection, Shared
-from asgiri.proto.exchange import PEER_LEFT, RETRY_SOON, VERSIONS, start
+from asgiri.proto.connection import HIGH_WATER, Shared
+from asgiri.proto.exchange import RETRY_SOON, start
 from asgiri.proto.files import send_file
+from asgiri.proto.http11_ends import CLOSE, Http11Ends
 from asgiri.proto.http11_life import (
     ANSWERING,
     CLOSED,
     DISCARDING,
     DONE,
-    HEAD,
     IDLE,
-    LIFE,
     LINGERING,
     ON_ANSWERED,
     ON_NEXT,
@@ -35,7 +33,6 @@ from asgiri.proto.http11_life import (
     ON_WHOLE_REQUEST,
     RECEIVING,
     Signal,
-    State,
 )
 from asgiri.proto.http11_tunnel import websocket_session
 from asgiri.proto.websocket import refuse_while_draining
@@ -47,66 +44,23 @@ DISCARD_LIMIT: Final = 256 << 10
 # How many pipelined exchanges may follow each other before other connections get their turn.
 IN_A_ROW: Final = 16
 
-CLOSE: Final = (b"connection", b"close")
 EMPTY_LINE: Final = b"\r\n"
 
 
-class Http11Connection(Connection):
+class Http11Connection(Http11Ends):
     """One HTTP/1.1 connection: moves bytes between transport and codec, and events between codec and session."""
 
-    __slots__ = (
-        "_awaits_continue",
-        "_began",
-        "_began_exactly",
-        "_codec",
-        "_dispatching",
-        "_file_end",
-        "_more_has_come",
-        "_peer_ended",
-        "_reading",
-        "_refusing",
-        "_request",
-        "_requests",
-        "_session",
-        "_since",
-        "_state",
-        "_status",
-        "_template",
-        "_unread",
-    )
+    __slots__ = ("_dispatching", "_more_has_come", "_template", "_unread")
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
-        self._codec = shared.http1(shared.limits)
-        self._state = IDLE
-        self._since = shared.now  # when the state, or the last piece of body, came
         self._template: dict[str, Any] = {}  # of the requests' scopes
-        self._session: Session | None = None
-        self._request: Request | None = None  # in progress, and not in the access log yet
-        self._status = 0  # of its answer, 0 before that has begun
-        self._began_exactly = 0.0  # when it came, for the access log
-        self._file_end = 0  # bytes written once the file that is on its way is through, 0 while there is none
-        self._requests = 0
-        self._began = 0.0  # when the request in progress did
         self._unread = 0  # bytes of body thrown away
         self._more_has_come = False  # bytes behind the request in progress, when its answer began
-        self._awaits_continue = False  # the peer holds its body back until a 100
-        self._peer_ended = False  # it sends nothing more, though it may still read
-        self._refusing = False  # the answer in progress is the last one, whatever else holds
-        self._reading = True
         self._dispatching = False  # events are being handled further up the stack
-
-    def _move(self, signal: Signal) -> None:
-        self._state = LIFE[self._state, signal]
-        self._since = self.shared.now
 
     def connected(self) -> None:
         self._template = scope_template(self.peers, self.shared.context)
-
-    @property
-    def has_ended(self) -> bool:
-        """Nothing that comes is of use any more."""
-        return self._state is LINGERING or self._state is CLOSED
 
     def head_begun(self) -> None:
         """The first bytes of what may be a request's head are here, though not given to us yet."""
@@ -263,16 +217,6 @@ class Http11Connection(Connection):
             on = len(self._codec.rest) <= HIGH_WATER  # as long as we read, we see the peer leave
         if on is not self._reading:
             self._read(on)
-
-    def _read(self, on: bool) -> None:
-        if on is self._reading or self._state is CLOSED:
-            return
-        self._reading = on
-        if on:
-            self._since = self.shared.now  # the time that we did not read is not the peer's
-            self.transport.resume_reading()
-        else:
-            self.transport.pause_reading()
 
     def hand_over(self, headers: Headers) -> tuple[bytes, bool]:
         """Answer with 101 and these fields (RFC 9110 section 15.2.2): what follows is no HTTP/1.1 any more.
@@ -446,154 +390,3 @@ class Http11Connection(Connection):
 
     def finished(self, session: Session) -> None:
         self.shared.forget_session(session)
-
-    def _flush(self) -> None:
-        data = self._codec.take()
-        if data and self._state is not CLOSED:
-            self.write(data)
-
-    def _log(self) -> None:
-        """Put the exchange in the access log, once."""
-        request, log = self._request, self.shared.access_log
-        if request is None or log is None:
-            return
-        self._request = None
-        size = self._codec.sent if self._status else 0
-        if self._file_end:  # the file was cut short
-            size -= self._file_end - self._written
-        log.record(
-            self.client,
-            request.method,
-            request.target,
-            VERSIONS[request.http_version],
-            request.headers,
-            self._status or PEER_LEFT,
-            size,
-            self._began_exactly,
-            self._serial,
-            self._requests,
-        )
-
-    # Ends
-
-    def _refuse(self, failure: Failure) -> None:
-        """The peer broke the protocol: tell it, if the answer is still ours to give, and hear no more of it."""
-        if self._state is IDLE or self._state is HEAD:
-            self._answer(HTTPStatus(failure.status), failure.reason)
-        elif self._state is RECEIVING:
-            self._cut_short(HTTPStatus(failure.status), failure.reason)
-        elif self._state is DISCARDING:
-            self._linger()
-
-    def _answer(self, status: HTTPStatus, reason: str) -> None:
-        """Answer a request that never became one, and end."""
-        headers, body = plain_answer(status, reason)
-        with_defaults(headers, self.shared.context)
-        self._codec.send_head(0, status, [*headers, CLOSE])
-        self._codec.send_body(0, body, True)
-        self._flush()
-        if self.shared.access_log is not None:  # of a request that never became one there is not much to say
-            self._requests += 1
-            self._request = Request(self._requests, "", b"", b"", b"", [], "1.1", True)
-            self._status = status
-            self._began_exactly = perf_counter()
-            self._log()
-        self._linger()
-
-    def turn_away(self, status: HTTPStatus, reason: str) -> None:
-        """Answer bytes that are not to be read, as to a request that never became one, and end."""
-        if self._state is IDLE or self._state is HEAD:
-            self._answer(status, reason)
-
-    def _cut_short(self, status: HTTPStatus, reason: str) -> None:
-        """End the exchange in progress: with ``status`` when nothing is answered yet, else by a cut."""
-        session = self._session
-        assert session is not None
-        if session.unanswered:
-            self._refusing = True
-            session.answer(status, reason)
-        else:
-            session.lost()
-            self.abort()
-
-    def _linger(self) -> None:
-        """End our side, and give the peer time to read the answer before what it still sends resets it."""
-        self.push()
-        self._move(Signal.REFUSED)
-        if self.secure is not None and not self._peer_ended:  # TLS has no half to end, but the time is given
-            self._read(True)
-            return
-        if self._peer_ended or not self.transport.can_write_eof():
-            self._close()
-            return
-        try:
-            self.transport.write_eof()
-        except OSError:  # ENOTCONN: the peer has reset the connection, and the loop does not know it yet
-            self.abort()
-        else:
-            self._read(True)
-
-    def _close(self) -> None:
-        if self._state is not CLOSED:
-            self.push()
-            self._move(Signal.CLOSED)
-            self.transport.close()
-
-    def abort(self) -> None:
-        self.push()
-        if self._state in (RECEIVING, ANSWERING) or self.transport.get_write_buffer_size():
-            self.reset_transport()
-        if self._state is not CLOSED:
-            self._move(Signal.CLOSED)
-        super().abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._state is not CLOSED:
-            self._move(Signal.CLOSED)
-        if self._session is not None:
-            self._session.lost()
-        if self._request is not None:
-            self._log()
-        super().connection_lost(exc)
-
-    def close_idle(self) -> None:
-        if self._state is IDLE:
-            self._close()
-        elif self._state is DISCARDING:  # the answer is out, and nothing that comes is of use
-            self._linger()
-
-    # Time
-
-    def check(self, now: float) -> None:
-        if self.write_overdue(now) or (not self._reading and self.is_reset()):
-            self.abort()
-            return
-        waited = now - self._since
-        times = self.shared.times
-        match self._state:
-            case State.IDLE:
-                if 0 < times.keep_alive < waited:
-                    self._close()
-            case State.HEAD:
-                if 0 < times.request_head < waited:
-                    self._answer(HTTPStatus.REQUEST_TIMEOUT, "the request head took too long")
-            case State.RECEIVING if self._reading and not self._awaits_continue and 0 < times.request_body < waited:
-                self._cut_short(HTTPStatus.REQUEST_TIMEOUT, "the request body took too long")
-            case State.RECEIVING | State.ANSWERING:
-                if 0 < times.request < now - self._began:
-                    self._overtime()
-            case State.DISCARDING:
-                if 0 < times.request_body < waited:
-                    self._linger()
-            case State.LINGERING:
-                if self.transport.get_write_buffer_size():
-                    self._since = now  # the answer is still on its way; ``timeouts.write`` watches over that
-                elif waited > LINGER_SECONDS:
-                    self.abort() if self.secure is None else self._close()
-
-    def _overtime(self) -> None:
-        """The request has taken longer than ``timeouts.request``, the application included: end both."""
-        session = self._session
-        assert session is not None
-        self._cut_short(HTTPStatus.SERVICE_UNAVAILABLE, "the request took too long")
-        self.shared.cancel(session)
