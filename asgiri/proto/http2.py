@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from asgiri.asgi.scope import http_scope, scope_template
 from asgiri.codec.contract import Http1Codec
@@ -27,6 +27,7 @@ from asgiri.proto.http2_life import (
     RECEIVING,
     WARNED,
     Signal,
+    Stream,
 )
 from asgiri.proto.http2_stream import HTTP2StreamTransport
 from asgiri.proto.http2_upgrade import UpgradedBody, UpgradedExchange
@@ -39,40 +40,6 @@ WRITE_SIZE: Final = 256 << 10
 # How long to wait for that, in seconds (RFC 9113 section 6.8: at least a round trip).
 LAST_PING: Final = b"draining"
 LAST_PING_SECONDS: Final = 1.0
-
-
-class Stream(Protocol):
-    """What is at the upper end of a stream, as the connection sees it."""
-
-    number: int
-
-    def body(self, data: bytes) -> None:
-        """A piece of the request's content has come."""
-
-    def end(self) -> None:
-        """The request is whole."""
-
-    def peer_ended(self) -> None:
-        """The peer sends nothing more at all, though it may still read."""
-
-    def lost(self) -> None:
-        """The stream is over before its time, whoever ended it."""
-
-    def refuse(self, status: HTTPStatus, reason: str) -> None:
-        """What the peer does is not to be served: answer so, or reset the stream."""
-
-    def drained(self) -> bool:
-        """Bytes of the stream's have left. Whether it needs not be told so again."""
-
-    def check(self, now: float, crowded: bool) -> None:
-        """Act on what is overdue at ``now``. ``crowded``: unread bodies fill the connection's window."""
-
-    def begin_drain(self) -> None:
-        """The server drains from now on: what has no end of its own is to come to one."""
-
-    @property
-    def unread(self) -> int:
-        """Bytes that have come and that nobody has taken."""
 
 
 class Http2Connection(Connection):

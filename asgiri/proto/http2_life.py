@@ -20,7 +20,8 @@ The tables are the whole lives; a pair that is not in them is a defect of ours a
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from http import HTTPStatus
+from typing import Final, Protocol
 
 
 class State(Enum):
@@ -95,3 +96,37 @@ EXCHANGE: Final[dict[tuple[Phase, News], Phase]] = {
     (ANSWERING, ANSWERED): DONE,
     **{(phase, LOST): GONE for phase in Phase},
 }
+
+
+class Stream(Protocol):
+    """What is at the upper end of a stream, as the connection sees it."""
+
+    number: int
+
+    def body(self, data: bytes) -> None:
+        """A piece of the request's content has come."""
+
+    def end(self) -> None:
+        """The request is whole."""
+
+    def peer_ended(self) -> None:
+        """The peer sends nothing more at all, though it may still read."""
+
+    def lost(self) -> None:
+        """The stream is over before its time, whoever ended it."""
+
+    def refuse(self, status: HTTPStatus, reason: str) -> None:
+        """What the peer does is not to be served: answer so, or reset the stream."""
+
+    def drained(self) -> bool:
+        """Bytes of the stream's have left. Whether it needs not be told so again."""
+
+    def check(self, now: float, crowded: bool) -> None:
+        """Act on what is overdue at ``now``. ``crowded``: unread bodies fill the connection's window."""
+
+    def begin_drain(self) -> None:
+        """The server drains from now on: what has no end of its own is to come to one."""
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have come and that nobody has taken."""

@@ -249,7 +249,7 @@ class HTTP2StreamTransport(asyncio.Transport):
         """What the connection's transport knows; ``http2_stream`` is the stream's number."""
         return self.number if name == "http2_stream" else self._connection.transport.get_extra_info(name, default)
 
-    # What the connection tells (asgiri.proto.http2.Stream)
+    # What the connection tells (asgiri.proto.http2_life.Stream)
 
     def body(self, data: bytes) -> None:
         if self._closing or self._input is not OPEN:
