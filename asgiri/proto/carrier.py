@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Protocol
 
 from asgiri.types import Headers
@@ -30,6 +31,9 @@ class Carrier(Protocol):
         """The same in pieces: :meth:`deny_body` follows. Raises LocalProtocolError as ``accept`` does."""
 
     def deny_body(self, data: bytes, end_stream: bool) -> None: ...
+
+    def drain(self) -> Awaitable[object] | None:
+        """What to await before more of such an answer; None: nothing, or ``pause_writing`` of the protocol tells."""
 
     # The bytes
 

@@ -8,6 +8,7 @@ One whose request is answered with anything else stays in HANDSHAKE, and is forg
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from enum import Enum
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -94,6 +95,8 @@ class Http11Tunnel(Connection):
         self._before = self._session = None
         self._state = OPEN
         self.take_over(before)
+        if self._writable is not None:  # earlier answers, and the 101, fill the transport
+            self.protocol.pause_writing()
 
     def deny(self, status: int, headers: Headers, data: bytes) -> None:
         if self._before is not None and self._session is not None:
@@ -109,6 +112,10 @@ class Http11Tunnel(Connection):
             self._before.send_body(self._session, data, end_stream)
             if end_stream:
                 self._before = self._session = None
+
+    def drain(self) -> Awaitable[object] | None:
+        before, session = self._before, self._session
+        return None if before is None or session is None else before.drain(session)
 
     # Bytes in
 
@@ -215,7 +222,8 @@ class Http11Tunnel(Connection):
     def abort(self) -> None:
         if self._state is HANDSHAKE:
             if self._before is not None and self._session is not None:
-                self._before.reset(self._session)
+                self._session.lost()
+                self._before.abort()
             return
         self.push()
         if self.transport.get_write_buffer_size():

@@ -240,6 +240,29 @@ async def test_a_denial_in_pieces(make: MakeClient) -> None:
     await client.end()
 
 
+@on_each_carrier
+@in_loop
+async def test_a_denial_goes_at_the_pace_of_the_peer(make: MakeClient) -> None:
+    app = Played()
+    client = make(app)
+    await client.open()
+    call = await app.next()
+    await client.stall()
+    await call.send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+    piece = {"type": "websocket.http.response.body", "body": b"x" * 300_000, "more_body": True}
+    sending = asyncio.ensure_future(call.send(piece))
+    await client.turn()
+    assert not sending.done()
+    await client.read_on()
+    await sending
+    client.vanish()
+    await client.turn()
+    with pytest.raises(ClientDisconnectedError):
+        await call.send(piece)
+    call.finish()
+    await client.end()
+
+
 @in_loop
 async def test_a_denied_handshake_is_one_request_of_http1() -> None:
     """What is pipelined behind it is the next one."""
@@ -310,6 +333,25 @@ async def test_the_application_fails(make: MakeClient, accepted: bool, expected:
     await client.end()
 
 
+@in_loop
+async def test_an_accept_that_breaks_on_its_way_is_cut() -> None:
+    """Nobody knows how much of the answer is out, and the client would wait for the rest of it."""
+    app = Played()
+    client = Http1Client(app)
+    await client.open()
+    call = await app.next()
+    client.transport.breaks = MemoryError()
+    with pytest.raises(MemoryError):
+        await call.send({"type": "websocket.accept"})
+    with pytest.raises(RuntimeError):
+        await call.send({"type": "websocket.accept"})
+    assert not client.cut(), "the application may have more to do"
+    call.finish()
+    await client.turn()
+    assert client.cut()
+    await client.end()
+
+
 @pytest.mark.parametrize(
     ("but", "fields", "status"),
     [
@@ -329,6 +371,7 @@ async def test_what_is_no_handshake_over_http1(but: str, fields: list[tuple[str,
     (answer,) = client.peer.answers
     assert answer.status == status
     assert answer.headers.get("sec-websocket-version") == ("13" if status == 426 else None)
+    assert answer.headers.get("upgrade") == ("websocket" if status == 426 else None)
     call = await app.next()
     assert call.scope["path"] == "/next"
     await client.end()
@@ -998,6 +1041,45 @@ async def test_a_drain(make: MakeClient, code: int, reason: str) -> None:
 
 @on_each_carrier
 @in_loop
+async def test_what_an_application_says_in_a_drain(make: MakeClient) -> None:
+    """Nothing goes out behind our Close frame: the application is told so, and of all that the peer still says."""
+    app = Played()
+    client = make(app)
+    call = await opened(client, app)
+    await call.send({"type": "websocket.send", "text": "before"})
+    await client.drain(1012)
+    with pytest.raises(ClientDisconnectedError, match="the server is closing the WebSocket"):
+        await call.send({"type": "websocket.send", "text": "behind"})
+    await client.say(text("on its way"))
+    assert (await now(call.receive()))["text"] == "on its way"
+    with pytest.raises(ClientDisconnectedError):
+        await call.send({"type": "websocket.send", "text": "behind"})
+    await client.say(close(1012))
+    assert await now(call.receive()) == disconnect(1012, "the server restarts")
+    assert [opcode for opcode, _ in client.frames] == [TEXT, CLOSE]
+    assert client.ended()
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
+async def test_a_send_that_waits_when_a_drain_begins_goes_out(make: MakeClient) -> None:
+    app = Played()
+    client = make(app)
+    call = await opened(client, app)
+    await client.stall()
+    sending = asyncio.ensure_future(call.send({"type": "websocket.send", "bytes": b"x" * 300_000}))
+    await client.turn()
+    await client.drain(1001)
+    assert not sending.done()
+    await client.read_on()
+    await sending
+    assert [opcode for opcode, _ in client.frames] == [BINARY, CLOSE]
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
 async def test_a_drain_that_the_peer_does_not_answer(make: MakeClient) -> None:
     app = Played()
     client = make(app)
@@ -1211,4 +1293,27 @@ async def test_pipelined_requests_are_answered_before_the_switch() -> None:
     assert rest.startswith(b"HTTP/1.1 101 ") or not rest
     assert (await now(call.receive()))["type"] == "websocket.connect"
     assert (await now(call.receive()))["text"] == "hello"
+    await client.end()
+
+
+@in_loop
+async def test_an_answer_before_the_switch_that_the_peer_has_not_read_slows_the_websocket_down() -> None:
+    app = Played()
+    client = Http1Client(app)
+    await client.stall()
+    client.send(request("/first") + client.asking())
+    first = await app.next()
+    await first.reply(b"x" * (HIGH_WATER - 100))
+    call = await app.next()
+    assert client.is_read()
+    await call.send({"type": "websocket.accept"})
+    await settle()
+    assert client.transport.waiting > HIGH_WATER
+    assert not client.is_read(), "it could make us write"
+    sending = asyncio.ensure_future(call.send({"type": "websocket.send", "text": "hello"}))
+    await settle()
+    assert not sending.done()
+    await client.read_on()
+    await sending
+    assert client.is_read()
     await client.end()
