@@ -23,8 +23,7 @@ import pytest
 from asgiri.config.schema import Config, Limits, Listen, Timeouts, Tls
 from asgiri.errors import ConfigError
 from asgiri.proto import connection as proto_connection
-from asgiri.proto import http11_ends
-from asgiri.proto import secure
+from asgiri.proto import http11_ends, secure
 from asgiri.server import Server, ServerState
 from asgiri.sockets import bind
 from asgiri.types import Receive, Scope, Send
