@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Final, Protocol
 
 from asgiri.types import Headers
+
+# Bytes that are given at once to a protocol that makes many of few. A DATA frame of HTTP/2 has no more, as a rule.
+PORTION: Final = 16 << 10
 
 
 class Carrier(Protocol):
@@ -78,6 +81,10 @@ class Carried(asyncio.Protocol):
 
     def push(self) -> None:
         """Write what waits."""
+
+    def expands(self) -> bool:
+        """Whether few bytes may become many: then it is given :data:`PORTION` at once, for it may pause in between."""
+        return False
 
     def check(self, now: float) -> None:
         """Act on what is overdue at ``now``, monotonic seconds. Called by each sweep."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asgiri.asgi.session import Session
 from asgiri.codec.events import Request
-from asgiri.proto.carrier import Carried
+from asgiri.proto.carrier import PORTION, Carried
 from asgiri.proto.connection import LINGER_SECONDS, Connection
 from asgiri.proto.exchange import VERSIONS
 from asgiri.proto.websocket import WebSocketProtocol
@@ -72,7 +72,7 @@ class Http11Tunnel(Connection):
         self._began_exactly = perf_counter()
         self._state = HANDSHAKE
         self._since = 0.0  # when it began to linger
-        self._rest = b""  # what came behind the request
+        self._rest = b""  # what came behind the request, or while the protocol paused
         self._peer_ended = False  # it has ended its side before the answer
         self._reading = True
         self._size = 0  # bytes written since the 101
@@ -123,12 +123,26 @@ class Http11Tunnel(Connection):
         if self._state is OPEN:
             if self._rest:
                 data, self._rest = self._rest + data, b""
-            self.protocol.data_received(data)
+            if len(data) <= PORTION or not self.protocol.expands():
+                self.protocol.data_received(data)
+            else:
+                self._give_portions(data)
+
+    def _give_portions(self, data: bytes) -> None:
+        at = 0
+        while at < len(data) and self._reading and self._state is OPEN:
+            self.protocol.data_received(data[at : at + PORTION])
+            at += PORTION
+        state = self._state  # what comes behind its end is of no use
+        self._rest = data[at:] if at < len(data) and state is OPEN else b""
 
     def eof_received(self) -> bool:
         """The peer sends nothing more: what it may still read, its protocol has said by now."""
         if self._state is OPEN:
             self._deliver_rest()
+            if self._rest and self.secure is None:  # it waits for the application; TLS cannot
+                self._peer_ended = True
+                return True
             self.protocol.eof_received()
         self._state = CLOSED
         return False

@@ -109,6 +109,10 @@ class WebSocketProtocol(Carried):
 
     # Bytes in
 
+    def expands(self) -> bool:
+        """A read of 256 KiB may hold 256 MiB of messages, compressed, and each of them is within its limit."""
+        return self._deflate is not None
+
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state is not OPEN and state is not CLOSING:

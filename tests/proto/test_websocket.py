@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from asgiri.asgi.session import Session
+from asgiri.asgi.websocket import MESSAGE_COST
 from asgiri.errors import ClientDisconnectedError
+from asgiri.proto.carrier import PORTION
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, POSTED
 from asgiri.proto.websocket import CLOSE_SECONDS
 from tests.proto.fakes import in_loop, parse_answers, request, settle
@@ -49,6 +52,14 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 def disconnect(code: int, reason: str = "") -> dict[str, Any]:
     return {"type": DISCONNECT, "code": code, "reason": reason}
+
+
+def compressed(size: int) -> bytes:
+    """A message of so many zeros."""
+    packer = zlib.compressobj(wbits=-15)
+    message = bytearray(frame(BINARY, (packer.compress(bytes(size)) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]))
+    message[0] |= 0x40  # RSV1
+    return bytes(message)
 
 
 # The conversation
@@ -924,6 +935,53 @@ async def test_messages_wait_for_the_application(make: MakeClient) -> None:
         await client.turn()
         sent -= 1
     assert sent > 0
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
+async def test_one_read_of_many_compressed_messages_waits_as_well(make: MakeClient) -> None:
+    app = Played()
+    client = make(app)
+    await client.open("/chat", ("Sec-WebSocket-Extensions", "permessage-deflate; client_no_context_takeover"))
+    call = await app.next()
+    await call.send({"type": "websocket.accept"})
+    assert (await now(call.receive()))["type"] == "websocket.connect"
+    await client.turn()
+    (session,) = client.shared.sessions
+    size = 100 << 10
+    message = compressed(size)
+    count = 3 * PORTION // len(message)
+    await client.say(message * count)
+    assert session.buffered <= (PORTION // len(message) + 2) * (size + MESSAGE_COST)
+    assert not client.is_read()
+    for _ in range(count):
+        assert len((await now(call.receive()))["bytes"]) == size
+    await client.turn()
+    assert client.is_read()
+    await client.say(text("the last"), close())
+    assert (await now(call.receive()))["text"] == "the last"
+    assert await now(call.receive()) == disconnect(1000)
+    await client.end()
+
+
+@in_loop
+async def test_what_waits_of_one_read_is_told_before_the_peers_end() -> None:
+    app = Played()
+    client = Http1Client(app)
+    await client.open("/chat", ("Sec-WebSocket-Extensions", "permessage-deflate; client_no_context_takeover"))
+    call = await app.next()
+    await call.send({"type": "websocket.accept"})
+    message = compressed(100 << 10)
+    count = 3 * PORTION // len(message)
+    await client.say(message * count)
+    client.half_close()
+    assert not client.ended()
+    assert (await now(call.receive()))["type"] == "websocket.connect"
+    for _ in range(count):
+        assert len((await now(call.receive()))["bytes"]) == 100 << 10
+    assert await now(call.receive()) == disconnect(1006)
+    assert client.ended()
     await client.end()
 
 
