@@ -15,6 +15,8 @@ Input, what the app is still to be told
 Output, what the app has answered
     NONE      nothing
     ACCEPTED  the WebSocket is open
+    CLOSING   the server has said Close in the app's place (a drain): nothing can be sent any more, and what the peer
+              still says is told
     HELD      a denial has begun (``websocket.http.response.start``); its head is kept back until the first piece of
               body, so that a failing app can still be answered for with a 500
     DENYING   the head of the denial is on the wire, its body is not whole
@@ -25,6 +27,7 @@ Output, what the app has answered
               accept    send      start    body     last body  close
     NONE      ACCEPTED  -         HELD     -        -          CLOSED
     ACCEPTED  -         ACCEPTED  -        -        -          CLOSED
+    CLOSING   -         -         -        -        -          CLOSED
     HELD      -         -         -        DENYING  DENIED     -
     DENYING   -         -         -        DENYING  DENIED     -
     From any state but DENIED and CLOSED, the end of the WebSocket leads to LOST.
@@ -66,6 +69,7 @@ class Input(Enum):
 class Output(Enum):
     NONE = "none"
     ACCEPTED = "accepted"
+    CLOSING = "closing"
     HELD = "held"
     DENYING = "denying"
     DENIED = "denied"
@@ -79,6 +83,7 @@ OVER: Final = Input.OVER
 TOLD: Final = Input.TOLD
 NONE: Final = Output.NONE
 ACCEPTED: Final = Output.ACCEPTED
+CLOSING: Final = Output.CLOSING
 HELD: Final = Output.HELD
 DENYING: Final = Output.DENYING
 DENIED: Final = Output.DENIED
@@ -148,6 +153,14 @@ class WebSocketSession(Session):
         if wake is not None and not wake.done():
             wake.set_result(None)
 
+    def closing(self) -> None:
+        """The server has said Close, and the peer has not answered yet.
+
+        A send raises from now on: what the peer will not get must not look as if it had.
+        """
+        if self._output is ACCEPTED:
+            self._output = CLOSING
+
     def closed(self, code: int, reason: str) -> None:
         """The WebSocket is over, or is about to be: ``websocket.disconnect`` says so behind the messages that wait."""
         self._end_input(code, reason)
@@ -197,7 +210,7 @@ class WebSocketSession(Session):
 
     def _returned(self) -> None:
         output = self._output
-        if output is ACCEPTED:
+        if output is ACCEPTED or output is CLOSING:
             self._close(NORMAL_CLOSURE)
         elif self.unanswered or output is DENYING:
             if self._input is not OPEN:
@@ -208,12 +221,13 @@ class WebSocketSession(Session):
                 self._fail("returned without completing its denial", "")
 
     def _was_told(self, error: BaseException) -> bool:
-        return (self._output is LOST or self._input is TOLD) and comes_of_disconnect(error)
+        over = self._output is LOST or self._output is CLOSING or self._input is TOLD
+        return over and comes_of_disconnect(error)
 
     def _give_up(self) -> None:
         if self.unanswered:
             self.answer(HTTPStatus.INTERNAL_SERVER_ERROR)
-        elif self._output is ACCEPTED:
+        elif self._output is ACCEPTED or self._output is CLOSING:
             self._close(INTERNAL_ERROR)
         elif self._output is DENYING:
             self.lost()
@@ -271,7 +285,7 @@ class WebSocketSession(Session):
         if self._output is ACCEPTED and kind == "websocket.send":
             self._send_message(message)
             return self._stream.drain()
-        self._check_open()
+        self._check_open(kind)
         match kind:
             case "websocket.accept":
                 self._accept(message)
@@ -292,8 +306,10 @@ class WebSocketSession(Session):
         if self._output is LOST:
             raise ClientDisconnectedError("the client has disconnected")
 
-    def _check_open(self) -> None:
+    def _check_open(self, kind: object) -> None:
         self.check_connected()
+        if self._output is CLOSING and kind != "websocket.close":
+            raise ClientDisconnectedError("the server is closing the WebSocket")
         if self._output is CLOSED:
             raise ClientDisconnectedError("the application has closed the WebSocket")
 
@@ -332,9 +348,12 @@ class WebSocketSession(Session):
         except LocalProtocolError as error:
             self._output = NONE
             raise RuntimeError(f"the WebSocket cannot be accepted like that: {error}") from error
+        except BaseException:  # as for a denial's head: nobody knows what of it is out, so it is to be cut
+            self._output = DENYING
+            raise
 
     def _send_close(self, message: Message) -> None:
-        if self._output is not NONE and self._output is not ACCEPTED:
+        if self._output is not NONE and self._output is not ACCEPTED and self._output is not CLOSING:
             raise self._misplaced("websocket.close")
         code = message.get("code")
         code = NORMAL_CLOSURE if code is None else code

@@ -23,6 +23,8 @@ WEBSOCKET: Final = b"websocket"
 # RFC 6455 section 1.3: what makes the answer to a key one that only a WebSocket server gives.
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION: Final = (b"sec-websocket-version", b"13")
+# What a 101 and a 426 have to say (RFC 9110 sections 7.8 and 15.5.22).
+UPGRADE: Final = ((b"upgrade", WEBSOCKET), (b"connection", b"Upgrade"))
 
 # RFC 6455 section 4.1 item 7: 16 bytes in base64, of whose last letter but the padding four bits are none.
 KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
@@ -95,8 +97,10 @@ def check_version(values: list[bytes], http2: bool) -> None:
     if len(values) > 1:  # section 11.3.5
         raise refused("the Sec-WebSocket-Version header field is there twice")
     if values != [b"13"]:
-        # 426 would want an Upgrade, which HTTP/2 has not.
-        raise HandshakeError(400 if http2 else 426, "this WebSocket version is not spoken here", [VERSION])
+        reason = "this WebSocket version is not spoken here"
+        if http2:  # 426 wants an Upgrade, which HTTP/2 has not
+            raise HandshakeError(400, reason, [VERSION])
+        raise HandshakeError(426, reason, [VERSION, *UPGRADE])
 
 
 def judged_key(values: list[bytes]) -> bytes:
@@ -157,7 +161,7 @@ def answer_fields(handshake: Handshake, subprotocol: str | None, deflate: Deflat
     """
     fields: Headers = []
     if handshake.http_version != "2":
-        fields += [(b"upgrade", WEBSOCKET), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accepts(handshake))]
+        fields += [*UPGRADE, (b"sec-websocket-accept", accepts(handshake))]
     if subprotocol is not None:
         check_subprotocol(handshake, subprotocol)
         fields.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))

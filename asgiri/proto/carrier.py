@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Awaitable
+from typing import Final, Protocol
 
 from asgiri.types import Headers
+
+# Bytes that are given at once to a protocol that makes many of few. A DATA frame of HTTP/2 has no more, as a rule.
+PORTION: Final = 16 << 10
 
 
 class Carrier(Protocol):
@@ -30,6 +34,9 @@ class Carrier(Protocol):
         """The same in pieces: :meth:`deny_body` follows. Raises LocalProtocolError as ``accept`` does."""
 
     def deny_body(self, data: bytes, end_stream: bool) -> None: ...
+
+    def drain(self) -> Awaitable[object] | None:
+        """What to await before more of such an answer; None: nothing, or ``pause_writing`` of the protocol tells."""
 
     # The bytes
 
@@ -74,6 +81,10 @@ class Carried(asyncio.Protocol):
 
     def push(self) -> None:
         """Write what waits."""
+
+    def expands(self) -> bool:
+        """Whether few bytes may become many: then it is given :data:`PORTION` at once, for it may pause in between."""
+        return False
 
     def check(self, now: float) -> None:
         """Act on what is overdue at ``now``, monotonic seconds. Called by each sweep."""

@@ -8,13 +8,14 @@ One whose request is answered with anything else stays in HANDSHAKE, and is forg
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from enum import Enum
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from asgiri.asgi.session import Session
 from asgiri.codec.events import Request
-from asgiri.proto.carrier import Carried
+from asgiri.proto.carrier import PORTION, Carried
 from asgiri.proto.connection import LINGER_SECONDS, Connection
 from asgiri.proto.exchange import VERSIONS
 from asgiri.proto.websocket import WebSocketProtocol
@@ -71,7 +72,7 @@ class Http11Tunnel(Connection):
         self._began_exactly = perf_counter()
         self._state = HANDSHAKE
         self._since = 0.0  # when it began to linger
-        self._rest = b""  # what came behind the request
+        self._rest = b""  # what came behind the request, or while the protocol paused
         self._peer_ended = False  # it has ended its side before the answer
         self._reading = True
         self._size = 0  # bytes written since the 101
@@ -94,6 +95,8 @@ class Http11Tunnel(Connection):
         self._before = self._session = None
         self._state = OPEN
         self.take_over(before)
+        if self._writable is not None:  # earlier answers, and the 101, fill the transport
+            self.protocol.pause_writing()
 
     def deny(self, status: int, headers: Headers, data: bytes) -> None:
         if self._before is not None and self._session is not None:
@@ -110,18 +113,36 @@ class Http11Tunnel(Connection):
             if end_stream:
                 self._before = self._session = None
 
+    def drain(self) -> Awaitable[object] | None:
+        before, session = self._before, self._session
+        return None if before is None or session is None else before.drain(session)
+
     # Bytes in
 
     def data_received(self, data: bytes) -> None:
         if self._state is OPEN:
             if self._rest:
                 data, self._rest = self._rest + data, b""
-            self.protocol.data_received(data)
+            if len(data) <= PORTION or not self.protocol.expands():
+                self.protocol.data_received(data)
+            else:
+                self._give_portions(data)
+
+    def _give_portions(self, data: bytes) -> None:
+        at = 0
+        while at < len(data) and self._reading and self._state is OPEN:
+            self.protocol.data_received(data[at : at + PORTION])
+            at += PORTION
+        state = self._state  # what comes behind its end is of no use
+        self._rest = data[at:] if at < len(data) and state is OPEN else b""
 
     def eof_received(self) -> bool:
         """The peer sends nothing more: what it may still read, its protocol has said by now."""
         if self._state is OPEN:
             self._deliver_rest()
+            if self._rest and self.secure is None:  # it waits for the application; TLS cannot
+                self._peer_ended = True
+                return True
             self.protocol.eof_received()
         self._state = CLOSED
         return False
@@ -215,7 +236,8 @@ class Http11Tunnel(Connection):
     def abort(self) -> None:
         if self._state is HANDSHAKE:
             if self._before is not None and self._session is not None:
-                self._before.reset(self._session)
+                self._session.lost()
+                self._before.abort()
             return
         self.push()
         if self.transport.get_write_buffer_size():

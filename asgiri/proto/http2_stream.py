@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from http import HTTPStatus
 from time import perf_counter
@@ -142,6 +142,10 @@ class HTTP2StreamTransport(asyncio.Transport):
             self.write(data)
             if end_stream:
                 self.close()
+
+    def drain(self) -> Awaitable[object] | None:
+        """As a Carrier does it: the protocol is told."""
+        return None
 
     # asyncio.Transport
 

@@ -26,6 +26,7 @@ from asgiri.proto.exchange import RETRY_SOON, start
 from asgiri.proto.websocket_life import (
     CLOSING,
     DENYING,
+    GONE,
     HANDSHAKE,
     LEAVING,
     LIFE,
@@ -108,6 +109,10 @@ class WebSocketProtocol(Carried):
 
     # Bytes in
 
+    def expands(self) -> bool:
+        """A read of 256 KiB may hold 256 MiB of messages, compressed, and each of them is within its limit."""
+        return self._deflate is not None
+
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state is not OPEN and state is not CLOSING:
@@ -189,6 +194,7 @@ class WebSocketProtocol(Carried):
         self._move(Signal.ACCEPTED)
         self._pinged = self.shared.now
         self._carrier.resume_reading()
+        self._pace()  # what was answered before may still wait for the peer
         if self.shared.draining:
             self.begin_drain()
 
@@ -209,7 +215,7 @@ class WebSocketProtocol(Carried):
                 self._move(Signal.DENIED)
 
     def reset(self) -> None:
-        if self._state is DENYING:
+        if self._state is not GONE:
             self._lose()
             self._carrier.abort()
 
@@ -232,7 +238,9 @@ class WebSocketProtocol(Carried):
             self._made(0)
 
     def drain(self) -> Awaitable[object] | None:
-        return None if self._writable is None else self._writable.wait()
+        if self._writable is not None:
+            return self._writable.wait()
+        return self._carrier.drain() if self._state is DENYING else None
 
     def message_consumed(self) -> None:
         if not self._reading:
@@ -323,6 +331,8 @@ class WebSocketProtocol(Carried):
             self._codec.send_close(*self._final)
             self._move(Signal.CLOSE_SENT)
             self._made(0)
+            if self.session is not None:
+                self.session.closing()
 
     # Time
 

@@ -619,9 +619,13 @@ def test_an_app_that_is_cancelled(messages: list[Message], calls: list[Call], lo
 
 
 @pytest.mark.parametrize("breaks", [RecursionError(), MemoryError()], ids=repr)
-@pytest.mark.parametrize("messages", [[start(), body(b"a")], [start(), body(b"a", True)]], ids=["whole", "in pieces"])
+@pytest.mark.parametrize(
+    "messages",
+    [[start(), body(b"a")], [start(), body(b"a", True)], [accept()]],
+    ids=["denial", "denial in pieces", "accept"],
+)
 @in_loop
-async def test_a_denial_that_breaks_on_its_way_is_cut(messages: list[Message], breaks: BaseException) -> None:
+async def test_an_answer_that_breaks_on_its_way_is_cut(messages: list[Message], breaks: BaseException) -> None:
     conversation = Conversation(says(*messages))
     conversation.stream.breaks = breaks
     assert await conversation.finish() == [("reset",)], "nobody knows how much of it is out"
@@ -664,6 +668,43 @@ def test_send_raises_oserror_once_it_is_over(
 
     test()
     assert not log
+
+
+def test_send_raises_oserror_once_the_server_has_said_close(log: list[logging.LogRecord]) -> None:
+    @in_loop
+    async def test() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(accept())
+            conversation.session.closing()
+            for message in (accept(), send_text("a"), start(), body(), {}):
+                with pytest.raises(ClientDisconnectedError, match="the server is closing the WebSocket"):
+                    await send(message)
+            conversation.session.message("on its way", None, 10)
+            assert [await receive(), await receive()] == [CONNECT, text("on its way")]
+            await send(send_text("a"))
+
+        conversation = Conversation(app)
+        assert await conversation.finish() == [*ACCEPTED, ("took",), ("close", 1011, "")]
+
+    test()
+    assert not log
+
+
+def test_who_closes_what_the_server_is_closing_has_its_will() -> None:
+    @in_loop
+    async def test() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(accept())
+            conversation.session.closing()
+            await send(close(code=3000))
+            assert [await receive(), await receive()] == [CONNECT, disconnect(3000)]
+            with pytest.raises(ClientDisconnectedError, match="the application has closed the WebSocket"):
+                await send(close())
+
+        conversation = Conversation(app)
+        assert await conversation.finish() == [*ACCEPTED, ("close", 3000, "")]
+
+    test()
 
 
 class WebSocketDisconnect(Exception):  # noqa: N818 - as frameworks call it

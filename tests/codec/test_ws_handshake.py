@@ -100,7 +100,9 @@ REFUSALS = list(refusals())
 def test_what_is_no_handshake_is_refused(status: int, asked: Request) -> None:
     error = refusal(asked)
     assert error.status == status
-    assert error.headers == ([VERSION] if status == 426 else [])
+    # RFC 9110 section 15.5.22: a 426 names what to upgrade to.
+    upgrade = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
+    assert error.headers == ([VERSION, *upgrade] if status == 426 else [])
 
 
 def test_over_http2_no_key_is_asked_for_and_426_is_400() -> None:

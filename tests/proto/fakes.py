@@ -88,6 +88,7 @@ class FakeTransport(asyncio.Transport):
         self._lost = False
         self.reset_by_peer = False  # the kernel knows of it, the loop does not yet
         self.can_half_close = True
+        self.breaks: BaseException | None = None  # what the next write meets
 
     @property
     def sent(self) -> bytes:
@@ -125,6 +126,9 @@ class FakeTransport(asyncio.Transport):
         assert data, "an empty write"
         if self._closing:
             return
+        if self.breaks is not None:
+            breaks, self.breaks = self.breaks, None
+            raise breaks
         self.writes.append(bytes(data))
         if self.stalled:
             self.waiting += len(data)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from asgiri.asgi.session import Session
+from asgiri.asgi.websocket import MESSAGE_COST
 from asgiri.errors import ClientDisconnectedError
+from asgiri.proto.carrier import PORTION
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, POSTED
 from asgiri.proto.websocket import CLOSE_SECONDS
 from tests.proto.fakes import in_loop, parse_answers, request, settle
@@ -49,6 +52,14 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 def disconnect(code: int, reason: str = "") -> dict[str, Any]:
     return {"type": DISCONNECT, "code": code, "reason": reason}
+
+
+def compressed(size: int) -> bytes:
+    """A message of so many zeros."""
+    packer = zlib.compressobj(wbits=-15)
+    message = bytearray(frame(BINARY, (packer.compress(bytes(size)) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]))
+    message[0] |= 0x40  # RSV1
+    return bytes(message)
 
 
 # The conversation
@@ -240,6 +251,29 @@ async def test_a_denial_in_pieces(make: MakeClient) -> None:
     await client.end()
 
 
+@on_each_carrier
+@in_loop
+async def test_a_denial_goes_at_the_pace_of_the_peer(make: MakeClient) -> None:
+    app = Played()
+    client = make(app)
+    await client.open()
+    call = await app.next()
+    await client.stall()
+    await call.send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+    piece = {"type": "websocket.http.response.body", "body": b"x" * 300_000, "more_body": True}
+    sending = asyncio.ensure_future(call.send(piece))
+    await client.turn()
+    assert not sending.done()
+    await client.read_on()
+    await sending
+    client.vanish()
+    await client.turn()
+    with pytest.raises(ClientDisconnectedError):
+        await call.send(piece)
+    call.finish()
+    await client.end()
+
+
 @in_loop
 async def test_a_denied_handshake_is_one_request_of_http1() -> None:
     """What is pipelined behind it is the next one."""
@@ -310,6 +344,25 @@ async def test_the_application_fails(make: MakeClient, accepted: bool, expected:
     await client.end()
 
 
+@in_loop
+async def test_an_accept_that_breaks_on_its_way_is_cut() -> None:
+    """Nobody knows how much of the answer is out, and the client would wait for the rest of it."""
+    app = Played()
+    client = Http1Client(app)
+    await client.open()
+    call = await app.next()
+    client.transport.breaks = MemoryError()
+    with pytest.raises(MemoryError):
+        await call.send({"type": "websocket.accept"})
+    with pytest.raises(RuntimeError):
+        await call.send({"type": "websocket.accept"})
+    assert not client.cut(), "the application may have more to do"
+    call.finish()
+    await client.turn()
+    assert client.cut()
+    await client.end()
+
+
 @pytest.mark.parametrize(
     ("but", "fields", "status"),
     [
@@ -329,6 +382,7 @@ async def test_what_is_no_handshake_over_http1(but: str, fields: list[tuple[str,
     (answer,) = client.peer.answers
     assert answer.status == status
     assert answer.headers.get("sec-websocket-version") == ("13" if status == 426 else None)
+    assert answer.headers.get("upgrade") == ("websocket" if status == 426 else None)
     call = await app.next()
     assert call.scope["path"] == "/next"
     await client.end()
@@ -886,6 +940,53 @@ async def test_messages_wait_for_the_application(make: MakeClient) -> None:
 
 @on_each_carrier
 @in_loop
+async def test_one_read_of_many_compressed_messages_waits_as_well(make: MakeClient) -> None:
+    app = Played()
+    client = make(app)
+    await client.open("/chat", ("Sec-WebSocket-Extensions", "permessage-deflate; client_no_context_takeover"))
+    call = await app.next()
+    await call.send({"type": "websocket.accept"})
+    assert (await now(call.receive()))["type"] == "websocket.connect"
+    await client.turn()
+    (session,) = client.shared.sessions
+    size = 100 << 10
+    message = compressed(size)
+    count = 3 * PORTION // len(message)
+    await client.say(message * count)
+    assert session.buffered <= (PORTION // len(message) + 2) * (size + MESSAGE_COST)
+    assert not client.is_read()
+    for _ in range(count):
+        assert len((await now(call.receive()))["bytes"]) == size
+    await client.turn()
+    assert client.is_read()
+    await client.say(text("the last"), close())
+    assert (await now(call.receive()))["text"] == "the last"
+    assert await now(call.receive()) == disconnect(1000)
+    await client.end()
+
+
+@in_loop
+async def test_what_waits_of_one_read_is_told_before_the_peers_end() -> None:
+    app = Played()
+    client = Http1Client(app)
+    await client.open("/chat", ("Sec-WebSocket-Extensions", "permessage-deflate; client_no_context_takeover"))
+    call = await app.next()
+    await call.send({"type": "websocket.accept"})
+    message = compressed(100 << 10)
+    count = 3 * PORTION // len(message)
+    await client.say(message * count)
+    client.half_close()
+    assert not client.ended()
+    assert (await now(call.receive()))["type"] == "websocket.connect"
+    for _ in range(count):
+        assert len((await now(call.receive()))["bytes"]) == 100 << 10
+    assert await now(call.receive()) == disconnect(1006)
+    assert client.ended()
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
 async def test_send_waits_for_a_peer_that_does_not_read(make: MakeClient) -> None:
     app = Played()
     client = make(app)
@@ -993,6 +1094,45 @@ async def test_a_drain(make: MakeClient, code: int, reason: str) -> None:
     call.finish()
     await client.turn()
     assert not client.shared.sessions
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
+async def test_what_an_application_says_in_a_drain(make: MakeClient) -> None:
+    """Nothing goes out behind our Close frame: the application is told so, and of all that the peer still says."""
+    app = Played()
+    client = make(app)
+    call = await opened(client, app)
+    await call.send({"type": "websocket.send", "text": "before"})
+    await client.drain(1012)
+    with pytest.raises(ClientDisconnectedError, match="the server is closing the WebSocket"):
+        await call.send({"type": "websocket.send", "text": "behind"})
+    await client.say(text("on its way"))
+    assert (await now(call.receive()))["text"] == "on its way"
+    with pytest.raises(ClientDisconnectedError):
+        await call.send({"type": "websocket.send", "text": "behind"})
+    await client.say(close(1012))
+    assert await now(call.receive()) == disconnect(1012, "the server restarts")
+    assert [opcode for opcode, _ in client.frames] == [TEXT, CLOSE]
+    assert client.ended()
+    await client.end()
+
+
+@on_each_carrier
+@in_loop
+async def test_a_send_that_waits_when_a_drain_begins_goes_out(make: MakeClient) -> None:
+    app = Played()
+    client = make(app)
+    call = await opened(client, app)
+    await client.stall()
+    sending = asyncio.ensure_future(call.send({"type": "websocket.send", "bytes": b"x" * 300_000}))
+    await client.turn()
+    await client.drain(1001)
+    assert not sending.done()
+    await client.read_on()
+    await sending
+    assert [opcode for opcode, _ in client.frames] == [BINARY, CLOSE]
     await client.end()
 
 
@@ -1211,4 +1351,27 @@ async def test_pipelined_requests_are_answered_before_the_switch() -> None:
     assert rest.startswith(b"HTTP/1.1 101 ") or not rest
     assert (await now(call.receive()))["type"] == "websocket.connect"
     assert (await now(call.receive()))["text"] == "hello"
+    await client.end()
+
+
+@in_loop
+async def test_an_answer_before_the_switch_that_the_peer_has_not_read_slows_the_websocket_down() -> None:
+    app = Played()
+    client = Http1Client(app)
+    await client.stall()
+    client.send(request("/first") + client.asking())
+    first = await app.next()
+    await first.reply(b"x" * (HIGH_WATER - 100))
+    call = await app.next()
+    assert client.is_read()
+    await call.send({"type": "websocket.accept"})
+    await settle()
+    assert client.transport.waiting > HIGH_WATER
+    assert not client.is_read(), "it could make us write"
+    sending = asyncio.ensure_future(call.send({"type": "websocket.send", "text": "hello"}))
+    await settle()
+    assert not sending.done()
+    await client.read_on()
+    await sending
+    assert client.is_read()
     await client.end()
