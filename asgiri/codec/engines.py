@@ -1,48 +1,60 @@
-"""Engine name to class: the only file that knows the engines by name."""
+"""Engine name to class: the only file that knows the engines by name.
+
+They are imported when they are asked for: nobody pays, in memory and in the time of a start, for libraries whose
+engines are not used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import Any, Final, TypeVar
 
 from asgiri.codec.contract import Deflate, Http1Codec, Http2Codec, WebSocketCodec
-from asgiri.codec.h1_h11 import H11Codec
-from asgiri.codec.h2_h2 import H2Codec
-from asgiri.codec.h2_native import NativeCodec
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
-from asgiri.codec.ws_native import NativeWebSocketCodec
-from asgiri.codec.ws_wsproto import WsprotoCodec
 
 Http1Engine = Callable[[HttpLimits], Http1Codec]
 Http2Engine = Callable[[Http2Options], Http2Codec]
 # The most bytes of a message, and what permessage-deflate was agreed on.
 WebSocketEngine = Callable[[int, Deflate | None], WebSocketCodec]
 
-# The fastest one last.
-HTTP1_ENGINES: dict[str, Http1Engine] = {"h11": H11Codec}
-
-try:
-    from asgiri.codec.h1_httptools import HttptoolsCodec
-except ImportError:  # it is compiled, and not for every platform
-    pass
-else:
-    HTTP1_ENGINES["httptools"] = HttptoolsCodec
-
-HTTP2_ENGINES: dict[str, Http2Engine] = {"h2": H2Codec, "native": NativeCodec}
-
-WEBSOCKET_ENGINES: dict[str, WebSocketEngine] = {"wsproto": WsprotoCodec, "native": NativeWebSocketCodec}
+E = TypeVar("E", bound=Callable[..., Any])
 
 
-def http1_engine(name: str) -> Http1Engine:
-    """The HTTP/1.1 engine called ``name``; ``auto`` is the fastest one that is installed. KeyError: it is not."""
-    return HTTP1_ENGINES[next(reversed(HTTP1_ENGINES)) if name == "auto" else name]
+class Engines(Mapping[str, E]):
+    """The engines of a protocol that are installed, by name. Made of name -> module:class, the fastest one last."""
+
+    def __init__(self, **places: str) -> None:
+        self._places = places
+
+    def __getitem__(self, name: str) -> E:
+        module, _, attribute = self._places[name].partition(":")
+        try:
+            engine: E = getattr(import_module(f"asgiri.codec.{module}"), attribute)
+        except ImportError as error:  # some are compiled, and not for every platform
+            raise KeyError(name) from error
+        return engine
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._places if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def choose(self, name: str) -> E:
+        """The engine called ``name``; ``auto`` is the fastest one that is installed. KeyError: it is not."""
+        if name == "auto":
+            name = next(name for name in reversed(self._places) if name in self)
+        return self[name]
 
 
-def http2_engine(name: str) -> Http2Engine:
-    """The HTTP/2 engine called ``name``; ``auto`` is the fastest one. KeyError: there is none of that name."""
-    return HTTP2_ENGINES[next(reversed(HTTP2_ENGINES)) if name == "auto" else name]
+HTTP1_ENGINES: Final[Engines[Http1Engine]] = Engines(h11="h1_h11:H11Codec", httptools="h1_httptools:HttptoolsCodec")
+HTTP2_ENGINES: Final[Engines[Http2Engine]] = Engines(h2="h2_h2:H2Codec", native="h2_native:NativeCodec")
+WEBSOCKET_ENGINES: Final[Engines[WebSocketEngine]] = Engines(
+    wsproto="ws_wsproto:WsprotoCodec", native="ws_native:NativeWebSocketCodec"
+)
 
-
-def websocket_engine(name: str) -> WebSocketEngine:
-    """The WebSocket engine called ``name``; ``auto`` is the fastest one. KeyError: there is none of that name."""
-    return WEBSOCKET_ENGINES[next(reversed(WEBSOCKET_ENGINES)) if name == "auto" else name]
+http1_engine = HTTP1_ENGINES.choose
+http2_engine = HTTP2_ENGINES.choose
+websocket_engine = WEBSOCKET_ENGINES.choose

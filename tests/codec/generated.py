@@ -84,12 +84,16 @@ def messages(draw: st.DrawFn) -> Message:
     method, target, version = draw(methods), draw(targets), draw(st.sampled_from(["1.1", "1.1", "1.2", "1.0"]))
     headers: Headers = [(b"host", b"a"), *draw(st.lists(st.tuples(names, values), max_size=4))]
     last = version == "1.0"
+    options = protocol = b""
     if draw(st.integers(0, 3)) == 0:
         options = draw(st.sampled_from([b"keep-alive", b"close", b"te, Close", b"upgrade", b"x", b""]))
         headers.append((b"connection", options))
         last = last or b"close" in options.lower()
     if draw(st.integers(0, 3)) == 0:
-        headers.append((b"upgrade", draw(tokens)))
+        upgrade = draw(tokens)
+        headers.append((b"upgrade", upgrade))
+        if options == b"upgrade" and not last:
+            protocol = upgrade.lower()
     body, content = b"", b""
     trailers: Headers = []
     how = draw(st.sampled_from(["none", "length", "chunked"] if version != "1.0" else ["none", "length"]))
@@ -120,6 +124,7 @@ def messages(draw: st.DrawFn) -> Message:
             "1.0" if version == "1.0" else "1.1",
             not has_body,
             expects and has_body and version != "1.0",
+            protocol,
         )
     ]
     if content:
