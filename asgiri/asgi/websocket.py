@@ -45,7 +45,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from http import HTTPStatus
 from typing import Final
@@ -130,6 +130,7 @@ class WebSocketSession(Session):
     _framed = False  # the app says itself how long the denial's body is, or how it is coded
     _left: int | None = None  # bytes that the denial's Content-Length still promises
     _wake: asyncio.Future[None] | None = None  # there, and not done, while the app waits in receive()
+    _new_future: Callable[[], asyncio.Future[None]] | None = None  # the loop's, once it was asked for
 
     def __init__(self, request: Request, scope: Scope, stream: WebSocketStream, context: AppContext) -> None:
         self._request = request
@@ -149,9 +150,8 @@ class WebSocketSession(Session):
         size += MESSAGE_COST
         self._waiting.append(({"type": "websocket.receive", "text": text, "bytes": data}, size))
         self.buffered += size
-        wake = self._wake
-        if wake is not None and not wake.done():
-            wake.set_result(None)
+        if self._wake is not None:
+            self._awaken()
 
     def closing(self) -> None:
         """The server has said Close, and the peer has not answered yet.
@@ -187,8 +187,12 @@ class WebSocketSession(Session):
         self._input = OVER
         self._code, self._reason = code, reason
         self.buffered = 0  # what waits must not hold the reading up: the peer's Close frame may be still to come
-        wake = self._wake
-        if wake is not None and not wake.done():
+        if self._wake is not None:
+            self._awaken()
+
+    def _awaken(self) -> None:
+        wake, self._wake = self._wake, None
+        if wake is not None and not wake.done():  # done: who waited was cancelled
             wake.set_result(None)
 
     @property
@@ -269,7 +273,9 @@ class WebSocketSession(Session):
     def news(self) -> Awaitable[object]:
         wake = self._wake
         if wake is None or wake.done():
-            wake = self._wake = asyncio.get_running_loop().create_future()
+            if self._new_future is None:
+                self._new_future = asyncio.get_running_loop().create_future
+            wake = self._wake = self._new_future()
             return wake
         return asyncio.wait((wake,))  # another task waits: its future is not to be cancelled with this one
 
