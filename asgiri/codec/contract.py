@@ -240,6 +240,14 @@ class WebSocketCodec:
         """
         raise NotImplementedError
 
+    def ahead(self, data: bytes, at: int) -> int:
+        """How many bytes from ``at`` on, which are received next, are of one frame: what is left of the one that has
+        begun, else the one that begins there. It may be more than there are.
+
+        0 where its head is not whole or not as it must be, and once nothing is read any more. Nothing changes by it.
+        """
+        raise NotImplementedError
+
     def send_text(self, text: str) -> None:
         """A whole message. Raises LocalProtocolError for a text with surrogates, which UTF-8 has none of."""
         raise NotImplementedError

@@ -85,9 +85,17 @@ class Reader(FrameDecoder):
         self._messages = messages
         self._message = MessageDecoder()
 
+    def ahead(self, data: bytes, at: int) -> int:
+        held = len(self.buffer)
+        if self.header is not None:
+            return self.header.payload_len - self.payload_consumed - held
+        begun = bytes(self.buffer.buffer) + data[at : at + rules.MOST_HEAD]
+        within = self._message.opcode is not None
+        return max(0, rules.frame_size(begun, 0, within, self._messages.deflates) - held)
+
     def parse_header(self) -> bool:
         within = self._message.opcode is not None
-        head = rules.read_head(bytes(self.buffer.buffer[:10]), 0, within, self._messages.deflates)
+        head = rules.read_head(bytes(self.buffer.buffer[: rules.MOST_HEAD]), 0, within, self._messages.deflates)
         if head is None:
             return False
         first = self.buffer.buffer[0]

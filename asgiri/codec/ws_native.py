@@ -157,6 +157,17 @@ class NativeWebSocketCodec(WebSocketCodec):
             self._fail(rules.bad_text(), events)
         return events
 
+    def ahead(self, data: bytes, at: int) -> int:
+        if self._life is CLOSED:
+            return 0
+        if self._left:
+            return self._left
+        within, deflates = self._message is not None, self._inflater is not None
+        rest = self._rest
+        if not rest:
+            return rules.frame_size(data, at, within, deflates)
+        return max(0, rules.frame_size(rest + data[at : at + rules.MOST_HEAD], 0, within, deflates) - len(rest))
+
     def _read_frame(self, data: bytes, at: int, events: list[WebSocketEvent]) -> int:
         """Read the frame, or of a data frame as much as is here. Where it ends; -1 to wait for more of its head."""
         message = self._message
@@ -164,7 +175,7 @@ class NativeWebSocketCodec(WebSocketCodec):
         if head is None:
             return -1
         size, key = head
-        begin = key + 4
+        begin = key + rules.KEY_SIZE
         stop = begin + size
         first = data[at]
         if first & rules.CONTROL:
@@ -194,8 +205,9 @@ class NativeWebSocketCodec(WebSocketCodec):
         assert message is not None
         taken = min(self._left, len(data) - at)
         stop = at + taken
-        # A slice of all of the data is no copy.
-        piece = memoryview(data)[at:stop] if at and taken >= LARGE else data[at:stop]
+        piece: bytes | memoryview = data
+        if taken < len(data):  # compiled, a slice is a copy even of all of it
+            piece = memoryview(data)[at:stop] if taken >= LARGE else data[at:stop]
         payload = unmask(piece, self._key)
         self._left -= taken
         if self._left:

@@ -41,6 +41,10 @@ TOO_BIG: Final = 1009
 # Sections 7.4.1 and 7.4.2, and IANA's registry for 1012 to 1014; 1004 is reserved, 1005, 1006 and 1015 are never sent.
 CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
 
+# Section 5.2: the most bytes of a head, without the key, and those of the key.
+MOST_HEAD: Final = 10
+KEY_SIZE: Final = 4
+
 # A message for which there is no limit must end somewhere, in bytes; zlib can count as far.
 ENDLESS: Final = 1 << 62
 
@@ -135,6 +139,15 @@ def read_head(data: bytes, at: int, within: bool, deflates: bool) -> tuple[int, 
     if size >> 63:  # section 5.2: the most significant bit must be 0
         raise FrameError("the length of a frame has more than 63 bits")
     return size, at + 10
+
+
+def frame_size(data: bytes, at: int, within: bool, deflates: bool) -> int:
+    """The bytes of the frame that begins at ``at``, with its head; 0 where that is not whole, or not as it must be."""
+    try:
+        head = read_head(data, at, within, deflates)
+    except FrameError:
+        return 0
+    return 0 if head is None else head[1] + KEY_SIZE - at + head[0]
 
 
 def check_size(size: int, gathered: int, most: int) -> None:

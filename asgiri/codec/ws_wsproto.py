@@ -52,6 +52,9 @@ class WsprotoCodec(WebSocketCodec):
             events.append(Failure(0, error.reason, error.code))
         return events
 
+    def ahead(self, data: bytes, at: int) -> int:
+        return 0 if self._life is CLOSED else self._reader.ahead(data, at)
+
     def _take_control(self, opcode: int, payload: bytes, events: list[WebSocketEvent]) -> None:
         if opcode == rules.PING:
             if self._life is OPEN:

@@ -8,7 +8,8 @@ from typing import Final, Protocol
 
 from asgiri.types import Headers
 
-# Bytes that are given at once to a protocol that makes many of few. A DATA frame of HTTP/2 has no more, as a rule.
+# Bytes that are given at once to a protocol that makes much of few. A DATA frame of HTTP/2 has no more, unless
+# ``http2.max_frame_size`` lets it.
 PORTION: Final = 16 << 10
 
 
@@ -82,9 +83,12 @@ class Carried(asyncio.Protocol):
     def push(self) -> None:
         """Write what waits."""
 
-    def expands(self) -> bool:
-        """Whether few bytes may become many: then it is given :data:`PORTION` at once, for it may pause in between."""
-        return False
+    def portion(self, data: bytes, at: int) -> int:
+        """How many bytes from ``at`` on, which come next, may be given at once: :data:`PORTION` at least.
+
+        It may pause behind them. More than there are: all.
+        """
+        return max(PORTION, len(data) - at)
 
     def check(self, now: float) -> None:
         """Act on what is overdue at ``now``, monotonic seconds. Called by each sweep."""

@@ -2,6 +2,7 @@
 
 HANDSHAKE --accept--> OPEN --linger--> LINGERING --the peer's end, or its time is over--> CLOSED
                       OPEN --close, abort, the peer's end-------------------------------> CLOSED
+                      OPEN --TLS is over, and bytes wait--> LEFT --the last of them-----> CLOSED
 
 One whose request is answered with anything else stays in HANDSHAKE, and is forgotten: the bytes are still HTTP/1.1's.
 """
@@ -27,18 +28,33 @@ if TYPE_CHECKING:
 
 class Life(Enum):
     """HANDSHAKE: the bytes are HTTP/1.1's. LINGERING: our side is over, and what still comes is thrown away, so that
-    the peer gets to read what went out. CLOSED: the transport is closed or closing."""
+    the peer gets to read what went out. LEFT: the transport is gone, and what came by it waits for the protocol.
+    CLOSED: the transport is closed or closing."""
 
     HANDSHAKE = "handshake"
     OPEN = "open"
     LINGERING = "lingering"
+    LEFT = "left"
     CLOSED = "closed"
+
+
+class Reading(Enum):
+    """ON: the transport reads. BEHIND: the protocol does, but first it is given what waits, and meanwhile the transport
+    does not, or ever more would wait. OFF: neither does."""
+
+    ON = "on"
+    BEHIND = "behind"
+    OFF = "off"
 
 
 HANDSHAKE: Final = Life.HANDSHAKE
 OPEN: Final = Life.OPEN
 LINGERING: Final = Life.LINGERING
+LEFT: Final = Life.LEFT
 CLOSED: Final = Life.CLOSED
+ON: Final = Reading.ON
+BEHIND: Final = Reading.BEHIND
+OFF: Final = Reading.OFF
 
 
 class Http11Tunnel(Connection):
@@ -73,8 +89,8 @@ class Http11Tunnel(Connection):
         self._state = HANDSHAKE
         self._since = 0.0  # when it began to linger
         self._rest = b""  # what came behind the request, or while the protocol paused
-        self._peer_ended = False  # it has ended its side before the answer
-        self._reading = True
+        self._peer_ended = False  # it has ended its side, and the protocol is not told yet
+        self._reading = ON
         self._size = 0  # bytes written since the 101
 
     def carries(self, protocol: Carried, session: Session) -> None:
@@ -123,57 +139,79 @@ class Http11Tunnel(Connection):
         if self._state is OPEN:
             if self._rest:
                 data, self._rest = self._rest + data, b""
-            if len(data) <= PORTION or not self.protocol.expands():
+            if len(data) <= PORTION:
                 self.protocol.data_received(data)
             else:
-                self._give_portions(data)
+                self._give(data)
 
-    def _give_portions(self, data: bytes) -> None:
+    def _give(self, data: bytes) -> None:
+        """Give the protocol so much at once that it can pause in time; what is left then waits."""
         at = 0
-        while at < len(data) and self._reading and self._state is OPEN:
-            self.protocol.data_received(data[at : at + PORTION])
-            at += PORTION
-        state = self._state  # what comes behind its end is of no use
-        self._rest = data[at:] if at < len(data) and state is OPEN else b""
+        end = len(data)
+        while at < end and self._is_taken():
+            stop = min(at + self.protocol.portion(data, at), end)
+            # Compiled, a slice is a copy even of all of it.
+            self.protocol.data_received(data if stop - at == end else data[at:stop])
+            at = stop
+        # What comes behind its end is of no use.
+        self._rest = data[at:] if at < end and self._is_open() else b""
+
+    def _is_open(self) -> bool:
+        state = self._state
+        return state is OPEN or state is LEFT
+
+    def _is_taken(self) -> bool:
+        return self._is_open() and self._reading is not OFF
 
     def eof_received(self) -> bool:
         """The peer sends nothing more: what it may still read, its protocol has said by now."""
         if self._state is OPEN:
             self._deliver_rest()
-            if self._rest and self.secure is None:  # it waits for the application; TLS cannot
+            if self._rest:
                 self._peer_ended = True
-                return True
+                return self.secure is None  # TLS does not wait for the protocol
             self.protocol.eof_received()
         self._state = CLOSED
         return False
 
     def _deliver_rest(self) -> None:
         if self._rest:
-            self.data_received(b"")
+            data, self._rest = self._rest, b""
+            self._give(data)
 
     def _deliver(self) -> None:
-        """What has come before the answer, and the peer's end if that has."""
-        if self._reading:
-            self._deliver_rest()
-        if self._peer_ended and not self._rest and self._state is OPEN:
+        """What waits, as far as the protocol takes it; then the peer's end if that has come, or what comes next."""
+        self._deliver_rest()
+        if self._rest or not self._is_open():
+            return
+        if self._state is LEFT:
+            self._state = CLOSED
+            self.protocol.connection_lost(None)
+        elif self._peer_ended:
             self.eof_received()
             self.transport.close()
+        elif self._reading is BEHIND:
+            self._read_on()
 
     def pause_reading(self) -> None:
-        if self._state is OPEN and self._reading:
-            self._reading = False
-            self.transport.pause_reading()
+        if self._is_open():
+            if self._reading is ON and self._state is OPEN:
+                self.transport.pause_reading()
+            self._reading = OFF
 
     def resume_reading(self) -> None:
-        if self._state is not OPEN:
+        if not self._is_open():
             return
-        self._read_on()
         if self._rest or self._peer_ended:
+            if self._reading is OFF:
+                self._reading = BEHIND
             self.shared.loop.call_soon(self._deliver)
+        else:
+            self._read_on()
 
     def _read_on(self) -> None:
-        if not self._reading:
-            self._reading = True
+        if self._reading is not ON:
+            self._reading = ON
             self.transport.resume_reading()
 
     # Bytes out
@@ -239,6 +277,10 @@ class Http11Tunnel(Connection):
                 self._session.lost()
                 self._before.abort()
             return
+        if self._state is LEFT:
+            self._rest = b""
+            self._deliver()
+            return
         self.push()
         if self.transport.get_write_buffer_size():
             self.reset_transport()  # a part of what was said must not look like all of it
@@ -246,8 +288,11 @@ class Http11Tunnel(Connection):
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._state = CLOSED
-        self.protocol.connection_lost(exc)
+        if exc is None and self._peer_ended and self._rest and self._state is OPEN:
+            self._state = LEFT
+        else:
+            self._state = CLOSED
+            self.protocol.connection_lost(exc)
         self._log()
         super().connection_lost(exc)
 
@@ -277,7 +322,7 @@ class Http11Tunnel(Connection):
         """It is not idle: it was told of the drain, and ends by itself."""
 
     def check(self, now: float) -> None:
-        if self.write_overdue(now) or (not self._reading and self.is_reset()):
+        if self.write_overdue(now) or (self._reading is not ON and self.is_reset()):
             self.abort()
         elif self._state is OPEN or self._state is CLOSED:
             self.protocol.check(now)

@@ -20,7 +20,7 @@ from asgiri.codec.events import Binary, Close, Failure, Ping, Pong, Request, Tex
 from asgiri.codec.ws_deflate import agree
 from asgiri.codec.ws_handshake import Handshake, answer_fields, judge_handshake
 from asgiri.errors import HandshakeError
-from asgiri.proto.carrier import Carried, Carrier
+from asgiri.proto.carrier import PORTION, Carried, Carrier
 from asgiri.proto.connection import HIGH_WATER, POSTED, Shared
 from asgiri.proto.exchange import RETRY_SOON, start
 from asgiri.proto.websocket_life import (
@@ -109,9 +109,9 @@ class WebSocketProtocol(Carried):
 
     # Bytes in
 
-    def expands(self) -> bool:
-        """A read of 256 KiB may hold 256 MiB of messages, compressed, and each of them is within its limit."""
-        return self._deflate is not None
+    def portion(self, data: bytes, at: int) -> int:
+        """A read of 256 KiB may hold 256 MiB of messages, compressed, or 43690 empty ones, but one frame ends one."""
+        return PORTION if self._deflate is not None else max(PORTION, self._codec.ahead(data, at))
 
     def data_received(self, data: bytes) -> None:
         state = self._state
