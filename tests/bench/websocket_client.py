@@ -80,6 +80,8 @@ class Echoed(picows.WSListener):
         self._count = count
         self._message = message
         self._flight = flight
+        self._frame = masked(message)
+        self._due = 0  # messages that have come in this read
         self._watch = Watch(count)
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
@@ -92,18 +94,20 @@ class Echoed(picows.WSListener):
                 self._count.error("another message came back")
             self._count.messages += 1
             self._watch.sent_and_received(self._flight)
-            transport.send(picows.WSMsgType.BINARY, self._message)
+            self._due += 1
         elif frame.msg_type == picows.WSMsgType.CLOSE:
             transport.disconnect()
         elif frame.msg_type == picows.WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
+        if frame.last_in_buffer and self._due:  # one write for each read, or the client is slower than a server
+            transport.underlying_transport.write(self._frame * self._due)
+            self._due = 0
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         self._count.error("closed early")
 
     def begin(self) -> None:
-        for _ in range(self._flight):
-            self._transport.send(picows.WSMsgType.BINARY, self._message)
+        self._transport.underlying_transport.write(self._frame * self._flight)
 
     def end(self) -> None:
         self._transport.disconnect(graceful=False)
@@ -134,7 +138,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 def masked(message: bytes) -> bytes:
     """A binary message as a client sends it (RFC 6455 section 5.2)."""
     size = len(message)
-    head = bytes((0x82, 0x80 | size)) if size < 126 else b"\x82\xfe" + struct.pack(">H", size)
+    if size < 126:
+        head = bytes((0x82, 0x80 | size))
+    elif size < 1 << 16:
+        head = b"\x82\xfe" + struct.pack(">H", size)
+    else:
+        head = b"\x82\xff" + struct.pack(">Q", size)
     keys = MASK * (size // 4 + 1)
     return head + MASK + bytes(one ^ key for one, key in zip(message, keys, strict=False))
 
