@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from asgiri.codec import engines
 from asgiri.config.schema import Config, Listen, Tls, WebSocket
 from asgiri.errors import ConfigError
 from asgiri.proto import secure
@@ -156,7 +156,7 @@ async def test_over_tls(fast: bool, pki: Pki, monkeypatch: pytest.MonkeyPatch) -
 
 @on_both_loops
 async def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "WEBSOCKET_ENGINES", {})
+    monkeypatch.setitem(sys.modules, "asgiri.codec.ws_wsproto", None)
     server = Server(Echo(), config=msgspec.structs.replace(config(), websocket=WebSocket(engine="wsproto")))
     with pytest.raises(ConfigError, match=r'websocket\.engine: wsproto is not installed: use "auto"'):
         await server.start()
