@@ -135,7 +135,7 @@ async def test_a_shutdown_cuts_who_does_not_go(caplog: pytest.LogCaptureFixture)
 @on_both_loops
 async def test_over_tls(fast: bool, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
     if not fast:
-        monkeypatch.setattr(secure, "fast_connect", None)
+        monkeypatch.setattr(secure, "fast_connect", lambda: None)
     app = Echo()
     tls = Tls(certfile=pki.certfile, keyfile=pki.keyfile)
     listen = Listen(bind="127.0.0.1:0", tls=tls)

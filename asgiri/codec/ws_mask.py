@@ -7,7 +7,9 @@ which the one that is decided on here, once, is the wrong one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from typing import Any, Final
 
 
 def xor(data: bytes | memoryview, key: bytes) -> bytes:
@@ -19,9 +21,17 @@ def xor(data: bytes | memoryview, key: bytes) -> bytes:
 
 
 def chosen() -> Callable[[bytes | memoryview, bytes], bytes]:
+    """Its module alone is imported: the package's own start looks for its version, which costs a worker a megabyte."""
+    package = find_spec("websockets")
+    places = package.submodule_search_locations if package is not None else None
+    spec = PathFinder.find_spec("websockets.speedups", places) if places is not None else None
+    if spec is None or spec.loader is None:
+        return xor
+    speedups: Any = module_from_spec(spec)
     try:
-        from websockets.speedups import apply_mask
-    except ImportError:
+        spec.loader.exec_module(speedups)
+        apply_mask: Callable[[bytes | memoryview, bytes], bytes] = speedups.apply_mask
+    except (ImportError, AttributeError):  # of another platform, or of another time
         return xor
     return apply_mask
 

@@ -6,18 +6,9 @@ import asyncio
 import functools
 import ssl
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import socket
 from typing import Any, Protocol
-
-# aiofastnet's, which is the extra "fast"; not where Python has OpenSSL linked statically, for then it has no fast way.
-fast_connect: Callable[..., Coroutine[Any, Any, Any]] | None = None
-with suppress(ImportError):
-    import aiofastnet
-
-    if aiofastnet.OPENSSL_DYN_LIBS is not None:
-        fast_connect = aiofastnet.connect_accepted_socket
 
 # The loops want a limit for the closing of a TLS connection, and cut with it a slow reader's answer short. This is
 # none: each sweep looks after a connection that does not end (``Connection.write_overdue``).
@@ -56,6 +47,19 @@ class Connect(Protocol):
     ) -> Coroutine[Any, Any, tuple[asyncio.BaseTransport, asyncio.Protocol]]: ...
 
 
+@functools.cache
+def fast_connect() -> Callable[..., Coroutine[Any, Any, Any]] | None:
+    """What aiofastnet, the extra "fast", makes TLS transports with; None without it.
+
+    Nor where Python has OpenSSL linked statically, for then it has no fast way. Imported for TLS alone: it is large.
+    """
+    try:
+        import aiofastnet
+    except ImportError:
+        return None
+    return aiofastnet.connect_accepted_socket if aiofastnet.OPENSSL_DYN_LIBS is not None else None
+
+
 @dataclass(frozen=True, slots=True)
 class Secure:
     """What the TLS connections of one listener have in common.
@@ -85,10 +89,11 @@ class Secure:
         }
         # Not for client certificates: to read one, aiofastnet writes it to a temporary file, while the loop waits. Nor
         # for a choice by name: Python's callback finds no SSLObject behind aiofastnet's handshake, and crashes.
-        if fast_connect is None or self.context.verify_mode is not ssl.CERT_NONE or self.context.sni_callback:
+        fast = fast_connect()
+        if fast is None or self.context.verify_mode is not ssl.CERT_NONE or self.context.sni_callback:
             return functools.partial(loop.connect_accepted_socket, **options)
         options |= {"ssl_incoming_bio_size": BUFFER_SIZE, "ssl_outgoing_bio_size": BUFFER_SIZE}
-        return functools.partial(fast_connect, LoopForAiofastnet(loop), **options)
+        return functools.partial(fast, LoopForAiofastnet(loop), **options)
 
     def extension(self, tls: Any) -> dict[str, Any]:
         """The scope's ``tls`` extension; ``tls`` is the transport's ``ssl_object``."""

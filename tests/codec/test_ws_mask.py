@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,5 +31,18 @@ def test_long_ones(size: int) -> None:
 
 
 def test_where_websockets_is_installed_its_c_is_used() -> None:
-    speedups = pytest.importorskip("websockets.speedups")
-    assert ws_mask.chosen() is speedups.apply_mask
+    pytest.importorskip("websockets.speedups")
+    assert ws_mask.chosen().__name__ == "apply_mask"
+
+
+def test_without_the_package_integers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "websockets", None)
+    assert ws_mask.chosen() is ws_mask.xor
+
+
+def test_without_its_c_integers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a platform that has no wheel."""
+    bare = ModuleType("websockets")
+    bare.__spec__ = ModuleSpec("websockets", None, is_package=True)
+    monkeypatch.setitem(sys.modules, "websockets", bare)
+    assert ws_mask.chosen() is ws_mask.xor
