@@ -261,6 +261,14 @@ def test_runs_of_different_machines_or_packages_are_not_merged() -> None:
         results.merge([run(), other])
 
 
+def test_a_run_may_need_packages_that_another_does_not() -> None:
+    other = run()
+    del other.versions["wrk"]
+    other.versions["picows"] = "2"
+    (merged,) = results.merge([run(), other])
+    assert merged.versions == run().versions | {"picows": "2"}
+
+
 def test_targets() -> None:
     least, most = Target("hello", "uvicorn", 1.8), Target("idle10k", None, 120.0, at_most=True)
     assert (least.says, most.says) == (">= 1.8 x uvicorn", "<= 120 MiB")

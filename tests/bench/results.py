@@ -136,7 +136,8 @@ def merge(runs: Iterable[Run]) -> list[Run]:
             merged[run.python] = run
             continue
         for what, one, two in (("machine", first.machine, run.machine), ("packages", first.versions, run.versions)):
-            changed = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
+            # What one of them did not need, it does not have.
+            changed = sorted(key for key in one.keys() & two.keys() if one[key] != two[key])
             if changed:
                 raise MergeError(f"{run.python}: the {what} of these runs differ: {', '.join(changed)}")
         merged[run.python] = msgspec.structs.replace(
@@ -145,6 +146,7 @@ def merge(runs: Iterable[Run]) -> list[Run]:
             seconds=min(first.seconds, run.seconds),
             commands=first.commands | run.commands,
             notes=list(dict.fromkeys(first.notes + run.notes)),
+            versions=first.versions | run.versions,
             cases=first.cases | run.cases,
         )
     return [merged[python] for python in sorted(merged, key=version_key)]
