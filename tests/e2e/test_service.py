@@ -558,6 +558,12 @@ def test_a_storm_of_reloads_is_weathered(start: Start) -> None:
     assert "Traceback" not in str(service.log)
 
 
+def listens_on(path: Path) -> bool:
+    """The file is there a moment before somebody listens."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def test_it_serves_without_standard_streams(tmp_path: Path) -> None:
     """Closed descriptors 0 to 2 must not be taken by sockets and pipes, which a print would then write into."""
     arguments = ["-b", "unix:web.sock", "--app-dir", str(Path(__file__).parent), "app:app"]
@@ -568,7 +574,7 @@ def test_it_serves_without_standard_streams(tmp_path: Path) -> None:
     )
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(tmp_path / "web.sock"))) as client:
-            assert eventually((tmp_path / "web.sock").exists)
+            assert eventually(lambda: listens_on(tmp_path / "web.sock"))
             pid = client.get("http://web/who").json()["pid"]
         assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
         process.terminate()
