@@ -12,7 +12,7 @@ from asgiri.asgi.websocket import WebSocketSession
 from asgiri.codec.events import Request
 from asgiri.errors import LocalProtocolError
 from asgiri.types import ASGIApp, Headers, Message
-from tests.asgi.exchange import PLAIN, Call, length, watched
+from tests.asgi.exchange import PLAIN, Call, Running, length, watched
 
 
 @dataclass
@@ -85,32 +85,16 @@ class FakeStream:
         self.calls.append(("finished",))
 
 
-class Conversation:
+class Conversation(Running[WebSocketSession, FakeStream]):
     """One WebSocket to ``app``, and the stream that its answers go to. To be made in a running loop."""
 
     def __init__(self, app: ASGIApp, target: bytes = b"/ws", **context: Any) -> None:
-        self.broken: list[BaseException] = []
+        super().__init__()
         shared = AppContext(watched(app, self.broken), **({"extensions": HTTP_EXTENSIONS} | context))
         request = Request(1, "GET", target, b"/ws", b"", [(b"host", b"a")], "1.1", True, False, b"websocket")
         self.stream = FakeStream()
         self.scope = websocket_scope(request, scope_template(Peers(None, None), shared), shared, ["chat"])
         self.session = WebSocketSession(request, self.scope, self.stream, shared)
-        self.task: asyncio.Task[None] | None = None
-
-    def start(self) -> asyncio.Task[None]:
-        self.task = asyncio.create_task(self.session.run())
-        return self.task
-
-    async def finish(self) -> list[Call]:
-        """Run the app to its end; the calls without the last one, which says that it ended."""
-        async with asyncio.timeout(10):
-            await (self.task or self.start())
-        for failure in self.broken:
-            raise failure
-        *calls, last = self.stream.calls
-        assert last == ("finished",)
-        assert self.stream.calls.count(last) == 1
-        return calls
 
 
 def accept(*headers: object, **more: object) -> Message:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import pytest
 
@@ -83,17 +83,25 @@ class FakeStream:
         self.calls.append(("finished",))
 
 
-class Exchange:
-    """One request to ``app``, and the stream that its answer goes to. To be made in a running loop."""
+class Recorded(Protocol):
+    """A stream that keeps what a session asks of it."""
 
-    def __init__(self, app: ASGIApp, request: Request | None = None, **context: Any) -> None:
-        self.broken: list[BaseException] = []
-        shared = AppContext(watched(app, self.broken), **({"extensions": HTTP_EXTENSIONS} | context))
-        request = request or get()
-        self.stream = FakeStream()
-        self.scope = http_scope(request, scope_template(Peers(None, None), shared), shared)
-        self.session = HttpSession(request, self.scope, self.stream, shared)
-        self.task: asyncio.Task[None] | None = None
+    calls: list[Call]
+
+
+S = TypeVar("S", bound=Session)
+R = TypeVar("R", bound=Recorded)
+
+
+class Running(Generic[S, R]):
+    """A session on a hand-written stream, its application's run and the end of that."""
+
+    session: S
+    stream: R
+    task: asyncio.Task[None] | None = None
+
+    def __init__(self) -> None:
+        self.broken: list[BaseException] = []  # what a test asserts within the application, and is not so
 
     def start(self) -> asyncio.Task[None]:
         self.task = asyncio.create_task(self.session.run())
@@ -109,6 +117,18 @@ class Exchange:
         assert last == ("finished",)
         assert self.stream.calls.count(last) == 1
         return calls
+
+
+class Exchange(Running[HttpSession, FakeStream]):
+    """One request to ``app``, and the stream that its answer goes to. To be made in a running loop."""
+
+    def __init__(self, app: ASGIApp, request: Request | None = None, **context: Any) -> None:
+        super().__init__()
+        shared = AppContext(watched(app, self.broken), **({"extensions": HTTP_EXTENSIONS} | context))
+        request = request or get()
+        self.stream = FakeStream()
+        self.scope = http_scope(request, scope_template(Peers(None, None), shared), shared)
+        self.session = HttpSession(request, self.scope, self.stream, shared)
 
 
 def watched(app: ASGIApp, broken: list[BaseException]) -> ASGIApp:
