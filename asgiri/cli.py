@@ -194,7 +194,7 @@ def check(loaded: Loaded, import_app: bool) -> None:
     check_files(loaded)
     if import_app:
         from asgiri.loader import load_app
-        from asgiri.worker import prepare_environment
+        from asgiri.worker.main import prepare_environment
 
         prepare_environment(config)
         try:
@@ -243,7 +243,7 @@ def check_files(loaded: Loaded) -> None:
 def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     """Be the master until stopped. ``read`` is how the configuration is read once more, for a reload."""
     # The workers' modules are imported here, before any fork, so that workers share them and start at once.
-    from asgiri import worker
+    from asgiri.worker.main import main as worker_main
     from asgiri.log import setup as log
     from asgiri.server import loop_factory
     from asgiri.supervisor.master import Hooks, Master
@@ -276,7 +276,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     logger.info("asgiri %s (%s), Python %s, pid %d", __version__, BUILD, sys.version.split()[0], os.getpid())
     if not config.app:
         logger.info("no application is named: serving the built-in demo (%s)", config.target)
-    hooks = Hooks(load=reread, apply=apply, worker_main=worker.main)
+    hooks = Hooks(load=reread, apply=apply, worker_main=worker_main)
     try:
         # The pid file comes after the sockets: who finds them taken leaves the other master's file alone.
         with Master(config, hooks) as master, pidfile(config.process.pidfile):

@@ -15,7 +15,8 @@ from enum import Enum
 import msgspec
 
 from asgiri.config.schema import Config
-from asgiri.sockets import Listener
+from asgiri.sockets.listener import Listener
+from asgiri.supervisor.scoreboard import Scoreboard, Slot
 
 
 class Order(Enum):
@@ -129,7 +130,11 @@ def make_link() -> tuple[ParentEnd, ChildEnd]:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """All that a worker needs to come up: made by the master, read by the child after the fork."""
+    """All that a child needs to come up: made by the master, read by the child after the fork.
+
+    ``number`` is the worker's, 0 for a child that is none. ``slot`` is its own on the ``board``. ``stacks`` is a
+    descriptor: what is written there on SIGUSR2 the master reads (see :mod:`asgiri.child.stacks`).
+    """
 
     number: int
     generation: int
@@ -137,7 +142,10 @@ class Boot:
     listeners: Sequence[Listener]
     link: ChildEnd
     master_pid: int
+    board: Scoreboard
+    slot: Slot
+    stacks: int
 
 
 # The child's main: takes its boot, returns its exit status. The master gets it from the composition root.
-WorkerMain = Callable[[Boot], int]
+ChildMain = Callable[[Boot], int]

@@ -35,7 +35,8 @@ from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits, WebSocketOp
 from asgiri.proto.detect import Way
 from asgiri.proto.http2_websocket import websocket_on
 from asgiri.proto.secure import Secure
-from asgiri.sockets import Listener, bind_all
+from asgiri.sockets.bind import bind_all
+from asgiri.sockets.listener import Listener
 from asgiri.tls import server_contexts, weak_ciphers, with_certificate
 from asgiri.types import ASGIApp
 

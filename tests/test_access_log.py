@@ -30,7 +30,7 @@ from asgiri.log.access import AccessLog, Outlet, open_access_log, this_process
 from asgiri.log.file import LogFile
 from asgiri.log.layout import LINE_SIZE, Layout, Source
 from asgiri.server import loop_factory
-from asgiri.worker import call_later
+from asgiri.worker.main import call_later
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = Source(worker=1, generation=2, pid=4242, prefix="5f3a9c1e")

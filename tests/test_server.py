@@ -28,7 +28,7 @@ import pytest
 from asgiri.config.schema import Config, Listen, Timeouts
 from asgiri.errors import AppError, BindError, ConfigError
 from asgiri.server import HttpProtocolVersion, Server, ServerState, loop_factory
-from asgiri.sockets import bind
+from asgiri.sockets.bind import bind
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import (
     ByHand,
@@ -777,7 +777,7 @@ RUN = """
 import asyncio, sys
 from asgiri.config.schema import Config, Listen, Workers
 from asgiri.server import Server
-from asgiri.sockets import bind
+from asgiri.sockets.bind import bind
 
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -843,7 +843,7 @@ STUCK = """
 import asyncio, sys
 from asgiri.config.schema import Config, Listen
 from asgiri.server import Server
-from asgiri.sockets import bind
+from asgiri.sockets.bind import bind
 
 async def app(scope, receive, send):
     if scope["type"] == "http":

@@ -25,7 +25,7 @@ from asgiri.errors import ConfigError
 from asgiri.proto import connection as proto_connection
 from asgiri.proto import http11_ends, secure
 from asgiri.server import Server, ServerState
-from asgiri.sockets import bind
+from asgiri.sockets.bind import bind
 from asgiri.types import Receive, Scope, Send
 from tests.pki import Pki
 from tests.proto.fakes import ByHand, Held, echo, hello, read_body, reply, request, settle, until

@@ -14,7 +14,8 @@ import pytest
 
 from asgiri.config.schema import Listen, Tls
 from asgiri.errors import BindError, ExitCode
-from asgiri.sockets import bind, bind_all, binds_alike, reason
+from asgiri.sockets.bind import bind, bind_all, reason
+from asgiri.sockets.listener import binds_alike
 from tests.proto.fakes import unused_port
 
 

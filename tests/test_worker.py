@@ -11,7 +11,7 @@ import pytest
 # How many pages are taken anew, where 2 MiB come and go in pieces of 64 KiB, fifty times.
 COUNT = """
 import resource
-from asgiri.worker import keep_heap
+from asgiri.worker.main import keep_heap
 
 def come_and_go():
     pieces = [bytearray(b"x") * (64 << 10) for _ in range(32)]

@@ -60,7 +60,7 @@ class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     bind: Annotated[str, key("Where to listen: HOST:PORT, [V6]:PORT, unix:PATH or fd:N.", syntax="bind")]
     name: Annotated[
         str | None,
-        key("Matches a FileDescriptorName of the systemd socket unit.", later="systemd socket activation"),
+        key("Matches a FileDescriptorName of the systemd socket unit: then that socket is taken, and nothing bound."),
     ] = None
     http: Annotated[
         tuple[HttpVersion, ...],
@@ -99,15 +99,13 @@ class RespawnBackoff(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 class Workers(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``workers``: how many processes serve, and when they are stopped or replaced."""
 
-    count: Annotated[int | Literal["auto"], key('Worker processes; "auto" is one for each usable CPU.', least=1)] = 1
+    count: Annotated[
+        int | Literal["auto"], key('Worker processes; "auto" is one for each usable CPU.', least=1, most=500)
+    ] = 1
     boot_timeout: Annotated[float, key("A worker that is not ready by then is killed.", unit="duration")] = 60.0
     heartbeat_timeout: Annotated[
         float,
-        key(
-            "A worker whose event loop is silent this long is killed.",
-            unit="duration",
-            later="the hang watchdog",
-        ),
+        key("A worker whose event loop is silent this long is replaced; its stacks are logged.", unit="duration"),
     ] = 30.0
     # systemd and Kubernetes kill after 90s and 30s: the default stays within both.
     drain_timeout: Annotated[
@@ -115,34 +113,20 @@ class Workers(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = 30.0
     drain_delay: Annotated[
         float,
-        key(
-            "Keep accepting this long after readiness has gone to 503.",
-            unit="duration",
-            later="the readiness endpoint",
-        ),
+        key("At a stop, keep accepting this long after /readyz has gone to 503.", unit="duration"),
     ] = 0.0
-    max_requests: Annotated[
-        int, key("Recycle a worker after this many requests; 0: never.", least=0, later="worker recycling")
-    ] = 0
+    max_requests: Annotated[int, key("Recycle a worker after this many requests; 0: never.", least=0)] = 0
     max_requests_jitter: Annotated[
         int,
-        key(
-            "Random extra requests, so that workers do not recycle together.",
-            least=0,
-            later="worker recycling",
-        ),
+        key("Up to so many requests more, at random, so that workers do not recycle together.", least=0),
     ] = 0
     max_memory: Annotated[
         int,
-        key(
-            "Recycle a worker whose resident size is over this; 0: never.",
-            unit="size",
-            later="worker recycling",
-        ),
+        key("Recycle a worker whose resident size is over this, or at random a little less; 0: never.", unit="size"),
     ] = 0
     max_lifetime: Annotated[
         float,
-        key("Recycle a worker that is older than this; 0: never.", unit="duration", later="worker recycling"),
+        key("Recycle a worker that is older than this, or at random a little less; 0: never.", unit="duration"),
     ] = 0.0
     respawn_backoff: Annotated[RespawnBackoff, key("The wait before a worker that died is replaced.")] = (
         RespawnBackoff()
@@ -292,11 +276,9 @@ class Process(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     user: Annotated[
         str | None,
-        key("User that the workers run as; the master must start as root.", later="changing the user"),
+        key("User that the workers run as, by name or number; the master must start as root."),
     ] = None
-    group: Annotated[
-        str | None, key("Group that the workers run as; null: the user's own.", later="changing the group")
-    ] = None
+    group: Annotated[str | None, key("Group that the workers run as, by name or number; null: the user's own.")] = None
     umask: Annotated[
         int | None, key('File mode creation mask, octal as in "027"; null: inherited.', syntax="octal")
     ] = None
@@ -347,8 +329,8 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     date_header: Annotated[bool, key("Send a Date header field.")] = True
     log: Annotated[Log, key("What happens to the server.")] = Log()
     reload: Annotated[Reload, key("Restart on source changes, for development.", later="reload on change")] = Reload()
-    admin: Annotated[Admin, key("Health, metrics and status.", later="the admin listener")] = Admin()
-    control: Annotated[Control, key("The socket of asgirictl.", later="the control socket")] = Control()
+    admin: Annotated[Admin, key("Health, metrics and status.")] = Admin()
+    control: Annotated[Control, key("The socket of asgirictl.")] = Control()
     process: Annotated[Process, key("What the processes are to the operating system.")] = Process()
 
     @property

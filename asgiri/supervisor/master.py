@@ -17,9 +17,10 @@ from typing import NoReturn, Self
 
 from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
-from asgiri.link import Boot, Booted, BootFailed, Order, ParentEnd, WorkerMain, make_link
+from asgiri.link import Boot, Booted, BootFailed, ChildMain, Order, ParentEnd, make_link
 from asgiri.log import setup as log
-from asgiri.sockets import Listener, bind, bind_all, binds_alike
+from asgiri.sockets.bind import bind, bind_all
+from asgiri.sockets.listener import Listener, binds_alike
 from asgiri.supervisor.fleet import Fleet, Phase
 from asgiri.supervisor.messages import (
     Abandon,
@@ -46,7 +47,9 @@ from asgiri.supervisor.messages import (
     Stop,
     Tick,
 )
+from asgiri.supervisor.scoreboard import Scoreboard, Slot
 from asgiri.supervisor.signals import SignalQueue
+from asgiri.supervisor.stacks import Stacks
 
 logger = logging.getLogger("asgiri.master")
 
@@ -70,6 +73,8 @@ class Child:
     worker_id: int
     pid: int
     link: ParentEnd
+    slot: Slot
+    stacks: Stacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ class Hooks:
 
     load: Callable[[], Config]
     apply: Callable[[Config], None]
-    worker_main: WorkerMain
+    worker_main: ChildMain
 
 
 class Master:
@@ -92,6 +97,7 @@ class Master:
         self._hooks = hooks
         self._plans = {1: Plan(config, [])}  # by generation, while a worker of it may still be forked
         self._submitted: Plan | None = None  # for a reload that the fleet has been told of and has not begun
+        self._board = Scoreboard()
         self._children: dict[int, Child] = {}  # by pid
         self._by_worker: dict[int, Child] = {}
         self._fleet = Fleet(policy_of(config))
@@ -221,6 +227,8 @@ class Master:
         with suppress(KeyError):  # it has closed its end of the link before
             self._selector.unregister(child.link)
         child.link.close()
+        child.stacks.close()
+        self._board.give_back(child.slot)
         del self._by_worker[child.worker_id]
 
     def _hear(self, child: Child) -> list[Event]:
@@ -341,11 +349,29 @@ class Master:
     def _fork(self, command: Fork) -> None:
         plan = self._plan(command.generation)
         try:
-            ours, theirs = make_link()
+            stacks = Stacks()
         except OSError as error:
             self._not_forked(command, error)
             return
-        boot = Boot(command.number, command.generation, plan.config, plan.listeners, theirs, master_pid=os.getpid())
+        try:
+            ours, theirs = make_link()
+        except OSError as error:
+            stacks.close()
+            self._not_forked(command, error)
+            return
+        slot = self._board.take()
+        assert slot is not None
+        boot = Boot(
+            command.number,
+            command.generation,
+            plan.config,
+            plan.listeners,
+            theirs,
+            master_pid=os.getpid(),
+            board=self._board,
+            slot=slot,
+            stacks=stacks.fileno(),
+        )
         flush_streams()  # or the child would write what is in their buffers once more
         with self._signals.held_back():
             try:
@@ -353,12 +379,14 @@ class Master:
             except OSError as error:
                 ours.close()
                 theirs.close()
+                stacks.close()
+                self._board.give_back(slot)
                 self._not_forked(command, error)
                 return
             if pid == 0:
                 self._become_worker(boot, ours)
         theirs.close()
-        child = Child(command.worker_id, pid, ours)
+        child = Child(command.worker_id, pid, ours, slot, stacks)
         self._children[pid] = child
         self._by_worker[command.worker_id] = child
         self._selector.register(ours, selectors.EVENT_READ, child)
@@ -382,6 +410,7 @@ class Master:
             ours.close()
             for child in self._children.values():
                 child.link.close()
+                child.stacks.close()
             for listener in self._all_listeners():
                 if listener not in boot.listeners:
                     listener.sock.close()

@@ -41,7 +41,7 @@ def test_an_engine_that_is_not_installed_is_none(monkeypatch: pytest.MonkeyPatch
 def test_what_is_not_used_is_not_imported() -> None:
     """These libraries are 4 MiB a worker, and a good part of the time of a start."""
     code = (
-        "import sys, asgiri.worker\n"
+        "import sys, asgiri.worker.main\n"
         "from asgiri.codec.engines import http1_engine, http2_engine, websocket_engine\n"
         "for engine in (http1_engine, http2_engine, websocket_engine): engine('auto')\n"
         "libraries = {'aiofastnet', 'h2', 'h11', 'httptools', 'websockets', 'wsproto'}\n"

@@ -22,7 +22,7 @@ from asgiri.config.schema import Config, Limits, Listen
 from asgiri.proto import accept
 from asgiri.proto.accept import BURST, LIFE, Acceptor, Cause, Intake, Phase, in_words, socket_class
 from asgiri.server import Server
-from asgiri.sockets import bind
+from asgiri.sockets.bind import bind
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import Held, hello, parse_answers, reply, request, settle, until
 from tests.serving import Client, config, connected, on_both_loops, program, shared_of
@@ -325,7 +325,7 @@ STARVED = """
 import asyncio, resource, sys, time
 from asgiri.config.schema import Config
 from asgiri.server import Server
-from asgiri.sockets import bind
+from asgiri.sockets.bind import bind
 from asgiri.config.schema import Listen
 from asgiri.log import setup
 

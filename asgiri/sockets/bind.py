@@ -1,4 +1,4 @@
-"""Listening sockets: addresses of the config to bound sockets, one owner each."""
+"""Binding: addresses of the config to listening sockets, one owner each."""
 
 from __future__ import annotations
 
@@ -10,60 +10,10 @@ import socket
 import stat
 from collections.abc import Iterable
 
-from msgspec.structs import replace
-
 from asgiri.config.address import Address
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
-
-
-class Listener:
-    """A bound and listening socket, and the config entry it came from. Who made it closes it."""
-
-    def __init__(self, listen: Listen, sock: socket.socket) -> None:
-        self.listen = listen
-        self.sock = sock
-        path = listen.address.path if listen.address.kind == "unix" else ""
-        self._file = (path, *identity(path)) if path else None  # what was bound: path, device, inode
-
-    @property
-    def is_unix(self) -> bool:
-        return self.sock.family == socket.AF_UNIX
-
-    @property
-    def url(self) -> str:
-        """Where clients find it: ``http://127.0.0.1:8000``, ``https://[::1]:8443`` or ``unix:/run/app.sock``."""
-        name = self.sock.getsockname()
-        if self.is_unix:
-            return f"unix:{os.fsdecode(name)}"
-        host, port = name[:2]
-        scheme = "http" if self.listen.tls is None else "https"
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-    @property
-    def is_lost(self) -> bool:
-        """The socket's file was removed or replaced: no client finds it any more."""
-        return self._file is not None and identity(self._file[0]) != self._file[1:]
-
-    def close(self) -> None:
-        """Close the socket, and remove its file when it is still the one that was bound."""
-        if self._file is not None and identity(self._file[0]) == self._file[1:]:
-            os.unlink(self._file[0])
-        self.sock.close()
-
-
-def identity(path: str) -> tuple[int, int]:
-    """Device and inode of a file; zeros when it is gone."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return 0, 0
-    return found.st_dev, found.st_ino
-
-
-def binds_alike(one: Listen, other: Listen) -> bool:
-    """Whether two entries bind the same socket the same way, whatever is spoken on it."""
-    return replace(one, tls=None) == replace(other, tls=None)
+from asgiri.sockets.listener import Listener
 
 
 def bind_all(listens: Iterable[Listen]) -> list[Listener]:

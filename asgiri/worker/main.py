@@ -8,18 +8,16 @@ end       the application's exit handlers run
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from setproctitle import setproctitle
 
+from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
 from asgiri.config.schema import Config
@@ -32,13 +30,8 @@ from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Server, loop_fac
 
 logger = logging.getLogger("asgiri.worker")
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 # How much of the heap is kept, and used again, while it is free, in bytes; blocks of up to half of that are part of it.
 HEAP_SLACK = 8 << 20
-
-# What a drain may overrun when nobody is left to kill the worker, in seconds; as the master's own grace.
-ALARM_GRACE = 2.0
 
 
 def main(boot: Boot) -> int:
@@ -106,7 +99,7 @@ async def serve(server: Server, boot: Boot, access: AccessLog | None) -> None:
 
     def take_signals() -> None:  # from here on there may be requests, which a signal must not cut
         loop.add_signal_handler(signal.SIGTERM, orders.put_nowait, Order.STOP)
-        limit_orphan(boot)
+        limit_orphan(boot.master_pid, boot.config.workers.drain_timeout)
         loop.add_signal_handler(signal.SIGQUIT, quit_now, server, orders)
         loop.add_signal_handler(signal.SIGUSR1, reopen_logs, access)
         reopen_logs(access)  # in case that one came while the worker booted
@@ -138,7 +131,7 @@ def hear(boot: Boot, orders: asyncio.Queue[Order], loop: asyncio.AbstractEventLo
     if read is None:
         loop.remove_reader(boot.link.fileno())
         logger.warning("the master is gone: draining")
-        end_by_alarm(boot)
+        end_by_alarm(boot.config.workers.drain_timeout)
         read = [Order.STOP]
     for order in read:
         orders.put_nowait(order)
@@ -153,35 +146,6 @@ def reopen_logs(access: AccessLog | None) -> None:
 def quit_now(server: Server, orders: asyncio.Queue[Order]) -> None:
     server.cut()
     orders.put_nowait(Order.STOP)
-
-
-def tie_to_master(master_pid: int) -> None:
-    """Die with the master, whatever it dies of. The kernel's help is Linux's own; the link's end of file is not."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != master_pid:  # it died between the fork and here
-        os._exit(1)
-
-
-def limit_orphan(boot: Boot) -> None:
-    """Let the TERM that tells of the master's death also set an alarm.
-
-    Python runs this handler where an application blocks the loop, too; the loop's own part it does not touch, for
-    that hangs on the wakeup descriptor.
-    """
-
-    def on_term(_number: int, _frame: FrameType | None) -> None:
-        if os.getppid() != boot.master_pid:
-            end_by_alarm(boot)
-
-    signal.signal(signal.SIGTERM, on_term)
-
-
-def end_by_alarm(boot: Boot) -> None:
-    """End for certain, now that no master does it: the kernel ends what is not done when a drain must be."""
-    if boot.config.workers.drain_timeout:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, boot.config.workers.drain_timeout + ALARM_GRACE)
 
 
 def name_process(boot: Boot) -> None:

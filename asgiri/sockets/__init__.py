@@ -1,0 +1,1 @@
+"""Listening sockets: the addresses of the config, bound, inherited or passed on."""

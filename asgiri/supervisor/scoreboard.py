@@ -1,0 +1,229 @@
+"""The scoreboard: what the processes of a service know of each other, in shared memory mapped before the first fork.
+
+One slot for the master and one for each child. A slot is a row of 64-bit words, and each word is written by one process
+only, in one piece (an aligned store of eight bytes), so that nobody locks and nobody reads half of one. Two words of
+one slot may be of two moments. Times are CLOCK_MONOTONIC, which is the same in all processes, in nanoseconds.
+
+The pages that nobody uses cost nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Final
+
+SLOTS: Final = 1024
+BEAT_SECONDS: Final = 1.0  # how often whoever has a slot shows that it is alive
+STALE_SECONDS: Final = 2.5  # silent this long, it may be busy; longer, others do not count on it
+
+_WORDS: Final = 32  # of a slot: four cache lines
+_SIZE: Final = _WORDS * 8
+
+
+class State(IntEnum):
+    """What a child says of itself."""
+
+    FREE = 0  # nobody has the slot
+    BOOTING = 1
+    SERVING = 2
+    DRAINING = 3
+
+
+class Slot:
+    """What one child tells, once :meth:`take` has given it away; only that child writes.
+
+    ``connections`` and ``requests`` are what is open now; ``accepted`` and ``served`` count from the fork on.
+    ``memory`` is resident, in bytes.
+    """
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+
+    def clear(self, born_ns: int) -> None:
+        """The master's, before the fork: a slot as new, which beats from now on."""
+        for index in range(_WORDS):
+            self._words[index] = 0
+        self._words[4] = self._words[5] = born_ns
+        self._words[0] = State.BOOTING
+
+    def free(self) -> None:
+        """The master's, when the child is reaped."""
+        self._words[0] = State.FREE
+
+    @property
+    def state(self) -> State:
+        return State(self._words[0])
+
+    @state.setter
+    def state(self, value: State) -> None:
+        self._words[0] = value
+
+    @property
+    def pid(self) -> int:
+        return self._words[1]
+
+    @property
+    def number(self) -> int:
+        """What people call the worker; 0 is no worker."""
+        return self._words[2]
+
+    @property
+    def generation(self) -> int:
+        return self._words[3]
+
+    def introduce(self, pid: int, number: int, generation: int) -> None:
+        """The child's first words."""
+        self._words[1], self._words[2], self._words[3] = pid, number, generation
+
+    @property
+    def born_ns(self) -> int:
+        return self._words[4]
+
+    @property
+    def beat_ns(self) -> int:
+        """When its event loop last turned, to within :data:`BEAT_SECONDS`."""
+        return self._words[5]
+
+    def is_fresh(self, now_ns: int) -> bool:
+        """Whether it has shown lately that it is alive."""
+        return now_ns - self._words[5] < STALE_SECONDS * 1e9
+
+    def beat(self, *, served: int, requests: int, memory: int, accepted: int) -> None:
+        """All that is told once in a while."""
+        words = self._words
+        words[7], words[8], words[9], words[10] = requests, served, memory, accepted
+        words[5] = time.monotonic_ns()
+
+    @property
+    def connections(self) -> int:
+        return self._words[6]
+
+    @connections.setter
+    def connections(self, value: int) -> None:
+        self._words[6] = value
+
+    @property
+    def requests(self) -> int:
+        return self._words[7]
+
+    @property
+    def served(self) -> int:
+        return self._words[8]
+
+    @property
+    def memory(self) -> int:
+        return self._words[9]
+
+    @property
+    def accepted(self) -> int:
+        return self._words[10]
+
+
+class MasterSlot:
+    """What the master tells; only the master writes."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+
+    @property
+    def pid(self) -> int:
+        return self._words[0]
+
+    @pid.setter
+    def pid(self, value: int) -> None:
+        self._words[0] = value
+
+    @property
+    def beat_ns(self) -> int:
+        """When the master last woke, to within :data:`BEAT_SECONDS`."""
+        return self._words[1]
+
+    @beat_ns.setter
+    def beat_ns(self, value: int) -> None:
+        self._words[1] = value
+
+    def is_fresh(self, now_ns: int) -> bool:
+        return now_ns - self._words[1] < STALE_SECONDS * 1e9
+
+    @property
+    def wanted(self) -> int:
+        """How many workers there should be."""
+        return self._words[2]
+
+    @wanted.setter
+    def wanted(self, value: int) -> None:
+        self._words[2] = value
+
+    @property
+    def generation(self) -> int:
+        """The one that was committed last."""
+        return self._words[3]
+
+    @generation.setter
+    def generation(self, value: int) -> None:
+        self._words[3] = value
+
+    @property
+    def announced(self) -> bool:
+        """As many workers as wanted have been ready at once, at some time."""
+        return bool(self._words[4])
+
+    @announced.setter
+    def announced(self, value: bool) -> None:
+        self._words[4] = value
+
+    @property
+    def draining(self) -> bool:
+        """The service is about to stop, or was asked to look so: whoever balances loads is to look elsewhere."""
+        return bool(self._words[5])
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self._words[5] = value
+
+    @property
+    def used(self) -> int:
+        """So many slots, the first ones, have ever been given away."""
+        return self._words[6]
+
+    @used.setter
+    def used(self, value: int) -> None:
+        self._words[6] = value
+
+
+class Scoreboard:
+    """The whole board, made by the master before it forks. ``slots`` is how many children there can be at once."""
+
+    def __init__(self, slots: int = SLOTS) -> None:
+        self._memory = mmap.mmap(-1, (slots + 1) * _SIZE)  # anonymous and shared: forks see the same pages
+        words = memoryview(self._memory).cast("Q")
+        self._rows = [words[index * _WORDS : (index + 1) * _WORDS] for index in range(slots + 1)]
+        self.master = MasterSlot(self._rows[0])
+        self._slots = [Slot(row) for row in self._rows[1:]]
+        self._free = list(range(slots - 1, -1, -1))
+
+    def take(self) -> Slot | None:
+        """The master's: a cleared slot for a child that is about to be forked; None when all are taken."""
+        if not self._free:
+            return None
+        index = self._free.pop()
+        self.master.used = max(self.master.used, index + 1)
+        slot = self._slots[index]
+        slot.clear(time.monotonic_ns())
+        return slot
+
+    def give_back(self, slot: Slot) -> None:
+        """The master's: its child is reaped."""
+        slot.free()
+        self._free.append(self._slots.index(slot))
+
+    def __iter__(self) -> Iterator[Slot]:
+        """The slots that have somebody, workers and others."""
+        return (slot for slot in self._slots[: self.master.used] if slot.state is not State.FREE)
+
+    def workers(self) -> list[Slot]:
+        """The slots of workers that have introduced themselves."""
+        return [slot for slot in self if slot.number]

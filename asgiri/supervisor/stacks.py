@@ -1,0 +1,44 @@
+"""A child's stacks: a file in memory that it writes them to on a signal, and that the master reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from typing import Final
+
+# What a child does on it: see asgiri.child.stacks.
+ASK: Final = signal.SIGUSR2
+# More than the stacks of a few hundred threads and tasks; a log is no place for more.
+_MOST: Final = 256 << 10
+
+
+class Stacks:
+    """The file, made before the fork, so that both have it. OSError when there is no descriptor left."""
+
+    def __init__(self) -> None:
+        if sys.platform == "linux":
+            self._fd = os.memfd_create("asgiri-stacks")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self._fd = os.dup(file.fileno())
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def ask(self, pid: int) -> None:
+        """Have the child write them. They are whole a moment later; how long a moment, nobody can say."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)  # the child's descriptor is of the same open file, and has no other place
+        with suppress(ProcessLookupError):
+            os.kill(pid, ASK)
+
+    def read(self) -> str:
+        """What has been written since they were asked for."""
+        text = os.pread(self._fd, _MOST, 0).decode("utf-8", "backslashreplace")
+        return text.rstrip("\n")
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,0 +1,1 @@
+"""The worker process: from the fork to the exit."""
