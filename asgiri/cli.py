@@ -243,11 +243,11 @@ def check_files(loaded: Loaded) -> None:
 def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     """Be the master until stopped. ``read`` is how the configuration is read once more, for a reload."""
     # The workers' modules are imported here, before any fork, so that workers share them and start at once.
-    from asgiri.worker.main import main as worker_main
     from asgiri.log import setup as log
     from asgiri.server import loop_factory
     from asgiri.supervisor.master import Hooks, Master
     from asgiri.supervisor.process import apply_process, fill_standard_streams, pidfile, title
+    from asgiri.worker.main import main as worker_main
 
     config = loaded.config
     fill_standard_streams()

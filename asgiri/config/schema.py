@@ -99,9 +99,7 @@ class RespawnBackoff(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 class Workers(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``workers``: how many processes serve, and when they are stopped or replaced."""
 
-    count: Annotated[
-        int | Literal["auto"], key('Worker processes; "auto" is one for each usable CPU.', least=1, most=500)
-    ] = 1
+    count: Annotated[int | Literal["auto"], key('Worker processes; "auto" is one for each usable CPU.', least=1)] = 1
     boot_timeout: Annotated[float, key("A worker that is not ready by then is killed.", unit="duration")] = 60.0
     heartbeat_timeout: Annotated[
         float,
