@@ -8,22 +8,28 @@ of one monotonic clock.
 The life of a worker: what it, its deadline and the fleet's wishes do to it. Where the table is empty nothing
 happens; a late event is no error. Where it names a signal the worker becomes KILLED.
 
-    state     Ready    Failed    Exited  deadline  retire         Stop           QuickStop
-    BOOTING   READY    FAILED    gone    KILL      TERM           TERM           QUIT
-    READY                        gone              DRAINING       DRAINING       QUIT
-    DRAINING                     gone    KILL                     told again     QUIT
-    FAILED                       gone    KILL                                    QUIT
-    KILLED    DRAINING*          gone    KILL                                    QUIT, if it was TERM
+    state     Ready     Failed   Exited  deadline  heard      retire     Stop        QuickStop
+    BOOTING   READY     FAILED   gone    STUCK                TERM       TERM        QUIT
+    READY                        gone    HUNG                 DRAINING   DRAINING*   QUIT
+    HUNG                         gone    ABRT      DRAINING                          QUIT
+    STUCK     DRAINING           gone    ABRT                                        QUIT
+    DRAINING                     gone    KILL                            told again  QUIT
+    FAILED                       gone    KILL                                        QUIT
+    KILLED    DRAINING**         gone    KILL                                        QUIT, if it was TERM
 
-    * after a TERM: it was READY before that came, and drains
+    *  when drain_delay is over
+    ** after a TERM: it was READY before that came, and drains
 
 What follows from a boot that did not end in READY, or from an exit that nobody asked for:
 
     while STARTING             the fleet stops, with ExitCode.APP (FAILED when it could not be forked)
     of the candidate           Abandon: the current generation goes on
     of the current generation  another takes its number: at once if it was READY for HEALTHY_AFTER seconds,
-                               else after the backoff
-    of an older generation     its number goes to the current generation
+                               after a pause if somebody else killed it, else after the backoff
+    to be replaced             its number goes to the current generation
+
+A worker is to be replaced when its generation is an older one, or when it is worn: by its requests, memory or
+lifetime, or because somebody said so.
 
 The life of the fleet: NEW -Start-> STARTING -first Ready-> RUNNING -stop-> STOPPING -last exit-> GONE; a stop
 is heard in NEW and STARTING too.
@@ -34,54 +40,58 @@ docs/design/fleet.md tells the same at length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from asgiri.errors import ExitCode
+from asgiri.supervisor.backoff import Backoff
+from asgiri.supervisor.crew import HEALTHY_AFTER, Limits, Worker, WorkerState
 from asgiri.supervisor.messages import (
     Abandon,
     Announce,
+    AskStacks,
     Command,
     Commit,
     Drain,
     DrainReason,
+    Ending,
     Event,
     Exit,
     Exited,
     Failed,
     Fork,
+    HandOver,
     Kill,
     KillHow,
     Level,
     Policy,
+    Pulse,
     QuickStop,
     Ready,
+    Recycle,
     Reload,
     Report,
+    Resize,
     Scale,
     Settled,
     Start,
     Stop,
     Tick,
+    Vitals,
 )
 from asgiri.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PULSE_EVERY = 1.0  # seconds between two pulses of a master that is on time
+STACKS_GRACE = 1.0  # seconds that a worker which is given up has to write down where it is
 DRAIN_GRACE = 2.0  # seconds a drain may overrun: the worker cuts what is left at drain_timeout by itself
 QUICK_GRACE = 2.0  # seconds from TERM or QUIT, or from a worker's own word that it failed, to KILL
-HEALTHY_AFTER = 10.0  # seconds of READY after which a worker counts as healthy
-
-
-class WorkerState(Enum):
-    BOOTING = auto()  # forked, not yet READY
-    READY = auto()  # serving
-    DRAINING = auto()  # asked to finish
-    FAILED = auto()  # said itself that it cannot boot; exit awaited
-    KILLED = auto()  # signal sent; exit awaited
 
 
 class Phase(Enum):
@@ -92,60 +102,20 @@ class Phase(Enum):
     GONE = auto()  # Exit was given; nothing is heard any more
 
 
-@dataclass(slots=True)
-class Worker:
-    """The parent's view of one worker: in ``state`` since ``since``, forked at ``born``."""
-
-    id: int  # unique as long as the fleet lives
-    number: int  # what people see; an old worker and its replacement share one
-    generation: int
-    policy: Policy  # the one it was forked under
-    state: WorkerState
-    since: float
-    born: float
-    deadline: float | None = None  # when it is overdue in this state
-    sent: KillHow | None = None  # the last signal
-
-    def __str__(self) -> str:
-        return f"worker {self.number} gen {self.generation}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Generation:
     number: int
     policy: Policy
 
 
-@dataclass(slots=True)
-class _Backoff:
-    """Failures in a row of the current generation, and the numbers that wait for their next worker."""
-
-    failures: int = 0
-    failed_at: float = 0.0
-    waits: dict[int, float] = field(default_factory=dict)  # number -> when it may be forked
-
-    def failed(self, number: int, policy: Policy, now: float) -> float:
-        """Count one failure more; the seconds that ``number`` waits for it."""
-        doublings = min(self.failures, 62)  # as a float, far more than any duration
-        wait = min(policy.backoff_first * 2.0**doublings, policy.backoff_most)
-        self.failures += 1
-        self.failed_at = now
-        self.waits[number] = now + wait
-        return wait
-
-    def note_health(self, healthy_at: float, now: float) -> None:
-        """A worker became, or will become, healthy at that time: it ends the row of failures before it."""
-        if self.failed_at < healthy_at <= now:
-            self.failures = 0
-
-    def forget_passed(self, now: float) -> None:
-        self.waits = {number: until for number, until in self.waits.items() if until > now}
-
-
 class Fleet:
-    """The state machine. One per master; not thread-safe, never blocks, never raises on an event."""
+    """The state machine. One per master; not thread-safe, never blocks, never raises on an event.
 
-    def __init__(self, policy: Policy) -> None:
+    ``spread`` gives each worker its lot, from 0 to 1: how far from the limits of the config its own ones are.
+    """
+
+    def __init__(self, policy: Policy, spread: Callable[[], float] = random.random) -> None:
+        self._spread = spread
         self._phase = Phase.NEW
         self._now = 0.0  # the time of the event in hand
         self._commands: list[Command] = []  # what came out of it so far
@@ -156,7 +126,9 @@ class Fleet:
         self._queued: Policy | None = None  # the newest reload that has not begun
         self._last_generation = 1  # an abandoned number is not used again
         self._settled = 1  # the last generation that had the fleet for itself
-        self._backoff = _Backoff()
+        self._backoff = Backoff()
+        self._pulsed: float | None = None  # when the last pulse was
+        self._drain_at: float | None = None  # a stop that keeps serving until then
         self._announced = False
         self._exit_code = ExitCode.STOPPED
 
@@ -184,10 +156,16 @@ class Fleet:
         """How many workers there should be."""
         return self._current.policy.count
 
+    @property
+    def is_reloading(self) -> bool:
+        """A reload is under way or waits."""
+        return self._queued is not None or self._candidate is not None or self._settled != self.generation
+
     def deadline(self) -> float | None:
         """When the next ``Tick`` is due, in the clock of ``now``; None: not before another event."""
-        times = [worker.deadline for worker in self._workers.values() if worker.deadline is not None]
-        return min([*times, *self._backoff.waits.values()], default=None)
+        deadlines = (worker.deadline for worker in self._workers.values())
+        times = (*deadlines, *self._backoff.waits.values(), self._drain_at)
+        return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event at the time ``now`` (monotonic seconds); the commands, in the order to run them."""
@@ -200,10 +178,18 @@ class Fleet:
                 self._hear_worker(event)
             case Reload():
                 self._queue_reload(event.policy)
-            case Scale():
-                self._scale(event.by)
+            case Scale(by):
+                self._size(lambda policy: policy.scaled(by))
+            case Resize(count):
+                self._size(lambda policy: policy.sized(count))
+            case Recycle():
+                self._recycle()
+            case Pulse():
+                self._take_pulse(event)
+            case HandOver():
+                self._stop(ExitCode.STOPPED, DrainReason.RETIRE)
             case Stop():
-                self._stop(ExitCode.STOPPED)
+                self._stop(ExitCode.STOPPED, delay=self._current.policy.drain_delay)
             case QuickStop():
                 self._quick_stop()
             case Tick():
@@ -225,30 +211,40 @@ class Fleet:
         if not self._may_begin():
             self._report("info", "the reload is kept until what is under way lets it begin")
 
-    def _scale(self, by: int) -> None:
+    def _size(self, sized: Callable[[Policy], Policy]) -> None:
         """The later word wins: a reload that is under way, or waits, comes with its own count scaled too."""
-        self._current = replace(self._current, policy=self._current.policy.scaled(by))
+        self._current = replace(self._current, policy=sized(self._current.policy))
         if self._candidate is not None:
-            self._candidate = replace(self._candidate, policy=self._candidate.policy.scaled(by))
+            self._candidate = replace(self._candidate, policy=sized(self._candidate.policy))
         if self._queued is not None:
-            self._queued = self._queued.scaled(by)
+            self._queued = sized(self._queued)
 
-    def _stop(self, code: ExitCode) -> None:
+    def _recycle(self) -> None:
+        for worker in self._ready():
+            worker.worn = worker.worn or "it was asked for"
+
+    def _stop(self, code: ExitCode, reason: DrainReason = DrainReason.STOP, delay: float = 0.0) -> None:
+        """Fork nothing more; let what serves go, after ``delay`` seconds in which it goes on serving."""
         if self._is_over():
             return
         self._enter_stopping(code)
+        if delay and self._ready():
+            self._drain_at = self._now + delay
         for worker in self._workers.values():
-            match worker.state:
-                case WorkerState.BOOTING:
-                    self._kill(worker, KillHow.TERM)
-                case WorkerState.READY | WorkerState.DRAINING:
-                    self._drain(worker, DrainReason.STOP)
-                case WorkerState.FAILED | WorkerState.KILLED:
-                    pass
+            if worker.state is WorkerState.BOOTING:
+                self._kill(worker, KillHow.TERM)
+            elif worker.state is WorkerState.DRAINING or (worker.state is WorkerState.READY and not self._drain_at):
+                self._drain(worker, reason)
+
+    def _end_delay(self) -> None:
+        self._drain_at = None
+        for worker in self._ready():
+            self._drain(worker, DrainReason.STOP)
 
     def _quick_stop(self) -> None:
         if not self._is_over():
             self._enter_stopping(ExitCode.STOPPED)
+        self._drain_at = None
         for worker in self._workers.values():
             if worker.sent in (None, KillHow.TERM):
                 self._kill(worker, KillHow.QUIT)
@@ -257,7 +253,7 @@ class Fleet:
         self._phase = Phase.STOPPING
         self._exit_code = code
         self._candidate = self._queued = None
-        self._backoff = _Backoff()
+        self._backoff = Backoff()
 
     # What the workers do.
 
@@ -271,43 +267,66 @@ class Fleet:
             case Ready(), WorkerState.KILLED if worker.sent is KillHow.TERM:
                 # It serves already: its TERM begins a drain, which is to have its time.
                 self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
+            case Ready(), WorkerState.STUCK:  # it was just too late: nobody counts on it any more
+                self._retire(worker)
             case Failed(why=why), WorkerState.BOOTING:
                 self._enter(worker, WorkerState.FAILED, QUICK_GRACE)
                 self._boot_failed(worker, why)
-            case Exited(how=how, forked=forked), state:
+            case Exited(), _:
                 del self._workers[worker.id]
-                if state is WorkerState.BOOTING:
-                    self._boot_failed(worker, f"it {how}", ExitCode.APP if forked else ExitCode.FAILED)
-                elif state is WorkerState.READY:
-                    self._died(worker, how)
+                self._hear_end(worker, event)
+
+    def _hear_end(self, worker: Worker, end: Exited) -> None:
+        match worker.state:
+            case WorkerState.BOOTING:
+                unforked = end.ending is Ending.UNFORKED
+                self._boot_failed(worker, f"it {end.how}", ExitCode.FAILED if unforked else ExitCode.APP)
+            case WorkerState.READY:
+                self._died(worker, end)
+            case WorkerState.HUNG | WorkerState.STUCK:
+                self._report("error", f"{worker.trouble}; it {end.how}", worker, stacks=True)
+            case WorkerState.DRAINING if end.ending is not Ending.CLEAN:
+                self._report("warning", f"{worker} {end.how} while it drained{self._life(worker, end)}", worker)
+            case _:
+                pass
 
     def _became_ready(self, worker: Worker) -> None:
-        self._enter(worker, WorkerState.READY)
+        self._enter(worker, WorkerState.READY, worker.policy.heartbeat_timeout or None)
+        worker.heard = self._now
         if self._phase is Phase.STARTING:
             self._phase = Phase.RUNNING
         if self._candidate is not None and worker.generation == self._candidate.number:
             self._current, self._candidate = self._candidate, None
-            self._backoff = _Backoff()
+            self._backoff = Backoff()
             self._commands.append(Commit(worker.generation))
 
     def _boot_failed(self, worker: Worker, why: str, code: ExitCode = ExitCode.APP) -> None:
         if self._phase is Phase.STARTING:
-            self._report("error", f"{worker} did not boot: {why}")
+            self._report("error", f"{worker} did not boot: {why}", worker)
             self._stop(code)
         elif self._candidate is not None and worker.generation == self._candidate.number:
             self._candidate = None
             self._commands.append(Abandon(worker.generation, why))
         else:
-            self._report("error", f"{worker} did not boot: {why}{self._back_off(worker)}")
+            self._report("error", f"{worker} did not boot: {why}{self._back_off(worker)}", worker)
 
-    def _died(self, worker: Worker, how: str) -> None:
-        young = self._now - worker.since < HEALTHY_AFTER
-        age = format_duration(round(self._now - worker.born, 1))
-        penalty = self._back_off(worker) if young and not self._is_old(worker) else ""
-        self._report("warning", f"{worker} {how} at the age of {age}{penalty}")
+    def _died(self, worker: Worker, end: Exited) -> None:
+        penalty = self._back_off(worker, end.ending) if self._is_penalised(worker) else ""
+        self._report("warning", f"{worker} {end.how}{self._life(worker, end)}{penalty}", worker)
 
-    def _back_off(self, worker: Worker) -> str:
-        wait = self._backoff.failed(worker.number, self._current.policy, self._now)
+    def _life(self, worker: Worker, end: Exited) -> str:
+        return f" at the age of {worker.age(self._now)}, after {end.served} request{'' if end.served == 1 else 's'}"
+
+    def _is_penalised(self, worker: Worker) -> bool:
+        """It did not serve for long, and what comes in its place is no other."""
+        return self._phase is Phase.RUNNING and worker.is_young(self._now) and not self._is_old(worker)
+
+    def _back_off(self, worker: Worker, ending: Ending = Ending.FAILED) -> str:
+        policy = self._current.policy
+        if ending is Ending.KILLED:  # that says nothing against the code, and the next one may live long
+            wait = self._backoff.pause(worker.number, policy, self._now)
+        else:
+            wait = self._backoff.failed(worker.number, policy, self._now)
         return f"; backing off for {format_duration(wait)}"
 
     def _note_health(self) -> None:
@@ -318,23 +337,61 @@ class Fleet:
 
     # What time does.
 
+    def _take_pulse(self, pulse: Pulse) -> None:
+        """Hear who is alive. What the master was late by, nobody is blamed for: neither could the workers run then."""
+        late = 0.0 if self._pulsed is None else max(0.0, self._now - self._pulsed - PULSE_EVERY)
+        self._pulsed = self._now
+        for worker in list(self._workers.values()):
+            told = pulse.vitals.get(worker.id)
+            if worker.state is WorkerState.READY:
+                worker.heard = max(worker.heard + late, told.heard if told else 0.0)
+                if worker.policy.heartbeat_timeout:
+                    worker.deadline = worker.heard + worker.policy.heartbeat_timeout
+                if told and not worker.worn and self._phase is Phase.RUNNING:
+                    self._note_wear(worker, told)
+            elif worker.state is WorkerState.HUNG and told and told.heard > worker.heard:
+                silence = format_duration(round(told.heard - worker.heard, 1))
+                self._report("error", f"{worker.trouble}; it goes on after {silence}, and drains", worker, stacks=True)
+                self._retire(worker)
+
+    def _note_wear(self, worker: Worker, vitals: Vitals) -> None:
+        worker.worn = worker.wear(vitals, self._now)
+        if worker.worn:
+            self._report("info", f"{worker} is to be replaced: {worker.worn}", worker)
+
     def _act_on_overdue(self) -> None:
+        if self._drain_at is not None and self._drain_at <= self._now:
+            self._end_delay()
         for worker in self._workers.values():
             if worker.deadline is not None and worker.deadline <= self._now:
                 self._overdue(worker)
 
     def _overdue(self, worker: Worker) -> None:
-        state, spent = worker.state, format_duration(round(self._now - worker.since, 1))
-        self._kill(worker, KillHow.KILL)
-        match state:
+        spent = format_duration(round(self._now - worker.since, 1))
+        match worker.state:
             case WorkerState.BOOTING:
+                self._give_up(worker, WorkerState.STUCK, f"{worker} was stuck while it booted")
                 self._boot_failed(worker, f"it was not ready within {spent}")
+            case WorkerState.READY:
+                silence = format_duration(round(self._now - worker.heard, 1))
+                penalty = self._back_off(worker) if self._is_penalised(worker) else ""
+                text = f"{worker} hangs: its event loop has not turned for {silence}{penalty}"
+                self._give_up(worker, WorkerState.HUNG, text)
+            case WorkerState.HUNG | WorkerState.STUCK:
+                self._report("error", f"{worker.trouble}; it is killed", worker, stacks=True)
+                self._kill(worker, KillHow.ABRT)
             case WorkerState.DRAINING:
-                self._report("warning", f"{worker} was still draining after {spent} and is killed")
+                self._kill(worker, KillHow.KILL)
+                self._report("warning", f"{worker} was still draining after {spent} and is killed", worker)
             case WorkerState.FAILED | WorkerState.KILLED:
-                self._report("warning", f"{worker} did not exit within {spent} and is killed")
-            case WorkerState.READY:  # has no deadline
-                pass
+                self._kill(worker, KillHow.KILL)
+                self._report("warning", f"{worker} did not exit within {spent} and is killed", worker)
+
+    def _give_up(self, worker: Worker, state: WorkerState, trouble: str) -> None:
+        """Nothing is expected of it any more but where it is; its number is free."""
+        self._enter(worker, state, STACKS_GRACE)
+        worker.trouble = trouble
+        self._commands.append(AskStacks(worker.id))
 
     # What should be, step by step.
 
@@ -394,7 +451,7 @@ class Fleet:
         """A roll finishes first, unless the generation it rolls to is failing: a reload may be the cure."""
         if self._phase is not Phase.RUNNING or self._candidate is not None or not self._has_room():
             return False
-        return self._backoff.failures > 0 or not any(map(self._is_old, self._active()))
+        return self._backoff.failures > 0 or not any(map(self._is_outdated, self._active()))
 
     def _number_for_candidate(self, count: int) -> int:
         """That of the oldest worker which the next count keeps; with none to replace, 1."""
@@ -413,7 +470,7 @@ class Fleet:
         if not self._announced and len(self._ready()) >= self.count:
             self._announced = True
             self._commands.append(Announce())
-        if self._settled != self.generation and not any(map(self._is_old, self._workers.values())):
+        if self._settled != self.generation and not any(map(self._is_outdated, self._workers.values())):
             self._settled = self.generation
             self._commands.append(Settled(self.generation))
 
@@ -422,9 +479,12 @@ class Fleet:
     def _is_over(self) -> bool:
         return self._phase in (Phase.STOPPING, Phase.GONE)
 
+    def _is_outdated(self, worker: Worker) -> bool:
+        return worker.generation < self._current.number
+
     def _is_old(self, worker: Worker) -> bool:
         """It is to be replaced."""
-        return worker.generation < self._current.number
+        return self._is_outdated(worker) or bool(worker.worn)
 
     def _is_candidate(self, worker: Worker) -> bool:
         return self._candidate is not None and worker.generation == self._candidate.number
@@ -455,6 +515,7 @@ class Fleet:
             number=number,
             generation=generation.number,
             policy=generation.policy,
+            limits=Limits.of(generation.policy, self._spread()),
             state=WorkerState.BOOTING,
             since=self._now,
             born=self._now,
@@ -467,6 +528,11 @@ class Fleet:
         if worker.state is WorkerState.READY:  # one that drains already keeps its deadline
             self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
         self._commands.append(Drain(worker.id, reason))
+
+    def _retire(self, worker: Worker) -> None:
+        """Let one go that is not READY as the fleet sees it, but serves."""
+        self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
+        self._commands.append(Drain(worker.id, DrainReason.RETIRE))
 
     def _drain_limit(self, worker: Worker) -> float | None:
         limit = worker.policy.drain_timeout
@@ -482,5 +548,8 @@ class Fleet:
         worker.since = self._now
         worker.deadline = None if limit is None else self._now + limit
 
-    def _report(self, level: Level, text: str) -> None:
-        self._commands.append(Report(level, text))
+    def _report(self, level: Level, text: str, worker: Worker | None = None, *, stacks: bool = False) -> None:
+        if worker is None:
+            self._commands.append(Report(level, text))
+        else:
+            self._commands.append(Report(level, text, worker.id, worker.number, worker.generation, stacks))

@@ -29,6 +29,7 @@ from asgiri.supervisor.messages import (
     Commit,
     Drain,
     DrainReason,
+    Ending,
     Event,
     Exit,
     Exited,
@@ -392,7 +393,7 @@ class Master:
         self._selector.register(ours, selectors.EVENT_READ, child)
 
     def _not_forked(self, command: Fork, error: OSError) -> None:
-        self._pending.append(Exited(command.worker_id, f"could not be forked: {error.strerror}", forked=False))
+        self._pending.append(Exited(command.worker_id, f"could not be forked: {error.strerror}", Ending.UNFORKED))
 
     def _plan(self, generation: int) -> Plan:
         """The generation's plan; a generation that has none yet is the reload that was submitted last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Literal, TypeAlias
@@ -11,14 +12,20 @@ from asgiri.errors import ExitCode
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the fleet needs of one generation's config. All times in seconds.
+    """What the fleet needs of one generation's config, by the names of ``workers``. Times in seconds, sizes in bytes.
 
-    ``boot_timeout`` and ``drain_timeout`` of 0 are off. Raises ValueError when ``count`` is under 1.
+    A limit or a timeout of 0 is off. Raises ValueError when ``count`` is under 1.
     """
 
     count: int
     boot_timeout: float = 60.0
+    heartbeat_timeout: float = 0.0
     drain_timeout: float = 30.0
+    drain_delay: float = 0.0
+    max_requests: int = 0
+    max_requests_jitter: int = 0
+    max_memory: int = 0
+    max_lifetime: float = 0.0
     backoff_first: float = 0.1
     backoff_most: float = 10.0
 
@@ -27,7 +34,10 @@ class Policy:
             raise ValueError(f"a fleet has at least one worker, not {self.count}")
 
     def scaled(self, by: int) -> Policy:
-        return replace(self, count=max(1, self.count + by))
+        return self.sized(self.count + by)
+
+    def sized(self, count: int) -> Policy:
+        return replace(self, count=max(1, count))
 
 
 class DrainReason(Enum):
@@ -38,7 +48,26 @@ class DrainReason(Enum):
 class KillHow(Enum):
     TERM = auto()
     QUIT = auto()
+    ABRT = auto()  # leaves a core file where those are wanted
     KILL = auto()
+
+
+class Ending(Enum):
+    """How a worker ended, as far as that says something about its code."""
+
+    CLEAN = auto()  # status 0
+    FAILED = auto()  # another status, or a signal that programs bring on themselves
+    KILLED = auto()  # KILL or TERM: somebody else wanted it
+    UNFORKED = auto()  # it never began: there was no process to be had
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What a worker's slot tells: when it was last heard (monotonic seconds), requests served, resident bytes."""
+
+    heard: float
+    served: int = 0
+    memory: int = 0
 
 
 # Events: what the master tells the fleet.
@@ -66,11 +95,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The worker was reaped, or could not be ``forked``. ``how`` is a verb phrase: "was killed by SIGKILL"."""
+    """The worker was reaped, or could not be forked. ``how`` is a verb phrase: "was killed by SIGKILL"."""
 
     worker_id: int
     how: str
-    forked: bool = True
+    ending: Ending = Ending.FAILED
+    served: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +118,33 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class Resize:
+    """So many workers, never under one."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """Replace all that serve, one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What the workers' slots tell, by worker id: once in ``PULSE_EVERY`` seconds, and before each Tick.
+
+    A worker that is missing was not heard.
+    """
+
+    vitals: Mapping[int, Vitals]
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Another master serves on the same sockets: let the workers finish, then exit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Let the workers finish, then exit."""
 
@@ -102,7 +159,9 @@ class Tick:
     """``deadline()`` has come. Only this makes a worker overdue: feed it after the other news of a wake."""
 
 
-Event: TypeAlias = Start | Ready | Failed | Exited | Reload | Scale | Stop | QuickStop | Tick
+Event: TypeAlias = (
+    Start | Ready | Failed | Exited | Reload | Scale | Resize | Recycle | Pulse | HandOver | Stop | QuickStop | Tick
+)
 
 
 # Commands: what the fleet tells the master.
@@ -131,6 +190,13 @@ class Kill:
 
     worker_id: int
     how: KillHow
+
+
+@dataclass(frozen=True, slots=True)
+class AskStacks:
+    """Have the worker write down where it is; a Report with ``stacks`` fetches it."""
+
+    worker_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +231,14 @@ Level: TypeAlias = Literal["info", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One line for the log."""
+    """One line for the log; where it is about a worker, with that one's numbers, and if wanted with its stacks."""
 
     level: Level
     text: str
+    worker_id: int = 0
+    number: int = 0
+    generation: int = 0
+    stacks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,4 +248,4 @@ class Exit:
     code: ExitCode
 
 
-Command: TypeAlias = Fork | Drain | Kill | Commit | Abandon | Settled | Announce | Report | Exit
+Command: TypeAlias = Fork | Drain | Kill | AskStacks | Commit | Abandon | Settled | Announce | Report | Exit

@@ -21,6 +21,7 @@ from asgiri.supervisor.messages import (
     Commit,
     Drain,
     DrainReason,
+    Ending,
     Event,
     Exit,
     Exited,
@@ -178,7 +179,7 @@ def test_a_first_worker_that_cannot_be_forked_is_no_fault_of_the_application() -
     fleet = started(2)
     play(
         fleet,
-        (0, Exited(1, "could not be forked: x", forked=False), [Says("error", "could not be forked"), Kill(2, TERM)]),
+        (0, Exited(1, "could not be forked: x", Ending.UNFORKED), [Says("error", "could not be forked"), Kill(2, TERM)]),
         (1, Exited(2, KILLED_9), [Exit(ExitCode.FAILED)]),
     )
 
@@ -253,7 +254,7 @@ def test_kill_9_of_a_young_worker_is_repaired_within_a_second() -> None:
 
 
 def test_a_worker_that_somebody_terminates_is_replaced() -> None:
-    play(running(), (50, Exited(1, STATUS_0), [Says("warning", STATUS_0), Fork(2, 1, 1)]))
+    play(running(), (50, Exited(1, STATUS_0), [Says("warning", STATUS_0, Ending.CLEAN), Fork(2, 1, 1)]))
 
 
 def test_a_crash_loop_backs_off_more_and_more_and_health_resets_it() -> None:
@@ -341,7 +342,7 @@ def test_a_reload_of_one_worker_has_the_new_ready_before_the_old_drains() -> Non
     assert (fleet.generation, fleet.candidate) == (1, 2)
     play(fleet, (12, Ready(2), [Commit(2), Drain(1, RETIRE)]))
     assert (fleet.generation, fleet.candidate) == (2, None)
-    play(fleet, (15, Exited(1, STATUS_0), [Settled(2)]))
+    play(fleet, (15, Exited(1, STATUS_0, Ending.CLEAN), [Settled(2)]))
     assert numbers(fleet) == [(1, 2)]
 
 
@@ -350,11 +351,11 @@ def test_a_reload_of_three_workers_rolls_one_by_one() -> None:
         running(3),
         (10, Reload(Policy(3)), [Fork(4, 1, 2)]),
         (11, Ready(4), [Commit(2), Drain(1, RETIRE), Fork(5, 2, 2)]),
-        (12, Exited(1, STATUS_0), []),
+        (12, Exited(1, STATUS_0, Ending.CLEAN), []),
         (13, Ready(5), [Drain(2, RETIRE), Fork(6, 3, 2)]),
         (14, Ready(6), [Drain(3, RETIRE)]),
-        (15, Exited(3, STATUS_0), []),
-        (16, Exited(2, STATUS_0), [Settled(2)]),
+        (15, Exited(3, STATUS_0, Ending.CLEAN), []),
+        (16, Exited(2, STATUS_0, Ending.CLEAN), [Settled(2)]),
     )
 
 
@@ -405,8 +406,8 @@ def test_a_reload_that_fails_leaves_the_old_generation_as_it_was(last_word: str)
         (20, Reload(Policy(2)), [Fork(4, 1, 3)]),
         (21, Ready(4), [Commit(3), Drain(1, RETIRE), Fork(5, 2, 3)]),
         (22, Ready(5), [Drain(2, RETIRE)]),
-        (23, Exited(1, STATUS_0), []),
-        (23, Exited(2, STATUS_0), [Settled(3)]),
+        (23, Exited(1, STATUS_0, Ending.CLEAN), []),
+        (23, Exited(2, STATUS_0, Ending.CLEAN), [Settled(3)]),
     )
 
 
@@ -430,7 +431,7 @@ def test_an_old_worker_still_booting_at_the_commit_is_put_away() -> None:
         (23, Ready(4), []),
         (23, Exited(4, "was killed by SIGTERM"), []),
         (24, Ready(5), []),
-        (25, Exited(1, STATUS_0), [Settled(2)]),
+        (25, Exited(1, STATUS_0, Ending.CLEAN), [Settled(2)]),
     )
 
 
@@ -443,7 +444,7 @@ def test_an_old_worker_that_dies_in_the_roll_is_followed_by_a_new_one() -> None:
         (4.6, Exited(3, KILLED_9), [Says("warning", "worker 3 gen 1"), Fork(6, 3, 2)]),  # young, but not ours
         (5, Ready(6), []),
         (6, Ready(5), []),
-        (7, Exited(1, STATUS_0), [Settled(2)]),
+        (7, Exited(1, STATUS_0, Ending.CLEAN), [Settled(2)]),
     )
 
 
@@ -476,7 +477,7 @@ def test_a_boot_that_fails_in_the_roll_is_retried_and_the_old_worker_stays() -> 
         fleet,
         (10, Reload(Policy(2)), [Fork(3, 1, 2)]),
         (11, Ready(3), [Commit(2), Drain(1, RETIRE), Fork(4, 2, 2)]),
-        (12, Exited(1, STATUS_0), []),
+        (12, Exited(1, STATUS_0, Ending.CLEAN), []),
         (12, Failed(4, "no database"), [Says("error", "worker 2 gen 2", "backing off for 100ms")]),
         (12, Exited(4, STATUS_3), []),
     )
@@ -485,7 +486,7 @@ def test_a_boot_that_fails_in_the_roll_is_retried_and_the_old_worker_stays() -> 
         fleet,
         (12.1, Tick(), [Fork(5, 2, 2)]),
         (13, Ready(5), [Drain(2, RETIRE)]),
-        (14, Exited(2, STATUS_0), [Settled(2)]),
+        (14, Exited(2, STATUS_0, Ending.CLEAN), [Settled(2)]),
     )
 
 
@@ -497,12 +498,12 @@ def test_a_second_reload_begins_when_no_old_worker_is_left_undrained() -> None:
         (10.6, Reload(Policy(2, drain_timeout=8)), [Says("info", "kept")]),  # only the newest is kept
         (11, Ready(3), [Commit(2), Drain(1, RETIRE), Fork(4, 2, 2)]),
         (12, Ready(4), [Drain(2, RETIRE), Fork(5, 1, 3)]),
-        (13, Exited(1, STATUS_0), []),
-        (13, Exited(2, STATUS_0), [Settled(2)]),
+        (13, Exited(1, STATUS_0, Ending.CLEAN), []),
+        (13, Exited(2, STATUS_0, Ending.CLEAN), [Settled(2)]),
         (14, Ready(5), [Commit(3), Drain(3, RETIRE), Fork(6, 2, 3)]),
         (15, Ready(6), [Drain(4, RETIRE)]),
-        (16, Exited(3, STATUS_0), []),
-        (16, Exited(4, STATUS_0), [Settled(3)]),
+        (16, Exited(3, STATUS_0, Ending.CLEAN), []),
+        (16, Exited(4, STATUS_0, Ending.CLEAN), [Settled(3)]),
     )
 
 
@@ -522,15 +523,15 @@ def test_a_reload_cures_a_roll_that_fails() -> None:
         running(2),
         (10, Reload(Policy(2)), [Fork(3, 1, 2)]),
         (11, Ready(3), [Commit(2), Drain(1, RETIRE), Fork(4, 2, 2)]),
-        (11, Exited(1, STATUS_0), []),
+        (11, Exited(1, STATUS_0, Ending.CLEAN), []),
         (12, Failed(4, "no database"), [Says("error", "backing off")]),
         (12, Exited(4, STATUS_3), []),
         (12.05, Reload(Policy(2)), [Fork(5, 2, 3)]),
         (12.1, Tick(), []),
         (13, Ready(5), [Commit(3), Drain(2, RETIRE), Fork(6, 1, 3)]),
         (14, Ready(6), [Drain(3, RETIRE)]),
-        (14, Exited(3, STATUS_0), []),
-        (14, Exited(2, STATUS_0), [Settled(3)]),
+        (14, Exited(3, STATUS_0, Ending.CLEAN), []),
+        (14, Exited(2, STATUS_0, Ending.CLEAN), [Settled(3)]),
     )
 
 
@@ -614,7 +615,7 @@ def test_scale_up_forks_and_scale_down_drains_the_last() -> None:
         (8, Scale(+1), [Fork(4, 3, 1)]),  # the draining one has lost its number
         (9, Scale(-1), [Kill(4, TERM)]),  # one that boots has nothing to finish
         (9, Exited(4, "was killed by SIGTERM"), []),
-        (9, Exited(3, STATUS_0), []),
+        (9, Exited(3, STATUS_0, Ending.CLEAN), []),
         (10, Scale(-9), [Drain(2, RETIRE)]),
         (11, Scale(-1), []),
     )
@@ -719,7 +720,7 @@ def test_a_drain_timeout_of_zero_is_no_limit() -> None:
     fleet = running(1, drain_timeout=0)
     play(fleet, (10, Stop(), [Drain(1, STOP)]))
     assert fleet.deadline() is None
-    play(fleet, (10_000, Exited(1, STATUS_0), [Exit(ExitCode.STOPPED)]))
+    play(fleet, (10_000, Exited(1, STATUS_0, Ending.CLEAN), [Exit(ExitCode.STOPPED)]))
 
 
 # Stop.
@@ -748,10 +749,10 @@ def test_stop_while_running_drains() -> None:
     play(
         fleet,
         (11, Stop(), []),
-        (12, Exited(2, STATUS_0), []),
+        (12, Exited(2, STATUS_0, Ending.CLEAN), []),
         (13, Reload(Policy(2)), []),
         (14, Scale(+1), []),
-        (15, Exited(1, STATUS_0), [Exit(ExitCode.STOPPED)]),
+        (15, Exited(1, STATUS_0, Ending.CLEAN), [Exit(ExitCode.STOPPED)]),
         (16, Stop(), []),
         (17, QuickStop(), []),
     )
@@ -775,7 +776,7 @@ def test_stop_while_the_candidate_boots() -> None:
         (11, Stop(), [Drain(1, STOP), Kill(2, TERM)]),
         (11, Ready(2), []),  # too late
         (12, Exited(2, "was killed by SIGTERM"), []),
-        (13, Exited(1, STATUS_0), [Exit(ExitCode.STOPPED)]),
+        (13, Exited(1, STATUS_0, Ending.CLEAN), [Exit(ExitCode.STOPPED)]),
     )
     assert fleet.candidate is None
 
@@ -793,9 +794,9 @@ def test_stop_in_the_roll_tells_the_retiring_too_and_keeps_their_deadline() -> N
     play(
         fleet,
         (12, Exited(4, STATUS_3), []),
-        (13, Exited(1, STATUS_0), []),
-        (13, Exited(2, STATUS_0), []),
-        (13, Exited(3, STATUS_0), [Exit(ExitCode.STOPPED)]),
+        (13, Exited(1, STATUS_0, Ending.CLEAN), []),
+        (13, Exited(2, STATUS_0, Ending.CLEAN), []),
+        (13, Exited(3, STATUS_0, Ending.CLEAN), [Exit(ExitCode.STOPPED)]),
     )
 
 

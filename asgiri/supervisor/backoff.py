@@ -1,0 +1,40 @@
+"""Backoff: what fails at once is tried again more and more slowly. Pure; times are seconds of one monotonic clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asgiri.supervisor.messages import Policy
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Failures in a row of the current generation, and the numbers that wait for their next worker."""
+
+    failures: int = 0
+    failed_at: float = 0.0
+    waits: dict[int, float] = field(default_factory=dict)  # number -> when it may be forked
+
+    def failed(self, number: int, policy: Policy, now: float) -> float:
+        """Count one failure more; the seconds that ``number`` waits for it."""
+        doublings = min(self.failures, 62)  # as a float, far more than any duration
+        wait = min(policy.backoff_first * 2.0**doublings, policy.backoff_most)
+        self.failures += 1
+        self.failed_at = now
+        self.waits[number] = now + wait
+        return wait
+
+    def pause(self, number: int, policy: Policy, now: float) -> float:
+        """Nothing has failed, and yet the next worker waits a little; the seconds that ``number`` waits."""
+        self.waits[number] = now + policy.backoff_first
+        return policy.backoff_first
+
+    def note_health(self, healthy_at: float, now: float) -> None:
+        """A worker became, or will become, healthy at that time: it ends the row of failures before it."""
+        if self.failed_at < healthy_at <= now:
+            self.failures = 0
+
+    def forget_passed(self, now: float) -> None:
+        self.waits = {number: until for number, until in self.waits.items() if until > now}
