@@ -1,0 +1,74 @@
+"""The heartbeat of a child: its event loop, while it turns, tells the scoreboard so, and how busy it is."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from asgiri.supervisor.scoreboard import BEAT_SECONDS, Slot, State
+
+# Bytes of a page, and of what getrusage(2) counts in.
+_PAGE: Final = resource.getpagesize()
+_RUSAGE_UNIT: Final = 1 if sys.platform == "darwin" else 1024
+
+
+class Busy(Protocol):
+    """What a child tells of itself; a server's counts are it."""
+
+    @property
+    def accepted(self) -> int: ...
+
+    @property
+    def served(self) -> int: ...
+
+    @property
+    def requests(self) -> int: ...
+
+
+class Heart:
+    """Beats into a slot, at once and then each :data:`BEAT_SECONDS`, from :meth:`start` to :meth:`stop`.
+
+    ``busy`` tells the numbers. ``on_beat`` is called behind each beat, with the time in nanoseconds: whatever else is
+    to be looked at once in a while.
+    """
+
+    def __init__(self, slot: Slot, busy: Callable[[], Busy], on_beat: Callable[[int], None] | None = None) -> None:
+        self._slot = slot
+        self._busy = busy
+        self._on_beat = on_beat
+        self._next: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """In the running loop."""
+        self._beat(asyncio.get_running_loop())
+
+    def enter(self, state: State) -> None:
+        """Say that the child is in this state from now on, and beat."""
+        self._slot.state = state
+        self._tell()
+
+    def stop(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        # From now on, and not from when it was due: after a long block there is one beat, and no burst of them.
+        self._next = loop.call_later(BEAT_SECONDS, self._beat, loop)
+        self._tell()
+
+    def _tell(self) -> None:
+        busy = self._busy()
+        self._slot.beat(served=busy.served, requests=busy.requests, memory=resident(), accepted=busy.accepted)
+        if self._on_beat is not None:
+            self._on_beat(self._slot.beat_ns)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory; where the system does not tell, the most that ever were."""
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * _PAGE
