@@ -30,7 +30,7 @@ from asgiri.codec.rules import HttpLimits
 from asgiri.config.schema import Config, HttpVersion, Listen, Tls
 from asgiri.errors import ConfigError, Problem
 from asgiri.log.access import this_process
-from asgiri.proto.accept import Intake
+from asgiri.proto.accept import Intake, Share
 from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits, WebSocketOptions
 from asgiri.proto.detect import Way
 from asgiri.proto.http2_websocket import websocket_on
@@ -96,6 +96,32 @@ class Identity:
     generation: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a server is told of its place among others.
+
+    ``ways`` is what :func:`ways_of` made of its listeners, where their files were to be read before its start;
+    ``share`` is its part of the connections, without which it takes all that it can.
+    """
+
+    identity: Identity = Identity()
+    ways: Sequence[Way] | None = None
+    share: Share | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How busy a server is: open ``connections`` and running ``requests``, and how many it ``accepted`` and ``served``.
+
+    A WebSocket is a request, and served when it is over.
+    """
+
+    connections: int = 0
+    requests: int = 0
+    accepted: int = 0
+    served: int = 0
+
+
 class Server:
     """Serves one ASGI application on an asyncio loop.
 
@@ -103,7 +129,7 @@ class Server:
     ``listen`` is not to be used; ``config`` is a :class:`asgiri.config.schema.Config`. ``certfile`` and ``keyfile``
     (None: it is in ``certfile``) put TLS on every listener that has none. ``listeners`` are bound ones to take instead
     of all these; their binder goes on to own their files. ``access_log`` is told of each exchange, and
-    closed by who made it. Raises ConfigError for what it cannot do.
+    closed by who made it. ``post`` is for one of several processes. Raises ConfigError for what it cannot do.
     """
 
     def __init__(
@@ -117,8 +143,8 @@ class Server:
         keyfile: str | os.PathLike[str] | None = None,
         config: Config | None = None,
         listeners: Sequence[Listener] | None = None,
-        identity: Identity | None = None,
         access_log: ExchangeLog | None = None,
+        post: Post | None = None,
     ) -> None:
         if config is None or host is not None or port is not None:
             config = with_address(config or Config(), host, port)
@@ -135,10 +161,10 @@ class Server:
         self.state = ServerState.NEW
         self._given = list(listeners) if listeners is not None else None
         self._own: list[Listener] = []
-        self._identity = identity or Identity()
+        self._post = post or Post()
         self._access_log = access_log
         self._lifespan = Lifespan(app, config.lifespan)
-        self._context = AppContext(app=app, root_path=config.root_path, extensions=extensions(self._identity))
+        self._context = AppContext(app=app, root_path=config.root_path, extensions=extensions(self._post.identity))
         self._shared: Shared | None = None
         self._headers = response_headers(config)
         self._intake: Intake | None = None
@@ -228,7 +254,9 @@ class Server:
         self.state = ServerState.STARTING
         self._loop = asyncio.get_running_loop()
         try:
-            ways = self._ways()
+            ways = self._post.ways
+            if ways is None:
+                ways = ways_of(self.config, self._given, tls=self._tls, http=self._http)
             await self._lifespan.startup()
             self._context.state = self._lifespan.state
             self._shared = self._make_shared(self._loop)
@@ -286,39 +314,10 @@ class Server:
             now=loop.time(),
         )
 
-    def _ways(self) -> list[Way]:
-        """What is spoken on each listener, in their order."""
-        ways = []
-        for index, listen in enumerate(self._listens()):
-            secure = None
-            if listen.tls is not None:
-                secure = secured(listen.tls, listen.http, f"listen[{index}].tls", self.config.timeouts.tls_handshake)
-            ways.append(Way(listen.http, secure, self.config.http2.h2c_upgrade))
-        return ways
-
-    def _listens(self) -> list[Listen]:
-        """What is said of each listener: by the config, or where that does not know its address, by its binder.
-
-        A reload keeps the bound sockets, but not what is spoken on them.
-        """
-        if self._given is None:
-            return list(self.config.listen)
-        said: list[Listen] = []
-        left = list(self.config.listen)
-        for listener in self._given:
-            listen = next((one for one in left if one.address == listener.listen.address), None)
-            if listen is not None:
-                left.remove(listen)
-            elif listener.listen.tls is None:
-                listen = msgspec.structs.replace(listener.listen, tls=self._tls)
-            listen = listen or listener.listen
-            said.append(msgspec.structs.replace(listen, http=self._http or listen.http))
-        return said
-
-    def _listen(self, shared: Shared, ways: list[Way]) -> None:
+    def _listen(self, shared: Shared, ways: Sequence[Way]) -> None:
         listeners = self._given if self._given is not None else bind_all(self.config.listen)
         self._own = [] if self._given is not None else listeners
-        self._intake = Intake(shared, self.config.limits.connections)
+        self._intake = Intake(shared, self.config.limits.connections, self._post.share)
         for listener, way in zip(listeners, ways, strict=True):
             self._intake.open(listener.sock, listener.url, way.maker(shared), way.secure)
             self.sockets.append(listener.sock)
@@ -327,7 +326,16 @@ class Server:
         """What the logs call a request: the same in the access log and beside it."""
         if self._access_log is not None:
             return self._access_log.request_id
-        return this_process(self._identity.worker, self._identity.generation).request_id
+        return this_process(self._post.identity.worker, self._post.identity.generation).request_id
+
+    @property
+    def counts(self) -> Counts:
+        """How busy it is, also while it starts and when it has stopped."""
+        shared = self._shared
+        if shared is None:
+            return Counts()
+        connections = len(shared.connections) + shared.arriving
+        return Counts(connections, len(shared.sessions), shared.accepted, shared.served)
 
     # The sweep
 
@@ -381,7 +389,9 @@ class Server:
         intake = self._intake
         assert shared is not None
         assert intake is not None
-        await intake.close(TAKE_OVER_SECONDS)
+        timeout = self.config.workers.drain_timeout
+        self._deadline = shared.loop.time() + timeout if timeout else None
+        await intake.close(min(TAKE_OVER_SECONDS, timeout or TAKE_OVER_SECONDS))
         shared.draining = True
         shared.drain_code = close_code
         logger.info(
@@ -393,9 +403,8 @@ class Server:
             await asyncio.sleep(0)
         for connection in list(shared.connections):
             connection.begin_drain()
-        timeout = self.config.workers.drain_timeout
-        self._deadline = shared.loop.time() + timeout if timeout else None
-        self.shorten(min(window, timeout) if timeout else window)
+        left = self._left()
+        self.shorten(window if left is None else min(window, left))
         await self._quiet(shared, self._window_over, None)
         for connection in list(shared.connections):
             connection.close_idle()
@@ -447,6 +456,49 @@ class Server:
         for listener in self._own:
             listener.close()
         self.state = ServerState.STOPPED
+
+
+def ways_of(
+    config: Config,
+    listeners: Sequence[Listener] | None = None,
+    *,
+    tls: Tls | None = None,
+    http: tuple[HttpVersion, ...] = (),
+) -> list[Way]:
+    """What is spoken on each listener, in their order; those of the config where no ``listeners`` are given.
+
+    ``tls`` is for listeners of which the config does not know, and ``http``, where it is not empty, for all. Raises
+    ConfigError when TLS files cannot be used: this is what reads them.
+    """
+    ways = []
+    for index, listen in enumerate(listens_of(config, listeners, tls=tls, http=http)):
+        secure = None
+        if listen.tls is not None:
+            secure = secured(listen.tls, listen.http, f"listen[{index}].tls", config.timeouts.tls_handshake)
+        ways.append(Way(listen.http, secure, config.http2.h2c_upgrade))
+    return ways
+
+
+def listens_of(
+    config: Config, listeners: Sequence[Listener] | None, *, tls: Tls | None, http: tuple[HttpVersion, ...]
+) -> list[Listen]:
+    """What is said of each listener: by the config, or where that does not know its address, by its binder.
+
+    A reload keeps the bound sockets, but not what is spoken on them.
+    """
+    if listeners is None:
+        return list(config.listen)
+    said: list[Listen] = []
+    left = list(config.listen)
+    for listener in listeners:
+        listen = next((one for one in left if one.address == listener.listen.address), None)
+        if listen is not None:
+            left.remove(listen)
+        elif listener.listen.tls is None:
+            listen = msgspec.structs.replace(listener.listen, tls=tls)
+        listen = listen or listener.listen
+        said.append(msgspec.structs.replace(listen, http=http or listen.http))
+    return said
 
 
 def with_address(config: Config, host: str | None, port: int | None) -> Config:

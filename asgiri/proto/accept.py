@@ -1,6 +1,7 @@
 """Accepting: a listening socket's queue to connections, as long as there is room for them.
 
     ACCEPTING  the loop tells when the kernel has a connection for us
+    YIELDING   we have more than our share, and for a moment leave what comes to other processes
     FULL       as many are open as ``limits.connections`` lets; more wait in the kernel's queue, or go to other workers
     STARVED    the system has no descriptor or no memory left for one more; more wait in the queue
     CLOSED     the listening socket is closed
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from asgiri.proto.connection import Shared
 from asgiri.proto.secure import Connect, MakeConnection, Secure
@@ -30,6 +31,10 @@ logger = logging.getLogger("asgiri.server")
 # Connections that are taken before the loop gets to those it has: under half a millisecond, as each costs about 25 us,
 # and few enough that workers which share the socket get their part of a rush.
 BURST = 16
+
+# How long to leave the queue to others when we have more than our share, in seconds. Another process that is free
+# needs a tenth of it; when all are busy, a connection waits no longer than this.
+YIELD_SECONDS = 0.005
 
 # How long to wait for a descriptor or for memory when no connection of our own ends meanwhile, in seconds.
 RETRY_SECONDS = 1.0
@@ -53,6 +58,7 @@ OF_THE_CONNECTION = frozenset(
 
 class Phase(Enum):
     ACCEPTING = "accepting"
+    YIELDING = "yielding"
     FULL = "full"
     STARVED = "starved"
     CLOSED = "closed"
@@ -63,6 +69,8 @@ class Cause(Enum):
     ROOM = "a connection has gone"
     SHORTAGE = "the system has nothing left"
     RELIEF = "the system has something again"
+    SHARE = "we have our share, and more"
+    MOMENT = "the others have had their moment"
     END = "the server stops"
 
 
@@ -70,6 +78,8 @@ P, C = Phase, Cause
 LIFE: dict[tuple[Phase, Cause], Phase] = {
     (P.ACCEPTING, C.LIMIT): P.FULL,
     (P.ACCEPTING, C.SHORTAGE): P.STARVED,
+    (P.ACCEPTING, C.SHARE): P.YIELDING,
+    (P.YIELDING, C.MOMENT): P.ACCEPTING,
     (P.FULL, C.LIMIT): P.FULL,
     (P.FULL, C.ROOM): P.ACCEPTING,
     (P.STARVED, C.LIMIT): P.STARVED,
@@ -81,6 +91,16 @@ LIFE: dict[tuple[Phase, Cause], Phase] = {
 Accept = Callable[[], tuple[int, Any]]
 
 
+class Share(Protocol):
+    """What part of the connections is this process's, where several accept from the same sockets."""
+
+    def room(self) -> int:
+        """How many more may be taken now; 0 or less: it has its share, and the next ones should be for others."""
+
+    def tell(self, connections: int) -> None:
+        """So many are open or being made: called when one comes or goes, never for a request."""
+
+
 class Acceptor:
     """One listening socket, which it closes at the end, and what has been accepted from it and is no connection yet."""
 
@@ -89,6 +109,7 @@ class Acceptor:
         self.phase = Phase.ACCEPTING
         self.arriving: dict[asyncio.Task[Any], socket.socket] = {}
         self._short_at: float | None = None  # when the system last had nothing left, until a second went well
+        self._yielding: asyncio.TimerHandle | None = None
         self._intake = intake
         self._shared = intake.shared
         self._loop = intake.shared.loop
@@ -105,24 +126,44 @@ class Acceptor:
         self._loop.add_reader(self._sock.fileno(), self._ready)
 
     def _ready(self) -> None:
-        self.take(BURST)
+        share = self._intake.share
+        if share is None:
+            self.take(BURST)
+        elif (room := share.room()) > 0:
+            self.take(min(BURST, room))
+        else:
+            self._move(Cause.SHARE)
+
+    def resume(self) -> None:
+        """End the moment in which others may accept."""
+        if self.phase is Phase.YIELDING:
+            self._move(Cause.MOMENT)
+
+    def _moment_over(self) -> None:
+        """Whatever the shares are, take one: had somebody else been free, it would be gone."""
+        self.resume()
+        share = self._intake.share
+        self.take(1 if share is None else max(1, min(BURST, share.room())))
 
     def take(self, most: int) -> bool:
         """Accept ``most`` connections at most; whether that has emptied the queue."""
         room = self._intake.room()
-        for _ in range(min(most, room)):
-            try:
-                fd, _address = self._accept()
-            except BlockingIOError:  # another worker was first, or there are no more
-                self._relieved()
-                return True
-            except OSError as error:
-                if error.errno not in OF_THE_CONNECTION:
-                    self._starve(error)
-                    return False
-                logger.debug("%s: a connection was gone before it was accepted: %s", self.name, error)
-            else:
-                self._arrive(self._socket(*self._kind, fd))
+        try:
+            for _ in range(min(most, room)):
+                try:
+                    fd, _address = self._accept()
+                except BlockingIOError:  # another worker was first, or there are no more
+                    self._relieved()
+                    return True
+                except OSError as error:
+                    if error.errno not in OF_THE_CONNECTION:
+                        self._starve(error)
+                        return False
+                    logger.debug("%s: a connection was gone before it was accepted: %s", self.name, error)
+                else:
+                    self._arrive(self._socket(*self._kind, fd))
+        finally:
+            self._intake.tell()
         if room > 0:
             self._relieved()
         if self._intake.room() <= 0:
@@ -157,6 +198,7 @@ class Acceptor:
 
     def take_over(self) -> bool:
         """Accept what is in the queue and has room; whether some of it waits on."""
+        self.resume()
         if self.phase is Phase.FULL:
             self.go_on()
         return not self.take(BURST) and self.has_queue()
@@ -183,12 +225,17 @@ class Acceptor:
 
     def _move(self, cause: Cause) -> None:
         before, self.phase = self.phase, LIFE[self.phase, cause]
+        if before is Phase.YIELDING and self._yielding is not None:
+            self._yielding.cancel()
+            self._yielding = None
         if before is not self.phase:
             if self.phase is Phase.ACCEPTING:
                 self.listen()
             elif before is Phase.ACCEPTING:
                 self._loop.remove_reader(self._sock.fileno())
-        if self.phase is Phase.FULL:
+        if self.phase is Phase.YIELDING:
+            self._yielding = self._intake.call_later(YIELD_SECONDS, self._moment_over)
+        elif self.phase is Phase.FULL:
             self._intake.wait_for_room()
         elif self.phase is Phase.STARVED:
             self._intake.wait_for_room()
@@ -211,16 +258,19 @@ class Intake:
     """All acceptors of a server: the room that they share, and their common end.
 
     ``limit`` is how many connections may be open at once, those included that are still being made; 0 is any number.
+    ``share`` is this process's part of them, None where it has all to itself.
     """
 
-    def __init__(self, shared: Shared, limit: int = 0) -> None:
+    def __init__(self, shared: Shared, limit: int = 0, share: Share | None = None) -> None:
         self.shared = shared
+        self.share = share
         self.acceptors: list[Acceptor] = []
         self._limit = limit
         self._context = copy_context()  # what is begun when a connection ends must not be begun in its context
         self._retry: asyncio.TimerHandle | None = None
         self._waking: asyncio.Handle | None = None
         self._room = asyncio.Event()  # there may be some again
+        self._wait_for_none()
 
     def open(self, sock: socket.socket, name: str, make: MakeConnection, secure: Secure | None = None) -> None:
         """Accept connections from a listening socket, and close it at the end. ``make`` makes their protocols."""
@@ -231,32 +281,41 @@ class Intake:
         acceptor.listen()
 
     def room(self) -> int:
-        """How many connections may be accepted now.
-
-        Every worker takes what it has room for. A policy that shares a rush out fairly among them goes here.
-        """
+        """How many connections the limit lets us accept now."""
         if not self._limit:
             return BURST + 1
         return self._limit - len(self.shared.connections) - self.shared.arriving
+
+    def tell(self) -> None:
+        """Tell how many connections there are, where anybody wants to know."""
+        if self.share is not None:
+            self.share.tell(len(self.shared.connections) + self.shared.arriving)
 
     def wait_for_room(self) -> None:
         """An acceptor has paused: tell it when a connection has gone."""
         self.shared.on_room = self._wake_soon
 
+    def _wait_for_none(self) -> None:
+        self.shared.on_room = self.tell if self.share is not None else nothing
+
     def try_again_later(self) -> None:
         """What the system lacks may come back from elsewhere: look in a second, too."""
         if self._retry is None:
-            self._retry = self.shared.loop.call_later(RETRY_SECONDS, self._try_again, context=self._context)
+            self._retry = self.call_later(RETRY_SECONDS, self._try_again)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.shared.loop.call_later(seconds, callback, context=self._context)
 
     def _wake_soon(self) -> None:
         """In the loop's next turn: a connection is gone a little before its descriptor is."""
+        self.tell()
         if self._waking is None:
             self._waking = self.shared.loop.call_soon(self._wake, context=self._context)
 
     def _wake(self) -> None:
         self._waking = None
         self._room.set()
-        self.shared.on_room = nothing
+        self._wait_for_none()
         for acceptor in self.acceptors:
             acceptor.go_on()
             if acceptor.phase is Phase.FULL:
@@ -302,7 +361,7 @@ class Intake:
         for handle in (self._retry, self._waking):
             if handle is not None:
                 handle.cancel()
-        self.shared.on_room = nothing
+        self._wait_for_none()
 
     def cut(self) -> None:
         """End what has arrived and is no connection yet: whoever has not sent its handshake has asked for nothing."""

@@ -126,6 +126,7 @@ class Shared:
     # What the logs call a request, of the serial numbers of its connection and of itself on that.
     request_id: Callable[[int, int], str] = "{}-{}".format
     accepted: int = 0  # connections so far
+    served: int = 0  # exchanges that are over
     # Each request runs in a copy of it: in the context that happens to be current, it could see an earlier one's.
     base_context: Context = field(default_factory=copy_context)
     now: float = 0.0  # monotonic seconds, as fresh as the last sweep; they stand still while the loop is blocked
@@ -162,7 +163,9 @@ class Shared:
             self.on_quiet()
 
     def forget_session(self, session: Session) -> None:
-        self.sessions.discard(session)
+        if session in self.sessions:  # one that is cancelled may be forgotten twice
+            self.sessions.remove(session)
+            self.served += 1
         if not self.connections and self.quiet:
             self.on_quiet()
 

@@ -1,6 +1,7 @@
 """A worker: what happens in the child, from the fork to the exit.
 
-boot      signals have their default effect; the environment, the application, its lifespan
+boot      signals have their default effect; logs, keys and the environment are read, the user is changed, then come the
+          application and its lifespan; once there is a loop, it beats
 serving   TERM, or an order, begins the drain; QUIT cuts it short
 end       the application's exit handlers run
 """
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 
 from setproctitle import setproctitle
 
+from asgiri.child import privileges, stacks
+from asgiri.child.heart import Heart
 from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
@@ -26,7 +29,9 @@ from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
 from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
-from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Server, loop_factory
+from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Post, Server, loop_factory, ways_of
+from asgiri.supervisor.scoreboard import State
+from asgiri.worker.share import BoardShare
 
 logger = logging.getLogger("asgiri.worker")
 
@@ -37,7 +42,9 @@ HEAP_SLACK = 8 << 20
 def main(boot: Boot) -> int:
     """Be a worker; the exit status. Everything that keeps it from serving is told to the master."""
     config = boot.config
+    boot.slot.introduce(os.getpid(), boot.number, boot.generation)
     tie_to_master(boot.master_pid)
+    stacks.register(boot.stacks)  # before anything that could hang
     name_process(boot)
     keep_heap()
     try:
@@ -48,12 +55,18 @@ def main(boot: Boot) -> int:
             role=f"worker {boot.number} gen {boot.generation}",
         )
         with access_log(boot) as access:
-            prepare_environment(config)
+            # What may be for root's eyes only; the application gets none of root's power.
+            ways = ways_of(config, boot.listeners)
+            variables = read_environment(config)
+            privileges.become(boot)
+            os.environ.update(variables)
             app = load_app(config.target, app_dir=config.app_dir, factory=config.factory, interface=config.interface)
-            identity = Identity(boot.number, boot.generation)
-            server = Server(app, config=config, listeners=boot.listeners, identity=identity, access_log=access)
+            share = BoardShare(boot.board, boot.slot)
+            post = Post(Identity(boot.number, boot.generation), ways, share)
+            server = Server(app, config=config, listeners=boot.listeners, access_log=access, post=post)
+            heart = Heart(boot.slot, lambda: server.counts, share.refresh)
             with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
-                runner.run(serve(server, boot, access))
+                runner.run(serve(server, boot, access, heart))
     except AppError as error:
         boot.link.report(BootFailed(str(error), error.trace))
         return ExitCode.APP
@@ -92,9 +105,10 @@ def call_later(seconds: float, callback: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, callback)
 
 
-async def serve(server: Server, boot: Boot, access: AccessLog | None) -> None:
+async def serve(server: Server, boot: Boot, access: AccessLog | None, heart: Heart) -> None:
     """Start, say so, serve until told to stop, drain."""
     loop = asyncio.get_running_loop()
+    heart.start()
     orders: asyncio.Queue[Order] = asyncio.Queue()
 
     def take_signals() -> None:  # from here on there may be requests, which a signal must not cut
@@ -108,8 +122,10 @@ async def serve(server: Server, boot: Boot, access: AccessLog | None) -> None:
     loop.add_reader(boot.link.fileno(), hear, boot, orders, loop)
     gc.collect()
     gc.freeze()  # what start-up made stays: no later collection needs to look at it
+    heart.enter(State.SERVING)
     boot.link.report(Booted())
     order = await orders.get()
+    heart.enter(State.DRAINING)
     draining = asyncio.create_task(server.shutdown(window=window(order), retiring=order is Order.RETIRE))
     while not draining.done():
         again = asyncio.create_task(orders.get())
@@ -118,6 +134,7 @@ async def serve(server: Server, boot: Boot, access: AccessLog | None) -> None:
             server.shorten(window(again.result()))
         again.cancel()
     await draining
+    heart.stop()
 
 
 def window(order: Order) -> float:
@@ -154,7 +171,10 @@ def name_process(boot: Boot) -> None:
 
 
 def prepare_environment(config: Config) -> None:
-    """Set the variables that the application is to see: ``env_file`` first, then ``env``."""
-    if config.env_file is not None:
-        os.environ.update(read_env_file(config.env_file))
-    os.environ.update(config.env)
+    """Set the variables that the application is to see."""
+    os.environ.update(read_environment(config))
+
+
+def read_environment(config: Config) -> dict[str, str]:
+    """The variables that the application is to see: those of ``env_file``, and over them those of ``env``."""
+    return {**(read_env_file(config.env_file) if config.env_file is not None else {}), **config.env}
