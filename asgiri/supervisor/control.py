@@ -401,9 +401,9 @@ def publish(path: str, replace: bool) -> tuple[socket.socket, tuple[int, int]]:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(private)
-    except (OSError, BindError) as error:
+    except (OSError, ValueError, BindError) as error:  # ValueError: a NUL in the path
         sock.close()
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise BindError(f"cannot bind the control socket {printable(path)}: {why}") from error
     return sock, file
 
@@ -423,30 +423,27 @@ def put(private: str, path: str, replace: bool) -> None:
 
 def make_room(path: str, replace: bool) -> None:
     """Remove the socket of a master that is gone. BindError when it is a live one's, or is no socket."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise BindError("a file that is no socket is in the way")
-    if replace:
-        return
+    found = 0, 0
+    with suppress(FileNotFoundError):
+        file = os.lstat(path)
+        found = file.st_dev, file.st_ino
+        if not stat.S_ISSOCK(file.st_mode):
+            raise BindError("a file that is no socket is in the way")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            if identity(path) == (found.st_dev, found.st_ino):
-                os.unlink(path)
-            return
+            probe.connect(path)  # also where nothing is: a path may be too long for a socket's
+            pid, _ = peer(probe)
         except FileNotFoundError:
             return
+        except ConnectionRefusedError:
+            if identity(path) == found:
+                os.unlink(path)
+            return
         except BlockingIOError:  # its backlog is full
-            holder = ""
-        else:
-            pid, _ = peer(probe)
-            holder = f", pid {pid}" if pid else ""
-    raise BindError(f"a live server listens there{holder}")
+            pid = None
+    if not replace:
+        raise BindError("a live server listens there" + (f", pid {pid}" if pid else ""))
 
 
 def clean(directory: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -103,6 +104,16 @@ class World:
         self.selector.close()
 
 
+def replying(result: object) -> Callable[[Request, Call], Iterable[Event]]:
+    """An answer of always the same."""
+
+    def answer(_request: Request, call: Call) -> Iterable[Event]:
+        call.reply(result)
+        return ()
+
+    return answer
+
+
 def answers(client: socket.socket) -> list[Any]:
     """The lines that have come to a client, as far as the server has closed or said them."""
     data = b""
@@ -181,7 +192,8 @@ def test_what_is_no_request_is_told_what_is_wrong(line: bytes, words: str) -> No
 
 def test_every_verb_is_in_the_list() -> None:
     for verb in VERBS:
-        assert decode(json.dumps({"verb": verb, **({"count": 1} if verb == "scale" else {})}).encode())
+        line = json.dumps({"verb": verb, **({"count": 1} if verb == "scale" else {})}).encode()
+        assert json.loads(msgspec.json.encode(decode(line)))["verb"] == verb
 
 
 def test_an_answer_may_have_lone_surrogates() -> None:
@@ -194,7 +206,7 @@ def test_an_answer_may_have_lone_surrogates() -> None:
 def test_a_status_is_answered(world: World) -> None:
     worker = WorkerStatus(number=1, generation=1, pid=2, state="serving", age=1.5)
     status = ServiceStatus(version="1", pid=1, app="a:b", state="running", workers=[worker])
-    world.server.answer = lambda _request, call: call.reply(status) or ()
+    world.server.answer = replying(status)
     [answer] = world.say(b'{"verb": "status"}')
     assert answer["ok"] is True
     assert answer["result"]["workers"][0]["state"] == "serving"
@@ -372,7 +384,7 @@ def test_a_call_has_no_deadline(world: World) -> None:
 
 
 def test_a_client_that_does_not_read_waits_alone_and_is_closed(world: World) -> None:
-    world.server.answer = lambda _request, call: call.reply("x" * (4 << 20)) or ()
+    world.server.answer = replying("x" * (4 << 20))
     with world.client() as client:
         client.setblocking(False)
         sent = 0
@@ -394,7 +406,7 @@ def test_a_client_that_does_not_read_waits_alone_and_is_closed(world: World) -> 
 
 
 def test_a_large_answer_arrives_whole(world: World) -> None:
-    world.server.answer = lambda _request, call: call.reply("x" * (4 << 20)) or ()
+    world.server.answer = replying("x" * (4 << 20))
     with world.client() as client:
         client.sendall(b'{"verb": "status"}\n')
         client.setblocking(False)
@@ -408,12 +420,12 @@ def test_a_large_answer_arrives_whole(world: World) -> None:
 
 def test_many_requests_at_once_are_answered_in_turns(world: World) -> None:
     with world.client() as many, world.client() as one:
-        many.sendall(b'{"verb": "recycle"}\n' * 500)
+        many.sendall(b'{"verb": "recycle"}\n' * 50)
         one.sendall(b'{"verb": "status"}\n')
         world.turn(3)
         assert world.asked.index(AskStatus()) <= 2
-        assert world.until_quiet() > 400
-        assert len(answers(many)) == 500
+        assert world.until_quiet() > 40
+        assert len(answers(many)) == 50
 
 
 def test_only_so_many_clients(world: World) -> None:
