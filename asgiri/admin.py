@@ -1,0 +1,192 @@
+"""The admin child: tells whoever watches the service how it is, in a process and on a listener of its own.
+
+All that it knows is on the scoreboard, so it answers when every worker is stuck. It never imports the application.
+
+It ends by order of the master, or with it. TERM and QUIT do not end it: service managers and terminals send them to all
+processes of a service at once (systemd's KillMode=control-group), and /readyz is to say 503 until the last worker is
+done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from setproctitle import setproctitle
+
+from asgiri.child import stacks
+from asgiri.child.heart import Heart
+from asgiri.child.privileges import become
+from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
+from asgiri.config.nodes import printable
+from asgiri.config.schema import Config, Http2, Limits, Timeouts, Workers
+from asgiri.errors import AsgiriError
+from asgiri.link import Boot, Booted, BootFailed
+from asgiri.log import setup as log
+from asgiri.server import Server
+from asgiri.supervisor.scoreboard import Scoreboard, State
+from asgiri.types import Receive, Scope, Send
+
+logger = logging.getLogger("asgiri.admin")
+
+# How long requests may take that are running when the end comes, in seconds: less than the master waits for it.
+DRAIN_SECONDS = 0.5
+
+# Nothing here is for users to set: it must answer whatever they have set for their application.
+SETTINGS = Config(
+    listen=(),  # a listener that the master has bound is all there is
+    lifespan="off",
+    loop="asyncio",
+    workers=Workers(drain_timeout=DRAIN_SECONDS),
+    # Idle connections go before probes in their usual rhythms of 5s and more come back: none meets one that closes.
+    timeouts=Timeouts(request_head=5.0, request_body=5.0, request=5.0, keep_alive=3.0, write=5.0),
+    limits=Limits(header_size=16 * 1024, body_size=64 * 1024, connections=64),
+    http2=Http2(initial_window=64 * 1024, max_header_list=16 * 1024),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a path answers with."""
+
+    status: int
+    body: bytes
+    content_type: bytes = b"application/json"
+
+
+# The pages by path; each is made when it is asked for.
+Routes = Mapping[str, Callable[[], Page]]
+
+OK = Page(200, b"ok\n", b"text/plain; charset=utf-8")
+NOT_FOUND = Page(404, b"not found\n", b"text/plain; charset=utf-8")
+NOT_ALLOWED = Page(405, b"only GET and HEAD are answered\n", b"text/plain; charset=utf-8")
+
+
+def main(boot: Boot) -> int:
+    """Be the admin child; the exit status. What keeps it from serving is told to the master."""
+    tie_to_master(boot.master_pid)
+    boot.slot.introduce(os.getpid(), boot.number, boot.generation)
+    stacks.register(boot.stacks)
+    config = boot.config
+    setproctitle(printable(f"{config.process.title}: admin"))
+    try:
+        log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="admin")
+        become(boot)
+        server = Server(Admin(routes(boot.board)), config=SETTINGS, listeners=boot.listeners)
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            runner.run(serve(server, boot))
+    except AsgiriError as error:
+        boot.link.report(BootFailed(str(error)))
+        return error.exit_code
+    return 0
+
+
+async def serve(server: Server, boot: Boot) -> None:
+    """Start, say so, serve until told to stop or the master is gone."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    heart = Heart(boot.slot, lambda: server.counts)
+    heart.start()
+
+    def take_signals() -> None:
+        limit_orphan(boot.master_pid, DRAIN_SECONDS)
+        loop.add_signal_handler(signal.SIGQUIT, lambda: None)
+        loop.add_signal_handler(signal.SIGUSR1, log.reopen)
+        log.reopen()  # in case that one came while it booted
+
+    await server.start(take_signals)
+    heart.enter(State.SERVING)
+    loop.add_reader(boot.link.fileno(), hear, boot, told, loop)
+    boot.link.report(Booted())
+    await told.wait()
+    heart.enter(State.DRAINING)
+    await server.shutdown(window=0.0)
+    heart.stop()
+
+
+def hear(boot: Boot, told: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+    """Whichever order has come, or that the master is gone: it is to end."""
+    orders = boot.link.read()
+    if orders == []:
+        return
+    loop.remove_reader(boot.link.fileno())
+    if orders is None:
+        logger.warning("the master is gone: exiting")
+        end_by_alarm(DRAIN_SECONDS)
+    told.set()
+
+
+def routes(board: Scoreboard) -> Routes:
+    """The pages of a service that has this board."""
+    health = Health(board)
+    return {"/livez": health.live, "/readyz": health.ready}
+
+
+class Health:
+    """The answers to the two questions of those who start, restart and balance."""
+
+    def __init__(self, board: Scoreboard, clock_ns: Callable[[], int] = Scoreboard.now_ns) -> None:
+        self._board = board
+        self._clock_ns = clock_ns
+
+    def live(self) -> Page:
+        """Whether the master is at work: if not, a restart is what helps. Stuck workers are its to deal with."""
+        master = self._board.master
+        now = self._clock_ns()
+        if master.is_fresh(now):
+            return OK
+        silence = (now - master.beat_ns) / 1e9
+        return Page(503, encode({"live": False, "reason": f"the master has been silent for {silence:.1f}s"}))
+
+    def ready(self) -> Page:
+        """Whether requests are welcome: half of the workers are enough, as one may be on its way to be replaced."""
+        master = self._board.master
+        now = self._clock_ns()
+        wanted = master.wanted
+        serving = sum(slot.state is State.SERVING and slot.is_fresh(now) for slot in self._board.workers())
+        if not master.announced:
+            reason = "the service is starting: its workers have not all been ready yet"
+        elif master.draining:
+            reason = "the service is draining"
+        elif 2 * serving < wanted:
+            reason = "less than half of the workers are serving"
+        else:
+            return Page(200, encode({"ready": True, "workers": {"wanted": wanted, "serving": serving}}))
+        return Page(503, encode({"ready": False, "reason": reason, "workers": {"wanted": wanted, "serving": serving}}))
+
+
+def encode(what: object) -> bytes:
+    return msgspec.json.encode(what) + b"\n"
+
+
+class Admin:
+    """The application: the pages by path, for GET and HEAD."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # a WebSocket: there is none here, which is a 403
+            await send({"type": "websocket.close"})
+            return
+        make = self._routes.get(scope["path"])
+        if make is None:
+            page = NOT_FOUND
+        elif scope["method"] not in ("GET", "HEAD"):
+            page = NOT_ALLOWED
+        else:
+            page = make()
+        headers = [
+            (b"content-type", page.content_type),
+            (b"content-length", b"%d" % len(page.body)),
+            (b"cache-control", b"no-store"),  # the answer of a moment ago is worth nothing
+        ]
+        if page is NOT_ALLOWED:
+            headers.append((b"allow", b"GET, HEAD"))
+        await send({"type": "http.response.start", "status": page.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else page.body})
