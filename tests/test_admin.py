@@ -1,0 +1,157 @@
+"""The admin child's application: what it answers for which board, over a real socket."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from msgspec.structs import replace
+
+from asgiri.admin import SETTINGS, Admin, Health, routes
+from asgiri.config.schema import Listen
+from asgiri.server import Server
+from asgiri.supervisor.scoreboard import STALE_SECONDS, MasterSlot, Scoreboard, State
+from tests.proto.fakes import Answer, in_loop, parse_answers
+from tests.serving import connected, url_of
+
+NOW = 10**15  # of the clock that the boards here are told by, in nanoseconds
+STALE = NOW - int(STALE_SECONDS * 1e9)
+
+SERVING, BOOTING, DRAINING = State.SERVING, State.BOOTING, State.DRAINING
+SILENT = None  # a worker that serves, and has not beaten lately
+
+
+class Master:
+    """The master's words on a board."""
+
+    def __init__(self, *, wanted: int = 2, announced: bool = True, draining: bool = False, beat_ns: int = NOW) -> None:
+        self.wanted = wanted
+        self.announced = announced
+        self.draining = draining
+        self.beat_ns = beat_ns
+
+    def tell(self, slot: MasterSlot) -> None:
+        slot.wanted, slot.announced, slot.draining = self.wanted, self.announced, self.draining
+        slot.beat_ns = self.beat_ns
+
+
+def board(master: Master, *workers: State | None, born_ns: int = NOW) -> Scoreboard:
+    """The board of a service with these workers, and an admin child."""
+    made = Scoreboard(16)
+    master.tell(made.master)
+    for number, state in enumerate([SERVING, *workers]):  # number 0: the admin child, which is no worker
+        slot = made.take()
+        assert slot is not None
+        slot.clear(STALE if state is SILENT else born_ns)
+        slot.introduce(1000 + number, number, 1)
+        slot.state = SERVING if state is SILENT else state
+    return made
+
+
+@pytest.mark.parametrize(
+    ("master", "workers", "why"),
+    [
+        (Master(), [SERVING, SERVING], None),
+        (Master(), [SERVING, BOOTING], None),
+        (Master(), [SERVING, SILENT], None),
+        (Master(), [SERVING], None),
+        (Master(), [BOOTING, BOOTING], "less than half"),
+        (Master(), [SILENT, SILENT], "less than half"),
+        (Master(), [DRAINING, BOOTING], "less than half"),
+        (Master(), [], "less than half"),
+        (Master(wanted=1), [SERVING], None),
+        (Master(wanted=1), [DRAINING, SERVING], None),  # in a reload
+        (Master(wanted=1), [BOOTING], "less than half"),
+        (Master(wanted=5), [SERVING] * 3, None),
+        (Master(wanted=5), [SERVING] * 2, "less than half"),
+        (Master(announced=False), [SERVING, BOOTING], "starting"),
+        (Master(draining=True), [SERVING, SERVING], "draining"),
+        (Master(beat_ns=STALE), [SERVING, SERVING], None),  # requests are answered, if nobody is replaced
+    ],
+)
+def test_ready_is_when_half_of_the_workers_serve(master: Master, workers: list[State | None], why: str | None) -> None:
+    page = Health(board(master, *workers), lambda: NOW).ready()
+    said = json.loads(page.body)
+    assert (page.status, said["ready"]) == ((200, True) if why is None else (503, False))
+    assert why is None or why in said["reason"]
+    assert said["workers"] == {"wanted": master.wanted, "serving": workers.count(SERVING)}
+
+
+def test_live_is_while_the_master_wakes() -> None:
+    health = Health(board(Master(beat_ns=STALE + 1), SILENT), lambda: NOW)
+    assert (health.live().status, health.live().body) == (200, b"ok\n")
+    page = Health(board(Master(beat_ns=STALE - 10**9), SERVING), lambda: NOW).live()
+    assert page.status == 503
+    assert json.loads(page.body) == {"live": False, "reason": "the master has been silent for 3.5s"}
+
+
+@asynccontextmanager
+async def serving(*workers: State | None) -> AsyncIterator[Server]:
+    """The real thing, on a board that is of this moment."""
+    now = time.monotonic_ns()
+    config = replace(SETTINGS, listen=(Listen(bind="127.0.0.1:0"),))
+    app = Admin(routes(board(Master(beat_ns=now), *workers, born_ns=now)))
+    async with Server(app, config=config) as server:
+        yield server
+
+
+async def ask(path: str, method: str = "GET") -> Answer:
+    async with serving(SERVING) as server, connected(server) as client:
+        client.send(f"{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
+        [answer], left = parse_answers(await client.rest(), methods=[method])
+        assert left == b""
+        return answer
+
+
+@in_loop
+async def test_a_probe_is_answered() -> None:
+    answer = await ask("/readyz?verbose")
+    assert answer.status == 200
+    assert json.loads(answer.body) == {"ready": True, "workers": {"wanted": 2, "serving": 1}}
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    answer = await ask("/livez")
+    assert (answer.status, answer.body) == (200, b"ok\n")
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+@in_loop
+async def test_a_head_is_answered_as_a_get_without_its_body() -> None:
+    answer = await ask("/livez", "HEAD")
+    assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "3")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 404), ("GET", "/livez/", 404), ("POST", "/nothing", 404), ("POST", "/livez", 405)],
+)
+def test_what_is_not_there(method: str, path: str, status: int) -> None:
+    @in_loop
+    async def test() -> None:
+        answer = await ask(path, method)
+        assert answer.status == status
+        assert answer.headers.get("allow") == ("GET, HEAD" if status == 405 else None)
+        assert answer.headers["cache-control"] == "no-store"
+
+    test()
+
+
+@in_loop
+async def test_it_speaks_http2_too() -> None:
+    async with serving(SERVING) as server, httpx.AsyncClient(http1=False, http2=True) as client:
+        answer = await client.get(f"{url_of(server)}/readyz")
+        assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+
+
+@in_loop
+async def test_a_websocket_is_refused() -> None:
+    async with serving(SERVING) as server, connected(server) as client:
+        handshake = (
+            b"GET /livez HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert (await client.ask(handshake)).status == 403
