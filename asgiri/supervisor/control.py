@@ -21,19 +21,14 @@ import os
 import select
 import selectors
 import socket
-import stat
-import struct
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import Enum, auto
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from asgiri.config.nodes import printable
 from asgiri.errors import BindError
 from asgiri.sockets.listener import identity
-from asgiri.supervisor.runtime import NoRuntimeDirectoryError, Runtime, sockets_in
+from asgiri.supervisor.runtime import NoRuntimeDirectoryError, Runtime, clean, peer, publish
 from asgiri.supervisor.verbs import LINE_MOST, BadRequestError, Request, decode, encode
 
 if TYPE_CHECKING:
@@ -43,7 +38,6 @@ logger = logging.getLogger("asgiri.master")
 
 CONNECTIONS_MOST: Final = 32
 PATIENCE: Final = 10.0  # seconds for a line to be whole, or an answer to be read
-_BACKLOG: Final = 32
 _ACCEPTED_AT_ONCE: Final = 16
 _READ: Final = 16 << 10
 _TOUCH_SECONDS: Final = 3600.0
@@ -59,6 +53,14 @@ class State(Enum):
     WRITING = auto()  # the answer is on its way
     LEAVING = auto()  # the last words are on their way
     CLOSED = auto()
+
+
+class Door(Enum):
+    """Whether clients are let in. From OPEN to PAUSED when no descriptor is left, and back with the next sweep."""
+
+    OPEN = auto()
+    PAUSED = auto()
+    CLOSED = auto()  # for good
 
 
 def open_control(
@@ -79,7 +81,7 @@ def open_control(
     try:
         path = runtime.socket_path(os.getpid())
         clean(path.parent)
-        return ControlServer(str(path), selector, answer, replace=replace)
+        return ControlServer(str(path), selector, answer, mine=True)
     except (NoRuntimeDirectoryError, BindError) as error:
         logger.info("there is no control socket, asgirictl cannot be used: %s", error)
         return None
@@ -90,25 +92,31 @@ class ControlServer:
 
     The events that it returns are the master's to feed. Raises BindError. A live server's socket is left alone unless
     ``replace``: the master before this one has it, and its file is replaced in one step, so that there always is one.
+    ``mine``: no other process will ever be looked for at this path.
     """
 
-    def __init__(self, path: str, selector: selectors.BaseSelector, answer: Answer, *, replace: bool = False) -> None:
+    def __init__(
+        self, path: str, selector: selectors.BaseSelector, answer: Answer, *, replace: bool = False, mine: bool = False
+    ) -> None:
         self.path = path
         self.selector = selector
         self.answer = answer
+        self._mine = mine
         self._uid = os.geteuid()
         self._connections: set[_Connection] = set()
         self._touched = 0.0
-        self._listening = False  # in the selector; not while there is no descriptor left
-        self._file: tuple[int, int] | None
+        self._file: tuple[int, int] | None  # what is ours of the path: device and inode
         self._socket, self._file = publish(path, replace)
-        self._listen()
+        self._door = Door.PAUSED
+        self._open()
 
     def sweep(self, now: float) -> None:
         """Once a second: end what is overdue. ``now`` is monotonic, in seconds."""
         for connection in list(self._connections):
             connection.sweep(now)
-        self._listen()
+        self._open()
+        if self._file is not None and not os.path.lexists(self.path):
+            self._show_again()
         if now - self._touched >= _TOUCH_SECONDS:
             self._touched = now
             self._touch()
@@ -117,15 +125,17 @@ class ControlServer:
         """End all, and remove the socket's file if it is still ours."""
         for connection in list(self._connections):
             connection.leave()
-        self._unlisten()
-        self._socket.close()
-        if self._is_ours():
-            with suppress(OSError):
-                os.unlink(self.path)
-        self._file = None
+        self._shut()
+        self._remove()
 
     def disown(self) -> None:
-        """Another master has the path now: :meth:`close` leaves its file alone."""
+        """Another master is the one to be found from here on, and has the path, or will: its file is left alone.
+
+        A path of this process's own goes at once, so that nobody finds two masters.
+        """
+        if self._mine:
+            self._shut()
+            self._remove()
         self._file = None
 
     def close_in_child(self) -> None:
@@ -145,7 +155,7 @@ class ControlServer:
                 break
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._unlisten()  # until the next sweep: it would be readable all the time
+                    self._pause()  # it would be readable all the time
                 break
             client.setblocking(False)
             self._admit(client)
@@ -161,15 +171,39 @@ class ControlServer:
             who = "somebody" if pid is None else f"pid {pid}, uid {uid}"
             self._connections.add(_Connection(self, client, who))
 
-    def _listen(self) -> None:
-        if not self._listening:
+    def _open(self) -> None:
+        if self._door is Door.PAUSED:
             self.selector.register(self._socket, selectors.EVENT_READ, self._accept)
-            self._listening = True
+            self._door = Door.OPEN
 
-    def _unlisten(self) -> None:
-        if self._listening:
+    def _pause(self) -> None:
+        if self._door is Door.OPEN:
             self.selector.unregister(self._socket)
-            self._listening = False
+            self._door = Door.PAUSED
+
+    def _shut(self) -> None:
+        self._pause()
+        self._socket.close()
+        self._door = Door.CLOSED
+
+    def _remove(self) -> None:
+        if self._is_ours():
+            with suppress(OSError):
+                os.unlink(self.path)
+        self._file = None
+
+    def _show_again(self) -> None:
+        """Somebody has removed the file: a socket that has lost its name cannot have it back, but another can."""
+        try:
+            fresh, self._file = publish(self.path, replace=False)
+        except BindError as error:
+            logger.warning("the file of the control socket is gone, asgirictl cannot be used: %s", error)
+            self._file = None
+            return
+        self._shut()
+        self._socket = fresh
+        self._door = Door.PAUSED
+        self._open()
 
     def _is_ours(self) -> bool:
         return self._file is not None and identity(self.path) == self._file
@@ -362,92 +396,8 @@ def dismiss(client: socket.socket, why: str) -> None:
         client.send(encode(failure(why)), _QUIET)
 
 
-def peer(sock: socket.socket) -> tuple[int, int] | tuple[None, None]:
-    """Process and user at the other end, by the kernel; Nones where it does not tell: the file's mode decides then."""
-    if sys.platform != "linux":
-        return None, None
-    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return pid, uid
-
-
 def is_gone(sock: socket.socket) -> bool:
     """Whether the other end is closed, and not only for sending."""
     look = select.poll()
     look.register(sock, 0)
     return any(found & (select.POLLHUP | select.POLLERR) for _, found in look.poll(0))
-
-
-def publish(path: str, replace: bool) -> tuple[socket.socket, tuple[int, int]]:
-    """A socket that listens at ``path``, nobody else's (0600) from the start, and the identity of its file. BindError.
-
-    It listens under a name of its own first: whoever finds the path finds somebody there.
-    """
-    private = str(Path(path).parent / f".{os.getpid()}")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        with suppress(FileNotFoundError):
-            os.unlink(private)  # of a process that had this id before
-        before = os.umask(0o177)
-        try:
-            sock.bind(private)
-        finally:
-            os.umask(before)
-        try:
-            sock.listen(_BACKLOG)
-            file = identity(private)
-            make_room(path, replace)
-            put(private, path, replace)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(private)
-    except (OSError, ValueError, BindError) as error:  # ValueError: a NUL in the path
-        sock.close()
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise BindError(f"cannot bind the control socket {printable(path)}: {why}") from error
-    return sock, file
-
-
-def put(private: str, path: str, replace: bool) -> None:
-    """Give the file the name that clients look for."""
-    if replace:
-        os.rename(private, path)
-        return
-    try:
-        os.link(private, path)  # which fails where another master was faster
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-            raise
-        os.rename(private, path)  # a file system without links
-
-
-def make_room(path: str, replace: bool) -> None:
-    """Remove the socket of a master that is gone. BindError when it is a live one's, or is no socket."""
-    found = 0, 0
-    with suppress(FileNotFoundError):
-        file = os.lstat(path)
-        found = file.st_dev, file.st_ino
-        if not stat.S_ISSOCK(file.st_mode):
-            raise BindError("a file that is no socket is in the way")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)  # also where nothing is: a path may be too long for a socket's
-            pid, _ = peer(probe)
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            if identity(path) == found:
-                os.unlink(path)
-            return
-        except BlockingIOError:  # its backlog is full
-            pid = None
-    if not replace:
-        raise BindError("a live server listens there" + (f", pid {pid}" if pid else ""))
-
-
-def clean(directory: Path) -> None:
-    """Remove the sockets that masters have left here which had no time for it."""
-    for path in sockets_in([directory])[0]:
-        with suppress(BindError, OSError):
-            make_room(str(path), replace=False)

@@ -1,4 +1,6 @@
-"""Where the control socket is when the config does not say: ``PID.sock`` in the first of these that can be had.
+"""The control socket's place: how it gets there, and where it is when the config does not say.
+
+That is ``PID.sock`` in the first of these that can be had:
 
 1. $RUNTIME_DIRECTORY: systemd's, of RuntimeDirectory= (systemd.exec(5)); the first where there are several
 2. $XDG_RUNTIME_DIR/asgiri, where that directory is the user's own (XDG Base Directory Specification)
@@ -8,12 +10,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import socket
 import stat
+import struct
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+from asgiri.config.nodes import printable
+from asgiri.errors import BindError
+from asgiri.sockets.listener import identity
+
+_BACKLOG: Final = 32
 
 _SOCKET = re.compile(r"[1-9][0-9]{0,9}\.sock", re.ASCII)
 
@@ -125,3 +139,87 @@ def _sockets(directory: Path) -> list[Path]:
             return sorted(Path(entry.path) for entry in entries if _SOCKET.fullmatch(entry.name))
     except OSError:
         return []
+
+
+def publish(path: str, replace: bool) -> tuple[socket.socket, tuple[int, int]]:
+    """A socket that listens at ``path``, nobody else's (0600) from the start, and the identity of its file. BindError.
+
+    It listens under a name of its own first: whoever finds the path finds somebody there.
+    """
+    private = str(Path(path).parent / f".{os.getpid()}")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        with suppress(FileNotFoundError):
+            os.unlink(private)  # of a process that had this id before
+        before = os.umask(0o177)
+        try:
+            sock.bind(private)
+        finally:
+            os.umask(before)
+        try:
+            sock.listen(_BACKLOG)
+            file = identity(private)
+            make_room(path, replace)
+            put(private, path, replace)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(private)
+    except (OSError, ValueError, BindError) as error:  # ValueError: a NUL in the path
+        sock.close()
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise BindError(f"cannot bind the control socket {printable(path)}: {why}") from error
+    return sock, file
+
+
+def put(private: str, path: str, replace: bool) -> None:
+    """Give the file the name that clients look for."""
+    if replace:
+        os.rename(private, path)
+        return
+    try:
+        os.link(private, path)  # which fails where another master was faster
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        os.rename(private, path)  # a file system without links
+
+
+def make_room(path: str, replace: bool) -> None:
+    """Remove the socket of a master that is gone. BindError when it is a live one's, or is no socket."""
+    found = 0, 0
+    with suppress(FileNotFoundError):
+        file = os.lstat(path)
+        found = file.st_dev, file.st_ino
+        if not stat.S_ISSOCK(file.st_mode):
+            raise BindError("a file that is no socket is in the way")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)  # also where nothing is: a path may be too long for a socket's
+            pid, _ = peer(probe)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            if identity(path) == found:
+                os.unlink(path)
+            return
+        except BlockingIOError:  # its backlog is full
+            pid = None
+    if not replace:
+        raise BindError("a live server listens there" + (f", pid {pid}" if pid else ""))
+
+
+def clean(directory: Path) -> None:
+    """Remove the sockets that masters have left here which had no time for it."""
+    for path in sockets_in([directory])[0]:
+        with suppress(BindError, OSError):
+            make_room(str(path), replace=False)
+
+
+def peer(sock: socket.socket) -> tuple[int, int] | tuple[None, None]:
+    """Process and user at the other end, by the kernel; Nones where it does not tell: the file's mode decides then."""
+    if sys.platform != "linux":
+        return None, None
+    pid, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid

@@ -104,6 +104,13 @@ class World:
         self.selector.close()
 
 
+def turn(selector: selectors.BaseSelector) -> None:
+    """Once through what is ready now, and what comes of that."""
+    while ready := selector.select(0):
+        for key, _events in ready:
+            list(key.data())
+
+
 def replying(result: object) -> Callable[[Request, Call], Iterable[Event]]:
     """An answer of always the same."""
 
@@ -633,6 +640,47 @@ def test_disowned_the_file_stays(tmp_path: Path) -> None:
     world.server.disown()
     world.close()
     assert world.path.exists()
+
+
+def test_disowned_a_path_of_its_own_goes_and_who_is_there_stays(tmp_path: Path) -> None:
+    with selectors.DefaultSelector() as selector:
+        server = open_control(None, runtime(tmp_path), selector, replying({}))
+        assert server is not None
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(server.path)
+            turn(selector)
+            server.disown()
+            assert not os.path.exists(server.path)
+            server.sweep(0.0)
+            client.sendall(b'{"verb": "stop"}\n')
+            turn(selector)
+            assert answers(client) == [{"ok": True, "result": {}}]
+            server.close()
+            assert is_closed(client)
+        assert not selector.get_map()
+
+
+def test_a_file_that_somebody_removes_comes_back(world: World) -> None:
+    with world.client() as early:
+        world.until_quiet()
+        world.path.unlink()
+        world.server.sweep(0.0)
+        assert stat.S_IMODE(world.path.stat().st_mode) == 0o600
+        assert world.say(b'{"verb": "recycle"}') == [{"ok": True, "result": {}}]
+        early.sendall(b'{"verb": "status"}\n')
+        world.until_quiet()
+        assert answers(early)[0]["ok"]
+
+
+def test_a_directory_that_somebody_removes_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "d").mkdir()
+    world = World(tmp_path / "d/c.sock")
+    world.path.unlink()
+    (tmp_path / "d").rmdir()
+    world.server.sweep(0.0)
+    world.server.sweep(1.0)
+    assert caplog.text.count("the file of the control socket is gone") == 1
+    world.close()
 
 
 def test_a_child_lets_go_and_the_master_goes_on(world: World) -> None:
