@@ -19,6 +19,7 @@ from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode, Problem
 
 if TYPE_CHECKING:
     from asgiri.config.schema import Config, HttpVersion
+    from asgiri.link import Boot
 
 # Flags that set one key of the file each: parameter -> (what the user typed, dotted path).
 KEYS = {
@@ -90,7 +91,7 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.")
 @option("--log-format", metavar="FORMAT", help="text or json.")
 @option("--access-log/--no-access-log", help="A line for each request; default: there is one.")
-@option("--admin", metavar="ADDR", help="Health and metrics listener (not in this release).")
+@option("--admin", metavar="ADDR", help="Listener of /livez and /readyz, in a process of its own.")
 @option("--user", metavar="NAME", help="User of the workers (not in this release).")
 @option("--group", metavar="NAME", help="Group of the workers (not in this release).")
 @option("--pidfile", metavar="FILE", help="File for the master's process id.")
@@ -245,12 +246,17 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     # The workers' modules are imported here, before any fork, so that workers share them and start at once.
     from asgiri.log import setup as log
     from asgiri.server import loop_factory
-    from asgiri.supervisor.master import Hooks, Master
-    from asgiri.supervisor.process import apply_process, fill_standard_streams, pidfile, title
+    from asgiri.sockets.supply import Supply
+    from asgiri.supervisor.master import Hooks, Master, Origin
+    from asgiri.supervisor.notify import Notifier
+    from asgiri.supervisor.process import apply_process, fill_standard_streams, title
+    from asgiri.supervisor.upgrade import Heir, Recipe
     from asgiri.worker.main import main as worker_main
 
+    recipe = Recipe.taken(os.environ)
     config = loaded.config
     fill_standard_streams()
+    notifier = Notifier.from_environ(os.environ)
     loop_factory(config.loop)  # whether it is installed, a reload or not
     found = loaded.found
     if found is not None and config.process.chdir is not None:
@@ -264,8 +270,13 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
         fresh = reloaded.config
         for key in ("chdir", "umask", "pidfile"):
             if getattr(fresh.process, key) != getattr(config.process, key):
-                logger.warning("process.%s is changed by a restart only, and stays as it is", key)
+                logger.warning("process.%s is changed by an upgrade or a restart only, and stays as it is", key)
         return fresh
+
+    def admin_main(boot: Boot) -> int:
+        from asgiri.admin import main  # a service without it pays nothing for it
+
+        return main(boot)
 
     def apply(config: Config) -> None:
         log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")
@@ -276,10 +287,11 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     logger.info("asgiri %s (%s), Python %s, pid %d", __version__, BUILD, sys.version.split()[0], os.getpid())
     if not config.app:
         logger.info("no application is named: serving the built-in demo (%s)", config.target)
-    hooks = Hooks(load=reread, apply=apply, worker_main=worker_main)
+    hooks = Hooks(load=reread, apply=apply, worker_main=worker_main, admin_main=admin_main)
     try:
-        # The pid file comes after the sockets: who finds them taken leaves the other master's file alone.
-        with Master(config, hooks) as master, pidfile(config.process.pidfile):
+        heir = Heir.from_environ(os.environ)
+        supply = heir.supply() if heir else Supply.from_systemd(os.environ, os.getpid())
+        with Master(config, hooks, Origin(recipe, notifier, supply, heir)) as master:
             code = master.run()
     except AsgiriError as error:
         logger.critical("%s", error)

@@ -159,7 +159,10 @@ class TextFormatter(_Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One object a line, in ASCII. The timestamp is local time with its UTC offset (RFC 3339 section 5.6)."""
+    """One object a line, in ASCII. The timestamp is local time with its UTC offset (RFC 3339 section 5.6).
+
+    A record's ``extra={"about": {...}}`` are fields more.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The object: timestamp, level, logger, pid, role (worker, generation), message; exc and trace if any."""
@@ -170,6 +173,7 @@ class JsonFormatter(_Formatter):
             "logger": record.name,
             "pid": record.process,
             **_role_fields(self.role),
+            **getattr(record, "about", {}),
             "message": self.message(record),
         }
         if exc := self.exc(record):

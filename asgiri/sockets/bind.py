@@ -14,6 +14,7 @@ from asgiri.config.address import Address
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
 from asgiri.sockets.listener import Listener
+from asgiri.sockets.supply import Supply
 
 
 def bind_all(listens: Iterable[Listen]) -> list[Listener]:
@@ -26,6 +27,14 @@ def bind_all(listens: Iterable[Listen]) -> list[Listener]:
             listener.close()
         raise
     return bound
+
+
+def open_listener(listen: Listen, supply: Supply) -> list[Listener]:
+    """The listeners of one entry: what was passed on for it, or what is bound. BindError when neither can be had."""
+    passed = [Listener(listen, sock) for sock in supply.take(listen)]
+    for listener in passed:
+        listener.disown()
+    return passed or [bind(listen)]
 
 
 def bind(listen: Listen) -> Listener:

@@ -18,6 +18,7 @@ class Listener:
         self.sock = sock
         path = listen.address.path if listen.address.kind == "unix" else ""
         self._file = (path, *identity(path)) if path else None  # what was bound: path, device, inode
+        self._owns_file = bool(path)
 
     @property
     def is_unix(self) -> bool:
@@ -38,9 +39,17 @@ class Listener:
         """The socket's file was removed or replaced: no client finds it any more."""
         return self._file is not None and identity(self._file[0]) != self._file[1:]
 
+    def disown(self) -> None:
+        """Another process has the socket, too, and its file is that one's to remove."""
+        self._owns_file = False
+
+    def own(self) -> None:
+        """The file is ours to remove."""
+        self._owns_file = self._file is not None
+
     def close(self) -> None:
         """Close the socket, and remove its file when it is still the one that was bound."""
-        if self._file is not None and identity(self._file[0]) == self._file[1:]:
+        if self._file is not None and self._owns_file and not self.is_lost:
             os.unlink(self._file[0])
         self.sock.close()
 

@@ -159,7 +159,12 @@ class Fleet:
     @property
     def is_reloading(self) -> bool:
         """A reload is under way or waits."""
-        return self._queued is not None or self._candidate is not None or self._settled != self.generation
+        return self._queued is not None or self._candidate is not None or not self.is_settled
+
+    @property
+    def is_settled(self) -> bool:
+        """The current generation has the fleet for itself."""
+        return self._settled == self.generation
 
     def deadline(self) -> float | None:
         """When the next ``Tick`` is due, in the clock of ``now``; None: not before another event."""

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import logging
 import os
 import selectors
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn, Self
+from typing import Self
 
 from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
-from asgiri.link import Boot, Booted, BootFailed, ChildMain, Order, ParentEnd, make_link
+from asgiri.link import Booted, BootFailed, ChildMain, Order
 from asgiri.log import setup as log
-from asgiri.sockets.bind import bind, bind_all
-from asgiri.sockets.listener import Listener, binds_alike
-from asgiri.supervisor.fleet import Fleet, Phase
+from asgiri.sockets.supply import Supply
+from asgiri.supervisor.admin import Admin
+from asgiri.supervisor.children import Child, Children, Role, ending, in_words
+from asgiri.supervisor.control import ControlServer, open_control
+from asgiri.supervisor.desk import Desk
+from asgiri.supervisor.fleet import PULSE_EVERY, Fleet, Phase
+from asgiri.supervisor.herald import Herald
 from asgiri.supervisor.messages import (
     Abandon,
     Announce,
+    AskStacks,
     Command,
     Commit,
     Drain,
@@ -35,9 +37,11 @@ from asgiri.supervisor.messages import (
     Exited,
     Failed,
     Fork,
+    HandOver,
     Kill,
     KillHow,
     Policy,
+    Pulse,
     QuickStop,
     Ready,
     Reload,
@@ -47,35 +51,31 @@ from asgiri.supervisor.messages import (
     Start,
     Stop,
     Tick,
+    Vitals,
 )
-from asgiri.supervisor.scoreboard import Scoreboard, Slot
+from asgiri.supervisor.notify import Notifier
+from asgiri.supervisor.plans import Plans
+from asgiri.supervisor.process import PidFile
+from asgiri.supervisor.runtime import Runtime
+from asgiri.supervisor.scoreboard import STALE_SECONDS, Scoreboard
+from asgiri.supervisor.sidecar import Want
 from asgiri.supervisor.signals import SignalQueue
-from asgiri.supervisor.stacks import Stacks
+from asgiri.supervisor.status import STATES, Status
+from asgiri.supervisor.succession import Succession
+from asgiri.supervisor.upgrade import Heir, Recipe
+from asgiri.supervisor.verbs import ServiceStatus
+from asgiri.units import format_duration
 
 logger = logging.getLogger("asgiri.master")
 
 ORDERS = {DrainReason.RETIRE: Order.RETIRE, DrainReason.STOP: Order.STOP}
-SIGNALS = {KillHow.TERM: signal.SIGTERM, KillHow.QUIT: signal.SIGQUIT, KillHow.KILL: signal.SIGKILL}
+SIGNALS = {
+    KillHow.TERM: signal.SIGTERM,
+    KillHow.QUIT: signal.SIGQUIT,
+    KillHow.ABRT: signal.SIGABRT,
+    KillHow.KILL: signal.SIGKILL,
+}
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the workers of one generation are given."""
-
-    config: Config
-    listeners: list[Listener]
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """The parent's handle of a worker; the worker itself lives in :mod:`asgiri.worker`."""
-
-    worker_id: int
-    pid: int
-    link: ParentEnd
-    slot: Slot
-    stacks: Stacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,57 +83,104 @@ class Hooks:
     """What the composition root lends the master: it knows the other layers, the master does not.
 
     ``load`` reads the configuration anew and raises ConfigError; ``apply`` takes over what concerns the master
-    itself (its log, its title) from a config that was committed; ``worker_main`` is the child's main.
+    itself (its log, its title) from a config that was committed; the others are the mains of the children.
     """
 
     load: Callable[[], Config]
     apply: Callable[[Config], None]
     worker_main: ChildMain
+    admin_main: ChildMain
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the master was started with: by whom, and how to start another one so."""
+
+    recipe: Recipe
+    notifier: Notifier
+    supply: Supply
+    heir: Heir | None
 
 
 class Master:
     """Owns the sockets, the signals and the children of one service: the first two while it is entered."""
 
-    def __init__(self, config: Config, hooks: Hooks) -> None:
+    def __init__(self, config: Config, hooks: Hooks, origin: Origin) -> None:
         self._hooks = hooks
-        self._plans = {1: Plan(config, [])}  # by generation, while a worker of it may still be forked
-        self._submitted: Plan | None = None  # for a reload that the fleet has been told of and has not begun
+        self._origin = origin
+        self._plans = Plans(config)
+        self._pidfile = PidFile(config.process.pidfile)
         self._board = Scoreboard()
-        self._children: dict[int, Child] = {}  # by pid
-        self._by_worker: dict[int, Child] = {}
-        self._fleet = Fleet(policy_of(config))
+        self._board.master.pid = os.getpid()
+        self._workers: dict[int, Child] = {}  # by the fleet's id
+        self._fleet = Fleet(Policy.of(config.workers))
+        self._status = Status(self._fleet, self._workers)
+        self._herald = Herald(origin.notifier, self._fleet, self._board, self._status)
+        self._desk = Desk(reload=self._reload, stop=self._stop, drain=self._look_drained, status=self._full_status)
+        self._control: ControlServer | None = None
+        self._admin = Admin(hooks.admin_main, self._plans, lambda: self._children)
+        self._heir = origin.heir  # we are one, and not the master yet
         self._pending: list[Event] = []  # made while commands were run
         self._traces: dict[int, str] = {}  # the application's tracebacks, by worker, until they are logged
-        self._interrupted = False  # an INT has asked for the graceful stop
+        self._asked_to_stop = False  # by a TERM or an INT
+        self._pulse_at = 0.0
         self._exit_code: ExitCode | None = None
 
     def __enter__(self) -> Self:
         """Bind, and take over the signals. Raises BindError when an address cannot be had."""
-        plan = self._plans[1]
-        listeners = bind_all(plan.config.listen)
-        plan.listeners.extend(listeners)
-        for listener in listeners:
-            logger.info("listening on %s (%s)", listener.url, ", ".join(listener.listen.http))
+        self._plans.open(self._origin.supply)
+        for left in self._origin.supply.left():
+            logger.warning("a socket that was passed on is not in the configuration, and is closed: %s", left)
+        self._origin.supply.close()
         self._signals = SignalQueue()
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._signals, selectors.EVENT_READ)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
+        self._children = Children(self._board, self._signals, self._selector, self._hear, self._let_go)
+        self._succession = Succession(
+            self._origin.recipe, self._origin.notifier, self._selector, self._signals, self._hand_over
+        )
         return self
+
+    def _show(self) -> None:
+        """Be the one that people find. The pid file comes after the sockets: who finds them taken leaves it alone."""
+        config = self._plans[1].config
+        self._pidfile.write()
+        self._control = open_control(
+            config.control.socket,
+            Runtime.of_this_process(),
+            self._selector,
+            self._desk.answer,
+            replace=self._heir is not None,
+        )
 
     def __exit__(self, *_: object) -> None:
         self._signals.close()
+        if self._control is not None:
+            self._control.close()
         self._selector.close()
-        for listener in self._all_listeners():
-            listener.close()
+        self._plans.close()
+        self._pidfile.remove()
 
     def run(self) -> ExitCode:
-        """Fork, and serve until stopped."""
+        """Fork, and serve until stopped. ConfigError without a pid file, BindError without a control socket, if asked for."""
+        if self._heir is None:
+            self._show()
+        else:
+            self._selector.register(self._heir, selectors.EVENT_READ, self._hear_predecessor)
         gc.collect()
         gc.freeze()  # the workers share these pages: no collection of theirs shall write to them
         self._feed(Start())
-        while self._exit_code is None:
+        if self._heir is None:
+            self._start_admin()
+        while (code := self._exit_code) is None or not self._admin.is_gone or self._succession.is_under_way:
             for event in self._wait():
                 self._feed(event)
-        return self._exit_code
+        return code
+
+    def _start_admin(self) -> None:
+        """Have an admin child of the current generation, where the config has an address for it."""
+        generation = self._fleet.generation
+        self._admin.feed(Want(generation if self._plans[generation].admin else None))
 
     # The one place that blocks
 
@@ -143,18 +190,50 @@ class Master:
         Each event is fed to the fleet before the next piece of news is looked at: what a signal does may depend on
         what the one before it has led to.
         """
+        deadlines = [self._fleet.deadline(), self._admin.deadline(), self._succession.deadline()]
+        due = min([deadline for deadline in deadlines if deadline is not None], default=self._pulse_at)
+        due = min(due, self._pulse_at)
+        for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
+            yield from key.data()
+        now = time.monotonic()
         deadline = self._fleet.deadline()
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        for key, _ in self._selector.select(timeout):
-            if key.fileobj is self._signals:
-                for number in self._signals.read():
-                    yield from self._on_signal(number)
-                yield from self._reap()  # a queue that was full had no room for a CHLD
-            else:
-                yield from self._hear(key.data)
+        if now >= self._pulse_at or (deadline is not None and deadline <= now):
+            yield Pulse(self._vitals(now))
+        if now >= self._pulse_at:
+            self._pulse_at = now + self._pulse_every
+            self._beat(now)
+        self._succession.tick(now)
+        deadline = self._admin.deadline()
+        if deadline is not None and deadline <= now:
+            self._admin.feed(Tick())
         deadline = self._fleet.deadline()
-        if deadline is not None and deadline <= time.monotonic():
+        if deadline is not None and deadline <= now:
             yield Tick()
+
+    @property
+    def _pulse_every(self) -> float:
+        watchdog = self._origin.notifier.watchdog
+        return PULSE_EVERY if watchdog is None else min(PULSE_EVERY, watchdog / 2)
+
+    def _beat(self, now: float) -> None:
+        """Once a second: what is told without being asked for."""
+        master = self._board.master
+        master.wanted, master.generation = self._fleet.count, self._fleet.generation
+        master.beat_ns = self._board.now_ns()
+        self._status.count(now)
+        self._herald.pulse(now)
+        if self._control is not None:
+            self._control.sweep(now)
+
+    def _vitals(self, now: float) -> dict[int, Vitals]:
+        """What the slots say. Whom a signal or a debugger holds cannot beat, and is not to be blamed."""
+        found = {}
+        for worker_id, child in self._workers.items():
+            heard = child.slot.beat_ns / 1e9
+            if now - heard > STALE_SECONDS and child.is_stopped:
+                heard = now
+            found[worker_id] = Vitals(heard, child.slot.served, child.slot.memory)
+        return found
 
     def _feed(self, event: Event) -> None:
         """Give the fleet an event and run what it commands, and what comes of that in turn."""
@@ -164,26 +243,25 @@ class Master:
             trace = self._traces.pop(event.worker_id, "") if isinstance(event, Failed) else ""
             for command in self._fleet.handle(event, time.monotonic()):
                 self._execute(command, trace)
+        self._herald.look()
 
-    # Events
+    # Signals
 
-    def _on_signal(self, number: signal.Signals) -> list[Event]:
+    def _read_signals(self) -> Iterator[Event]:
+        for number in self._signals.read():
+            yield from self._on_signal(number)
+        yield from self._reap()  # a queue that was full had no room for a CHLD
+
+    def _on_signal(self, number: signal.Signals) -> Iterable[Event]:
         match number:
             case signal.SIGCHLD:
                 return self._reap()
-            case signal.SIGTERM:
-                return self._stop(number)
-            case signal.SIGINT:
-                if self._interrupted:
-                    logger.info("a second INT: stopping quickly")
-                    return [QuickStop()]
-                self._interrupted = True
-                return self._stop(number)
+            case signal.SIGTERM | signal.SIGINT:
+                return self._on_stop_signal(number.name.removeprefix("SIG"))
             case signal.SIGQUIT:
-                logger.info("QUIT: stopping quickly")
-                return [QuickStop()]
+                return self._stop_quickly("QUIT")
             case signal.SIGHUP:
-                return self._reload()
+                return self._reload("HUP")[1]
             case signal.SIGTTIN:
                 logger.info("TTIN: one worker more")
                 return [Scale(+1)]
@@ -193,121 +271,158 @@ class Master:
             case signal.SIGUSR1:
                 self._reopen_logs()
             case signal.SIGUSR2:
-                logger.warning("USR2 is ignored: the upgrade of a running master is not there yet")
+                self._begin_upgrade()
         return []
 
-    def _stop(self, number: signal.Signals) -> list[Event]:
+    def _on_stop_signal(self, name: str) -> list[Event]:
+        """The second one means it."""
+        if self._asked_to_stop:
+            return self._stop_quickly(f"{name}, a second signal")
+        self._asked_to_stop = True
+        return self._stop(name)
+
+    def _stop(self, why: str) -> list[Event]:
         if self._fleet.phase is not Phase.STOPPING:
-            logger.info("%s: stopping, requests in progress are finished", number.name.removeprefix("SIG"))
+            logger.info("%s: stopping, requests in progress are finished", why)
+            delay = self._plans[self._fleet.generation].config.workers.drain_delay
+            if delay and self._fleet.phase is Phase.RUNNING:
+                logger.info("serving for %s more, so that load balancers see /readyz", format_duration(delay))
+        self._note_stop()
         return [Stop()]
+
+    def _stop_quickly(self, why: str) -> list[Event]:
+        logger.info("%s: stopping quickly", why)
+        self._note_stop()
+        return [QuickStop()]
+
+    def _note_stop(self) -> None:
+        """Tell all who must know, but for the fleet."""
+        self._board.master.draining = True
+        self._herald.stop()
+        self._desk.note_stop()
+        self._succession.stop(time.monotonic())  # or the service would go on in it
 
     def _reopen_logs(self) -> None:
         log.reopen()
         logger.info("USR1: log files are reopened")
-        for child in self._children.values():
-            with suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGUSR1)
+        for child in self._children:
+            child.kill(signal.SIGUSR1)
 
-    def _reap(self) -> list[Event]:
-        """Collect every child that has ended; as PID 1, strangers too."""
-        events: list[Event] = []
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return events
-            if pid == 0:
-                return events
-            child = self._children.pop(pid, None)
+    # Children
+
+    def _reap(self) -> Iterator[Event]:
+        """Collect every process that has ended; as PID 1, strangers too."""
+        while (reaped := self._children.reap()) is not None:
+            pid, status, child = reaped
             if child is not None:
-                events += self._hear(child)  # its last words come before its exit
-                events.append(Exited(child.worker_id, in_words(status)))
-                self._forget(child)
+                yield from self._hear(child)  # its last words come before its exit
+                served = child.slot.served
+                self._children.forget(child)
+                if child.is_worker:
+                    del self._workers[child.role.id]
+                    self._status.note_end(served)
+                    yield Exited(child.role.id, in_words(status), ending(status), served)
+                else:
+                    self._admin.note_exit(child, in_words(status))
+                    self._drop_plans()
+            else:
+                self._succession.note_exit(pid, in_words(status))
 
-    def _forget(self, child: Child) -> None:
-        with suppress(KeyError):  # it has closed its end of the link before
-            self._selector.unregister(child.link)
-        child.link.close()
-        child.stacks.close()
-        self._board.give_back(child.slot)
-        del self._by_worker[child.worker_id]
-
-    def _hear(self, child: Child) -> list[Event]:
-        if child.worker_id not in self._by_worker:  # reaped in the same round
-            return []
+    def _hear(self, child: Child) -> Iterator[Event]:
+        if not child.is_worker:
+            self._admin.hear(child)
+            return
         reports, more = child.link.read()
         if not more:
-            with suppress(KeyError):
-                self._selector.unregister(child.link)
-        events: list[Event] = []
+            self._children.stop_listening(child)
+        worker_id = child.role.id
         for report in reports:
             match report:
                 case Booted():
-                    events.append(Ready(child.worker_id))
+                    logger.info("%s is ready (pid %d)", child, child.pid, extra={"about": child.about})
+                    yield Ready(worker_id)
                 case BootFailed(message, trace):
-                    self._traces[child.worker_id] = trace
-                    events.append(Failed(child.worker_id, message))
-        return events
+                    self._traces[worker_id] = trace
+                    yield Failed(worker_id, message)
+
+    def _let_go(self) -> None:
+        """In a child: close what is the master's alone."""
+        if self._control is not None:
+            self._control.close_in_child()
+        self._succession.close_in_child()
+        self._origin.notifier.close()
+        if self._heir is not None:
+            self._heir.close()
 
     # Reload
 
-    def _reload(self) -> list[Event]:
-        """Read and check the config, bind what is new. Whatever fails leaves everything as it is."""
+    def _reload(self, who: str) -> tuple[str, list[Event]]:
+        """Read and check the config, bind what is new. Whatever fails leaves everything as it is; why, if it does."""
         if self._fleet.phase in (Phase.STOPPING, Phase.GONE):
-            return []
-        logger.info("HUP: reloading")
-        try:
-            config = self._hooks.load()
-            listeners = self._bind_changed(config)
-        except AsgiriError as error:
-            why = "; ".join(str(error).splitlines())
+            return "the service stops", []
+        logger.info("%s: reloading", who)
+        self._herald.begin_reload()
+        why = ""
+        if self._succession.is_under_way or self._heir is not None:
+            why = "an upgrade is under way"
+        else:
+            try:
+                config = self._hooks.load()
+                self._plans.submit(config)
+            except AsgiriError as error:
+                why = "; ".join(str(error).splitlines())
+        if why:
             logger.error("the reload is refused, generation %d goes on: %s", self._fleet.generation, why)
-            return []
-        before = self._all_listeners()
-        self._submitted = Plan(config, listeners)  # in the place of one that has not begun
-        self._close_unused(before)
-        return [Reload(policy_of(config))]
+            self._herald.look()
+            return f"the reload is refused: {why}", []
+        return "", [Reload(Policy.of(config.workers))]
 
-    def _bind_changed(self, config: Config) -> list[Listener]:
-        """The listeners of ``config``: kept where the address stays, bound where it is new, or its file is gone."""
-        kept = [listener for listener in self._all_listeners() if not listener.is_lost]
-        wanted: list[Listener] = []
-        fresh: list[Listener] = []
-        try:
-            for listen in config.listen:
-                same = next((listener for listener in kept if listener.listen.address == listen.address), None)
-                if same is None:
-                    fresh.append(bind(listen))
-                else:
-                    kept.remove(same)  # each of two ports 0 keeps its own
-                    if not binds_alike(same.listen, listen):
-                        logger.warning("%s stays as it was bound: what else changed needs a restart", same.url)
-                wanted.append(same or fresh[-1])
-        except BaseException:
-            for listener in fresh:
-                listener.close()
-            raise
-        for listener in fresh:
-            logger.info("listening on %s (%s)", listener.url, ", ".join(listener.listen.http))
-        return wanted
+    # Upgrade, as the one that is followed
 
-    def _all_listeners(self) -> list[Listener]:
-        plans = [*self._plans.values(), *([self._submitted] if self._submitted else [])]
-        return list(dict.fromkeys(listener for plan in plans for listener in plan.listeners))
+    def _begin_upgrade(self) -> None:
+        why = ""
+        if self._fleet.phase is not Phase.RUNNING:
+            why = f"the service is {STATES[self._fleet.phase]}"
+        elif self._succession.is_under_way or self._heir is not None:
+            why = "another one is under way"
+        elif self._fleet.is_reloading:
+            why = "a reload is under way"
+        elif os.getpid() == 1:
+            why = "PID 1 cannot be followed by another process; start a new container"
+        if why:
+            logger.error("USR2: no upgrade: %s", why)
+            return
+        timeout = self._plans[self._fleet.generation].config.workers.boot_timeout
+        self._succession.begin(self._plans.listeners, timeout)
 
-    def _drop_plans(self, *generations: int) -> None:
-        before = self._all_listeners()
-        for generation in generations:
-            del self._plans[generation]
-        self._close_unused(before)
+    def _hand_over(self, pid: int) -> Iterable[Event]:
+        """The heir serves: what people find is its own from here on, and the workers here drain."""
+        self._plans.disown()
+        if self._control is not None:
+            self._control.disown()
+        self._herald.hand_over(pid)
+        logger.info("the new master serves (pid %d); this one drains, and leaves", pid)
+        self._admin.feed(Stop())
+        return [HandOver()]
 
-    def _close_unused(self, before: list[Listener]) -> None:
-        """Close those of the listeners ``before`` that no plan needs any more."""
-        used = self._all_listeners()
-        for listener in before:
-            if listener not in used:
-                logger.info("no longer listening on %s", listener.url)
-                listener.close()
+    # Upgrade, as the one that follows
+
+    def _hear_predecessor(self) -> Iterable[Event]:
+        heir = self._heir
+        assert heir is not None
+        if heir.is_master():
+            self._selector.unregister(heir)
+            self._plans.own()
+            try:
+                self._show()
+            except AsgiriError as error:
+                logger.error("the new master goes on without: %s", error)
+            heir.close()
+            self._heir = None
+            if self._board.master.announced:
+                self._herald.announce()
+            logger.info("the upgrade is complete: this master (pid %d) is the one that serves", os.getpid())
+        return ()
 
     # Commands
 
@@ -316,30 +431,50 @@ class Master:
             case Fork():
                 self._fork(command)
             case Drain(worker_id, reason):
-                if child := self._by_worker.get(worker_id):  # else its exit is among the events that come next
+                if child := self._workers.get(worker_id):  # else its exit is among the events that come next
                     child.link.send(ORDERS[reason])
             case Kill(worker_id, how):
-                if child := self._by_worker.get(worker_id):
-                    os.kill(child.pid, SIGNALS[how])
+                if child := self._workers.get(worker_id):
+                    child.kill(SIGNALS[how])
+            case AskStacks(worker_id):
+                if child := self._workers.get(worker_id):
+                    child.stacks.ask(child.pid)
             case Commit(generation):
                 self._apply(self._plans[generation].config)
+                self._start_admin()
             case Abandon(generation, why):
-                logger.error(
-                    "the reload failed, generation %d goes on: %s",
-                    self._fleet.generation,
-                    why,
-                    extra={"trace": trace},
-                )
-                self._drop_plans(generation)
+                text = "the reload failed, generation %d goes on: %s"
+                logger.error(text, self._fleet.generation, why, extra={"trace": trace})
+                self._desk.note_failed(generation, why, trace)
+                self._plans.drop(generation)
             case Settled(generation):
                 logger.info("the reload is complete: generation %d serves", generation)
-                self._drop_plans(*[number for number in self._plans if number < generation])
+                self._desk.note_settled(generation)
+                self._drop_plans()
             case Announce():
-                logger.info("ready: %d worker%s", self._fleet.count, "s" if self._fleet.count > 1 else "")
-            case Report(level, text):
-                logger.log(LEVELS[level], text, extra={"trace": trace})
+                self._announce()
+            case Report():
+                self._report(command, trace)
             case Exit(code):
                 self._exit_code = code
+                self._admin.feed(Stop())
+
+    def _announce(self) -> None:
+        logger.info("ready: %d worker%s", self._fleet.count, "s" if self._fleet.count > 1 else "")
+        self._board.master.announced = True
+        if self._heir is None:
+            self._herald.announce()
+        else:
+            self._start_admin()  # not before: /readyz is to say yes at once
+            self._heir.tell_ready()
+
+    def _report(self, report: Report, trace: str) -> None:
+        extra: dict[str, object] = {"trace": trace}
+        if report.number:
+            extra["about"] = {"worker": report.number, "generation": report.generation}
+        if report.stacks and (child := self._workers.get(report.worker_id)):
+            extra["trace"] = child.stacks.read() or "(it could not write its stacks)"
+        logger.log(LEVELS[report.level], report.text, extra=extra)
 
     def _apply(self, config: Config) -> None:
         try:
@@ -348,108 +483,27 @@ class Master:
             logger.error("the master itself goes on as it was: %s", error)
 
     def _fork(self, command: Fork) -> None:
-        plan = self._plan(command.generation)
+        plan = self._plans.begin(command.generation)
+        self._desk.note_begun(command.generation)
+        role = Role(self._hooks.worker_main, command.worker_id, command.number, command.generation)
         try:
-            stacks = Stacks()
+            child = self._children.fork(role, plan.config, plan.listeners, self._plans.listeners)
         except OSError as error:
-            self._not_forked(command, error)
-            return
-        try:
-            ours, theirs = make_link()
-        except OSError as error:
-            stacks.close()
-            self._not_forked(command, error)
-            return
-        slot = self._board.take()
-        assert slot is not None
-        boot = Boot(
-            command.number,
-            command.generation,
-            plan.config,
-            plan.listeners,
-            theirs,
-            master_pid=os.getpid(),
-            board=self._board,
-            slot=slot,
-            stacks=stacks.fileno(),
-        )
-        flush_streams()  # or the child would write what is in their buffers once more
-        with self._signals.held_back():
-            try:
-                pid = os.fork()
-            except OSError as error:
-                ours.close()
-                theirs.close()
-                stacks.close()
-                self._board.give_back(slot)
-                self._not_forked(command, error)
-                return
-            if pid == 0:
-                self._become_worker(boot, ours)
-        theirs.close()
-        child = Child(command.worker_id, pid, ours, slot, stacks)
-        self._children[pid] = child
-        self._by_worker[command.worker_id] = child
-        self._selector.register(ours, selectors.EVENT_READ, child)
+            how = f"could not be forked: {error.strerror}"
+            self._pending.append(Exited(command.worker_id, how, Ending.UNFORKED))
+        else:
+            self._workers[command.worker_id] = child
 
-    def _not_forked(self, command: Fork, error: OSError) -> None:
-        self._pending.append(Exited(command.worker_id, f"could not be forked: {error.strerror}", Ending.UNFORKED))
+    def _drop_plans(self) -> None:
+        """Let go of the plans that nobody needs any more, and of their sockets."""
+        if self._fleet.is_settled:
+            self._plans.drop_older(self._fleet.generation, self._admin.plans)
 
-    def _plan(self, generation: int) -> Plan:
-        """The generation's plan; a generation that has none yet is the reload that was submitted last."""
-        if generation not in self._plans:
-            assert self._submitted is not None
-            self._plans[generation], self._submitted = self._submitted, None
-        return self._plans[generation]
+    # What is asked
 
-    def _become_worker(self, boot: Boot, ours: ParentEnd) -> NoReturn:
-        """In the child: let go of all that is the master's, be a worker, and end without unwinding its stack."""
-        status = int(ExitCode.FAILED)
-        try:
-            self._signals.leave_in_child()
-            self._selector.close()
-            ours.close()
-            for child in self._children.values():
-                child.link.close()
-                child.stacks.close()
-            for listener in self._all_listeners():
-                if listener not in boot.listeners:
-                    listener.sock.close()
-            atexit._clear()
-            status = self._hooks.worker_main(boot)
-            atexit._run_exitfuncs()
-        except BaseException:
-            logger.exception("the worker crashed")
-        finally:
-            flush_streams()
-            os._exit(status)
+    def _look_drained(self, drained: bool) -> None:
+        logger.info("/readyz says %s", "that this service drains, until that is taken back" if drained else "how it is")
+        self._board.master.draining = drained
 
-
-def flush_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            with suppress(OSError, ValueError):  # a full disk, a closed pipe: not a reason to fail
-                stream.flush()
-
-
-def policy_of(config: Config) -> Policy:
-    workers = config.workers
-    return Policy(
-        count=workers.processes,
-        boot_timeout=workers.boot_timeout,
-        drain_timeout=workers.drain_timeout,
-        backoff_first=workers.respawn_backoff.first,
-        backoff_most=workers.respawn_backoff.most,
-    )
-
-
-def in_words(status: int) -> str:
-    """A wait status as a verb phrase: "was killed by SIGKILL", "exited with status 3"."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exited with status {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:  # a real-time signal
-        name = f"signal {-code}"
-    return f"was killed by {name}" + (" and dumped core" if os.WCOREDUMP(status) else "")
+    def _full_status(self) -> ServiceStatus:
+        return self._status.full(self._plans[self._fleet.generation], self._board.master.draining)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgiri.errors import ExitCode
+
+if TYPE_CHECKING:
+    from asgiri.config.schema import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,22 @@ class Policy:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"a fleet has at least one worker, not {self.count}")
+
+    @classmethod
+    def of(cls, workers: Workers) -> Policy:
+        return cls(
+            count=workers.processes,
+            boot_timeout=workers.boot_timeout,
+            heartbeat_timeout=workers.heartbeat_timeout,
+            drain_timeout=workers.drain_timeout,
+            drain_delay=workers.drain_delay,
+            max_requests=workers.max_requests,
+            max_requests_jitter=workers.max_requests_jitter,
+            max_memory=workers.max_memory,
+            max_lifetime=workers.max_lifetime,
+            backoff_first=workers.respawn_backoff.first,
+            backoff_most=workers.respawn_backoff.most,
+        )
 
     def scaled(self, by: int) -> Policy:
         return self.sized(self.count + by)

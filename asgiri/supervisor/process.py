@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from setproctitle import setproctitle
@@ -40,26 +39,27 @@ def title(prefix: str, role: str, app: str) -> None:
     setproctitle(printable(f"{prefix}: {role} [{app}]"))
 
 
-@contextmanager
-def pidfile(path: str | None) -> Iterator[None]:
-    """Keep this process's id in a file, and remove the file afterwards if it is still ours.
+class PidFile:
+    """Keeps this process's id in a file; None is no file."""
 
-    ConfigError when it cannot be written.
-    """
-    if path is None:
-        yield
-        return
-    file = Path(path)
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        fresh.write_text(f"{os.getpid()}\n", encoding="ascii")
-        fresh.replace(file)  # whoever reads it sees a whole number
-    except OSError as error:
-        what = f'cannot write "{path}": {error.strerror}'
-        raise ConfigError([Problem("", "process.pidfile", what)]) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError, ValueError):
-            if int(file.read_text(encoding="ascii")) == os.getpid():
-                file.unlink()
+    def __init__(self, path: str | None) -> None:
+        self._file = None if path is None else Path(path).absolute()
+
+    def write(self) -> None:
+        """ConfigError when it cannot be written. Whoever reads it meanwhile sees a whole number, old or new."""
+        if self._file is None:
+            return
+        fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+        try:
+            fresh.write_text(f"{os.getpid()}\n", encoding="ascii")
+            fresh.replace(self._file)
+        except OSError as error:
+            what = f'cannot write "{printable(str(self._file))}": {error.strerror}'
+            raise ConfigError([Problem("", "process.pidfile", what)]) from error
+
+    def remove(self) -> None:
+        """Remove it, if it is still ours: another master may have written its own."""
+        if self._file is not None:
+            with suppress(OSError, ValueError):
+                if int(self._file.read_text(encoding="ascii")) == os.getpid():
+                    self._file.unlink()

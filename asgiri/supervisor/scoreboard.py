@@ -220,6 +220,11 @@ class Scoreboard:
         slot.free()
         self._free.append(self._slots.index(slot))
 
+    @staticmethod
+    def now_ns() -> int:
+        """The clock that beats are told in."""
+        return time.monotonic_ns()
+
     def __iter__(self) -> Iterator[Slot]:
         """The slots that have somebody, workers and others."""
         return (slot for slot in self._slots[: self.master.used] if slot.state is not State.FREE)

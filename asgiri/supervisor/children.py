@@ -1,0 +1,218 @@
+"""The master's children: forked here, reaped here, and the parent's handle of each."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import logging
+import os
+import selectors
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from asgiri.config.schema import Config
+from asgiri.errors import ExitCode
+from asgiri.link import Boot, ChildMain, ParentEnd, make_link
+from asgiri.sockets.listener import Listener
+from asgiri.supervisor.messages import Ending, Event
+from asgiri.supervisor.scoreboard import Scoreboard, Slot
+from asgiri.supervisor.signals import SignalQueue
+from asgiri.supervisor.stacks import Stacks
+
+logger = logging.getLogger("asgiri.master")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a child is forked for.
+
+    ``id`` is what its policy, the fleet or the sidecar, knows it by; ``number`` what people call it, 0 is no worker.
+    """
+
+    main: ChildMain
+    id: int
+    number: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Child:
+    """The parent's handle of a child; the child itself lives in :mod:`asgiri.worker` or :mod:`asgiri.admin`."""
+
+    role: Role
+    pid: int
+    link: ParentEnd
+    slot: Slot
+    stacks: Stacks
+
+    def __str__(self) -> str:
+        return f"worker {self.role.number} gen {self.role.generation}" if self.is_worker else "the admin process"
+
+    @property
+    def about(self) -> dict[str, int]:
+        """What the log's fields say of a worker."""
+        return {"worker": self.role.number, "generation": self.role.generation}
+
+    @property
+    def is_worker(self) -> bool:
+        return self.role.number > 0
+
+    def kill(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it cannot be: it is not reaped yet
+            os.kill(self.pid, number)
+
+    @property
+    def is_stopped(self) -> bool:
+        """A signal or a debugger holds it (proc(5): state T or t). Not known where there is no /proc."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_bytes()
+        except OSError:
+            return False
+        return stat.rpartition(b")")[2].split()[0] in (b"T", b"t")
+
+
+class Children:
+    """All children that are not reaped yet, by pid.
+
+    ``let_go`` is called in each child: what of the master's is not for children is closed there. ``hear`` is called, in
+    the master, with a child whose link has something to say.
+    """
+
+    def __init__(
+        self,
+        board: Scoreboard,
+        signals: SignalQueue,
+        selector: selectors.BaseSelector,
+        hear: Callable[[Child], Iterable[Event]],
+        let_go: Callable[[], None],
+    ) -> None:
+        self._board = board
+        self._signals = signals
+        self._selector = selector
+        self._hear = hear
+        self._let_go = let_go
+        self._by_pid: dict[int, Child] = {}
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(list(self._by_pid.values()))
+
+    def fork(self, role: Role, config: Config, listeners: list[Listener], others: list[Listener]) -> Child:
+        """Fork a child that has ``listeners``, and not the ``others``. OSError when there is no process to be had."""
+        slot = self._board.take()
+        if slot is None:
+            raise OSError(errno.EAGAIN, "the scoreboard has no slot for one more process")
+        stacks = links = None
+        try:
+            stacks = Stacks()
+            links = make_link()
+            ours, theirs = links
+            boot = Boot(
+                role.number,
+                role.generation,
+                config,
+                listeners,
+                theirs,
+                master_pid=os.getpid(),
+                board=self._board,
+                slot=slot,
+                stacks=stacks.fileno(),
+            )
+            flush_streams()  # or the child would write what is in their buffers once more
+            with self._signals.held_back():
+                pid = os.fork()
+                if pid == 0:
+                    self._be(role, boot, ours, [listener for listener in others if listener not in listeners])
+        except OSError:
+            self._board.give_back(slot)
+            if stacks is not None:
+                stacks.close()
+            for end in links or ():
+                end.close()
+            raise
+        theirs.close()
+        child = Child(role, pid, ours, slot, stacks)
+        self._by_pid[pid] = child
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._read(child))
+        return child
+
+    def _read(self, child: Child) -> Iterable[Event]:
+        return self._hear(child) if child.pid in self._by_pid else ()  # it may have been reaped in the same round
+
+    def stop_listening(self, child: Child) -> None:
+        """Its link has ended."""
+        with suppress(KeyError):
+            self._selector.unregister(child.link)
+
+    def reap(self) -> tuple[int, int, Child | None] | None:
+        """The next process that has ended: pid, wait status, and the child it was; None when there is none.
+
+        As PID 1, or as a subreaper, a master gets strangers too. The child must be forgotten when all is heard.
+        """
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        return (pid, status, self._by_pid.get(pid)) if pid else None
+
+    def forget(self, child: Child) -> None:
+        self.stop_listening(child)
+        child.link.close()
+        child.stacks.close()
+        self._board.give_back(child.slot)
+        del self._by_pid[child.pid]
+
+    def _be(self, role: Role, boot: Boot, ours: ParentEnd, others: list[Listener]) -> NoReturn:
+        """In the child: let go of all that is the master's, be what it is for, and end without unwinding its stack."""
+        status = int(ExitCode.FAILED)
+        try:
+            self._signals.leave_in_child()
+            self._selector.close()
+            self._let_go()
+            ours.close()
+            for child in self._by_pid.values():
+                child.link.close()
+                child.stacks.close()
+            for listener in others:
+                listener.sock.close()
+            atexit._clear()
+            status = role.main(boot)
+            atexit._run_exitfuncs()
+        except BaseException:
+            logger.exception("the process crashed")
+        finally:
+            flush_streams()
+            os._exit(status)
+
+
+def flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError, ValueError):  # a full disk, a closed pipe: not a reason to fail
+                stream.flush()
+
+
+def in_words(status: int) -> str:
+    """A wait status as a verb phrase: "was killed by SIGKILL", "exited with status 3"."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal
+        name = f"signal {-code}"
+    return f"was killed by {name}" + (" and dumped core" if os.WCOREDUMP(status) else "")
+
+
+def ending(status: int) -> Ending:
+    match os.waitstatus_to_exitcode(status):
+        case 0:
+            return Ending.CLEAN
+        case code if code in (-signal.SIGKILL, -signal.SIGTERM):
+            return Ending.KILLED
+        case _:
+            return Ending.FAILED

@@ -1,0 +1,142 @@
+"""Plans: which config and which listeners a generation has, and which sockets nobody needs any more.
+
+A plan is *submitted* when its config is read and its addresses are bound, *begun* when the fleet forks the first worker
+of its generation, and *dropped* when no worker of it is left or will be.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from asgiri.config.schema import Config, Listen
+from asgiri.sockets.bind import open_listener
+from asgiri.sockets.listener import Listener, binds_alike
+from asgiri.sockets.supply import Supply
+
+logger = logging.getLogger("asgiri.master")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What the workers of one generation are given; ``admin`` is what the admin child listens on."""
+
+    config: Config
+    listeners: list[Listener] = field(default_factory=list)
+    admin: list[Listener] = field(default_factory=list)
+
+    @property
+    def all_listeners(self) -> list[Listener]:
+        return [*self.listeners, *self.admin]
+
+
+class Plans:
+    """The plans of one master, and with them all of its listeners, which it closes when the last plan has no use."""
+
+    def __init__(self, config: Config) -> None:
+        self._by_generation = {1: Plan(config)}
+        self._submitted: Plan | None = None  # for a reload that the fleet has been told of and has not begun
+
+    def open(self, supply: Supply) -> None:
+        """Bind what the first plan listens on; BindError when an address cannot be had, and then none is kept."""
+        plan = self._by_generation[1]
+        self._fill(plan, [], supply)
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """All that are open."""
+        plans = [*self._by_generation.values(), *([self._submitted] if self._submitted else [])]
+        return list(dict.fromkeys(listener for plan in plans for listener in plan.all_listeners))
+
+    def __getitem__(self, generation: int) -> Plan:
+        return self._by_generation[generation]
+
+    def submit(self, config: Config) -> None:
+        """Bind what is new in ``config``; BindError, and nothing has changed. It is in the place of one not begun."""
+        plan = Plan(config)
+        self._fill(plan, self.listeners, Supply())
+        before = self.listeners
+        self._submitted = plan
+        self._close_unused(before)
+
+    def begin(self, generation: int) -> Plan:
+        """The generation's plan; a generation that has none yet is the reload that was submitted last."""
+        if generation not in self._by_generation:
+            assert self._submitted is not None
+            self._by_generation[generation], self._submitted = self._submitted, None
+        return self._by_generation[generation]
+
+    def drop(self, generation: int) -> None:
+        before = self.listeners
+        del self._by_generation[generation]
+        self._close_unused(before)
+
+    def drop_older(self, generation: int, kept: set[int]) -> None:
+        """Drop what is older than ``generation``, but for those ``kept``."""
+        before = self.listeners
+        for number in [number for number in self._by_generation if number < generation and number not in kept]:
+            del self._by_generation[number]
+        self._close_unused(before)
+
+    def disown(self) -> None:
+        """Another master has the sockets now: their files are not ours to remove."""
+        for listener in self.listeners:
+            listener.disown()
+
+    def own(self) -> None:
+        """The sockets that another master handed over are ours now, with their files."""
+        for listener in self.listeners:
+            listener.own()
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+
+    def _fill(self, plan: Plan, kept: list[Listener], supply: Supply) -> None:
+        """The listeners of a plan: kept where the address stays, opened where it is new, or its file is gone."""
+        kept = [listener for listener in kept if not listener.is_lost]
+        fresh: list[Listener] = []
+        admin = plan.config.admin.bind
+        try:
+            for listen in plan.config.listen:
+                plan.listeners.extend(self._keep_or_open(listen, kept, fresh, supply))
+            if admin is not None:
+                plan.admin.extend(self._keep_or_open(admin_listen(admin), kept, fresh, supply))
+        except BaseException:
+            for listener in fresh:
+                listener.close()
+            raise
+        for listener in fresh:
+            what = "admin" if listener in plan.admin else ", ".join(listener.listen.http)
+            logger.info("listening on %s (%s)", listener.url, what)
+
+    def _keep_or_open(
+        self, listen: Listen, kept: list[Listener], fresh: list[Listener], supply: Supply
+    ) -> Iterable[Listener]:
+        same = [listener for listener in kept if listener.listen.address == listen.address]
+        if listen.address.kind != "systemd":  # one entry of which may have many sockets
+            same = same[:1]
+        if not same:
+            opened = open_listener(listen, supply)
+            fresh.extend(opened)
+            return opened
+        for listener in same:
+            kept.remove(listener)  # each of two ports 0 keeps its own
+            if not binds_alike(listener.listen, listen):
+                what = "%s stays as it was bound: what else changed needs an upgrade or a restart"
+                logger.warning(what, listener.url)
+        return same
+
+    def _close_unused(self, before: list[Listener]) -> None:
+        """Close those of the listeners ``before`` that no plan needs any more."""
+        used = self.listeners
+        for listener in before:
+            if listener not in used:
+                logger.info("no longer listening on %s", listener.url)
+                listener.close()
+
+
+def admin_listen(bind: str) -> Listen:
+    """The entry that ``admin.bind`` is short for."""
+    return Listen(bind=bind, backlog=128)
