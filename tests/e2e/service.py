@@ -7,12 +7,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ class Log:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._lines: list[str] = []
+        self._times: list[float] = []  # when each came
         self._changed = threading.Condition()
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -35,6 +37,7 @@ class Log:
         for line in self._stream:
             with self._changed:
                 self._lines.append(line.rstrip("\n"))
+                self._times.append(time.monotonic())
                 self._changed.notify_all()
         with self._changed:
             self._ended = True
@@ -48,6 +51,11 @@ class Log:
 
     def since(self, mark: int) -> str:
         return "\n".join(self._lines[mark:])
+
+    def find(self, pattern: str, since: int = 0) -> list[tuple[float, re.Match[str]]]:
+        """The lines that have the pattern in them, each with when it came (CLOCK_MONOTONIC, seconds)."""
+        lines = zip(self._times[since:], self._lines[since:], strict=False)
+        return [(at, match) for at, line in lines if (match := re.search(pattern, line))]
 
     def wait(self, pattern: str, since: int = 0) -> re.Match[str]:
         """Wait for a line that has the pattern in it."""
@@ -67,12 +75,16 @@ class Log:
 
 
 class Service:
-    """One master. ``args`` follow ``python -m asgiri``; a working directory of its own keeps stray files out."""
+    """One master, and those that follow it in upgrades. ``args`` follow ``python -m asgiri``; a working directory of
+    its own keeps stray files out. ``prefix`` is a command that runs the rest of its arguments.
+    """
 
-    def __init__(self, directory: Path, *args: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *args: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.directory = directory
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "asgiri", *args],
+            [*prefix, sys.executable, "-W", "error", "-m", "asgiri", *args],
             cwd=directory,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -114,8 +126,15 @@ class Service:
         """Pid -> title of the workers."""
         return {pid: title for pid, title in self.members().items() if ": worker " in title}
 
+    def masters(self) -> list[int]:
+        """The pids of the masters: more than one during an upgrade."""
+        return [pid for pid, title in self.members().items() if ": master [" in title]
+
     def close(self) -> None:
         """End what is left of it, by pid, and see that nothing is."""
+        for pid in set(self.masters()) - {self.pid}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -123,7 +142,7 @@ class Service:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(PATIENCE)
-        gone = eventually(lambda: not self.members(), patience=5.0)
+        gone = eventually(lambda: not self.members(), patience=PATIENCE if self.masters() else 5.0)
         left = self.members()
         for pid in left:
             os.kill(pid, signal.SIGKILL)
@@ -170,6 +189,18 @@ def get(service: Service, path: str) -> Any:
         return json.loads(body)
     finally:
         connection.close()
+
+
+def control(path: Path, verb: str, **more: object) -> dict[str, Any]:
+    """What the control socket at ``path`` answers; AssertionError where that is an error."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(path))
+        sock.sendall(json.dumps({"verb": verb, **more}).encode() + b"\n")
+        answer = json.loads(sock.makefile("rb").readline())
+    assert answer["ok"], answer
+    result: dict[str, Any] = answer["result"]
+    return result
 
 
 class Client(threading.Thread):
