@@ -25,6 +25,8 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         case "/who":
             await answer(send, {**scope["extensions"]["asgiri"], "state": scope["state"]})
         case "/slow":
+            if marks := os.environ.get("MARKS"):
+                Path(marks, "slow").touch()
             await asyncio.sleep(float(query["seconds"]))
             await answer(send, {"slept": query["seconds"]})
         case "/upload":
@@ -39,6 +41,10 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
             time.sleep(float(query["seconds"]))
         case "/signals":
             await answer(send, {"status": subprocess.check_output(["cat", "/proc/self/status"], text=True)})
+        case "/orphan":  # which lives a moment longer than its parent, and then tells whose it is
+            tell = 'sleep 0.1; read -r _ _ _ parent _ </proc/$$/stat; echo "$parent" >"$MARKS/parent"'
+            subprocess.run(["sh", "-c", "sh -c '" + tell + "' &"], check=True)
+            await answer(send, {})
         case "/exit":
             os._exit(int(query["status"]))
         case path:
