@@ -465,7 +465,7 @@ def test_a_reload_binds_what_is_new_and_closes_what_is_gone(start: Start) -> Non
     [
         ("log: {file: none/such}\n", "the reload failed, generation 1 goes on: log.file: cannot open"),
         ("env_file: none\n", "the reload is refused, generation 1 goes on: env_file: cannot read"),
-        ("process: {umask: '027'}\n", "process.umask is changed by a restart only"),
+        ("process: {umask: '027'}\n", "process.umask is changed by an upgrade or a restart only"),
     ],
 )
 def test_a_reload_says_what_it_does_not_take(start: Start, config: str, message: str) -> None:
