@@ -1,0 +1,151 @@
+"""What a service manager is told, by a real master, on a socket as systemd's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.service import PATIENCE, Service, eventually, get
+
+
+class Manager:
+    """The service manager's end: the assignments that came, in order, each with the pid of who sent it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.said: list[tuple[int, str]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.bind(address.replace("@", "\0", 1) if address.startswith("@") else address)
+
+    def read(self) -> None:
+        while True:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(12), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            pid = int.from_bytes(ancillary[0][2][:4], "little")
+            self.said += [(pid, line) for line in data.decode().splitlines()]
+
+    def words(self, *names: str) -> list[str]:
+        """What was assigned to these names so far, in order."""
+        self.read()
+        return [line for _, line in self.said if line.partition("=")[0] in names]
+
+    def hears(self, expected: list[str], *names: str) -> bool:
+        return eventually(lambda: self.words(*names) == expected)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def manager(address: str) -> Iterator[Manager]:
+    one = Manager(address)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.fixture(params=["path", "abstract"])
+def heard(request: Any, tmp_path: Path) -> Iterator[Manager]:
+    name = f"@asgiri-test-{os.getpid()}-{time.monotonic_ns()}"
+    with manager(name if request.param == "abstract" else str(tmp_path / "notify")) as one:
+        yield one
+
+
+def test_a_life_as_systemd_sees_it(start: Start, heard: Manager) -> None:
+    service = start("-w", "2", env={"NOTIFY_SOCKET": heard.address})
+    assert heard.hears(["READY=1"], "READY")
+    assert heard.words("STATUS")[0].startswith("STATUS=2 of 2 workers ready, generation 1")
+    service.ready()
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    service.signal(signal.SIGHUP)
+    names = ("READY", "RELOADING", "STOPPING")
+    assert heard.hears(["READY=1", "RELOADING=1", "READY=1"], *names)
+    [told] = heard.words("MONOTONIC_USEC")
+    assert before <= int(told.partition("=")[2]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    assert "generation 2" in heard.words("STATUS")[-1]
+    assert get(service, "/env?name=NOTIFY_SOCKET") == {"value": None}
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert heard.words(*names) == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+    assert {pid for pid, _ in heard.said} == {service.pid}
+
+
+def test_a_reload_that_is_refused_or_fails_is_over_too(start: Start, tmp_path: Path) -> None:
+    with manager(str(tmp_path / "notify")) as heard:
+        service = start(env={"NOTIFY_SOCKET": heard.address}).ready()
+        (tmp_path / "asgiri.yaml").write_text("wrokers: {}", "utf-8")
+        service.signal(signal.SIGHUP)
+        assert heard.hears(["READY=1", "RELOADING=1", "READY=1"], "READY", "RELOADING")
+        (tmp_path / "asgiri.yaml").write_text("env_file: none.env\n", "utf-8")
+        service.signal(signal.SIGHUP)
+        assert heard.hears(["READY=1", "RELOADING=1", "READY=1", "RELOADING=1", "READY=1"], "READY", "RELOADING")
+
+
+def test_the_watchdog_is_fed_while_a_loop_turns(start: Start, tmp_path: Path) -> None:
+    """And no longer: a service in which no worker can answer is for the manager to restart."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    with manager(str(tmp_path / "notify")) as heard:
+        env = {"NOTIFY_SOCKET": heard.address, "WATCHDOG_USEC": "600000", "MARKS": str(marks)}
+        service = start(config="workers: {heartbeat_timeout: 0}", env=env).ready()
+        assert eventually(lambda: len(heard.words("WATCHDOG")) >= 3)
+        block(service, 600)
+        assert eventually(lambda: falls_silent(heard))
+        service.signal(signal.SIGQUIT)
+        assert service.wait() == 0
+
+
+def falls_silent(heard: Manager) -> bool:
+    """Whether the watchdog was not fed for a second."""
+    fed = len(heard.words("WATCHDOG"))
+    return not eventually(lambda: len(heard.words("WATCHDOG")) > fed, patience=1.0)
+
+
+def block(service: Service, seconds: float) -> None:
+    """Have a worker block its event loop; nobody waits for the answer."""
+    with socket.create_connection(("127.0.0.1", service.port)) as sock:
+        sock.sendall(f"GET /block?seconds={seconds} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert eventually((service.directory / "marks" / "blocked").exists)
+
+
+def test_a_long_drain_is_extended(start: Start, tmp_path: Path) -> None:
+    with manager(str(tmp_path / "notify")) as heard:
+        service = start(config="workers: {drain_delay: 1500ms}", env={"NOTIFY_SOCKET": heard.address}).ready()
+        assert heard.words("EXTEND_TIMEOUT_USEC") == []
+        service.signal(signal.SIGTERM)
+        assert service.wait() == 0
+        assert heard.words("EXTEND_TIMEOUT_USEC")
+
+
+def test_an_upgrade_hands_the_main_pid_over(start: Start, tmp_path: Path) -> None:
+    with manager(str(tmp_path / "notify")) as heard:
+        env = {"NOTIFY_SOCKET": heard.address, "WATCHDOG_USEC": "30000000"}
+        service = start(config="process: {pidfile: master.pid}", env=env).ready()
+        service.signal(signal.SIGUSR2)
+        service.log.wait("the upgrade is complete")
+        heir = int((tmp_path / "master.pid").read_text("ascii"))
+        assert heard.hears(["READY=1", f"MAINPID={heir}", "READY=1"], "READY", "MAINPID", "STOPPING")
+        assert service.wait() == 0
+        # What systemd takes from the main process only, comes from who is that at the time.
+        assert [pid for pid, line in heard.said if line.startswith(("READY", "MAINPID"))] == [
+            service.pid,
+            service.pid,
+            heir,
+        ]
+        assert eventually(lambda: (heir, "WATCHDOG=1") in (heard.read(), heard.said)[1], PATIENCE)
+        os.kill(heir, signal.SIGTERM)
+        assert eventually(lambda: not service.members())
+        assert heard.words("STOPPING") == ["STOPPING=1"]
