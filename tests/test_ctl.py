@@ -281,6 +281,14 @@ def test_one_client_too_many_is_told_so(fake: Fake) -> None:
         client.close()
 
 
+def test_who_is_turned_away_before_he_has_asked_hears_why() -> None:
+    client, server = socket.socketpair()
+    server.sendall(b'{"ok": false}\n')
+    server.close()
+    with client:
+        assert ctl.exchange(client, b"{}\n") == b'{"ok": false}\n'
+
+
 def test_a_service_that_stops_while_it_is_waited_for(tmp_path: Path) -> None:
     fake = Fake(tmp_path / "c.sock")
     fake.silent = True

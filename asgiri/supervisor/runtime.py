@@ -63,10 +63,14 @@ class Runtime:
         raise NoRuntimeDirectoryError("; ".join(refusals))
 
     def searched(self) -> list[Path]:
-        """All directories in which a socket that this user may use can be, whatever started its master."""
-        given = [given] if (given := self._given()) else []
+        """The directories in which a socket that this user may use can be, whatever started its master.
+
+        A command of a systemd unit (ExecReload=) means the service of that unit, and no other.
+        """
+        if given := self._given():
+            return [given]
         others = [self.users / str(self.uid) / "asgiri", self.run / "asgiri"]
-        return list(dict.fromkeys([*given, *self._own(), *others]))
+        return list(dict.fromkeys([*self._own(), *others]))
 
     def _given(self) -> Path | None:
         first = self.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]

@@ -297,9 +297,9 @@ def test_the_answer_to_a_client_that_has_gone_is_swallowed(world: World, extra: 
     client.close()
     world.until_quiet()
     world.server.sweep(0.0)
-    assert world.registered == 0
-    world.calls[0].reply({})
     assert not world.server._connections
+    world.calls[0].reply({})
+    assert world.registered == 0
 
 
 def test_who_asks_is_known(world: World) -> None:
@@ -433,6 +433,20 @@ def test_many_requests_at_once_are_answered_in_turns(world: World) -> None:
         assert world.asked.index(AskStatus()) <= 2
         assert world.until_quiet() > 40
         assert len(answers(many)) == 50
+
+
+def test_requests_that_come_faster_than_they_are_answered_wait_outside(world: World) -> None:
+    with world.client() as client:
+        client.setblocking(False)
+        for _ in range(50):
+            with suppress(BlockingIOError):
+                client.send(b'{"verb": "recycle"}\n' * 800)
+            world.turn()
+            answers(client)
+        [connection] = world.server._connections
+        assert 0 < len(connection._read) < 2 * LINE_MOST
+    world.until_quiet()
+    assert world.registered == 0
 
 
 def test_only_so_many_clients(world: World) -> None:
@@ -805,6 +819,7 @@ def test_sockets_are_found_wherever_they_can_be(tmp_path: Path) -> None:
     found, unseen = sockets_in(where.searched())
     assert sorted(path.name for path in found) == ["7.sock", "8.sock", "9.sock"]
     assert unseen == []
+    assert runtime(tmp_path, RUNTIME_DIRECTORY="/run/shop").searched() == [Path("/run/shop")]
 
 
 def test_without_a_place_the_master_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
