@@ -1,4 +1,4 @@
-"""asgirictl and the service manager, with a real master."""
+"""asgirictl, with a real master."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -143,82 +142,14 @@ def test_workers_do_not_hold_the_control_socket(start: Start, place: Path) -> No
         assert client.recv(1000) == b""  # nobody else has its other end
 
 
-class Manager:
-    """A service manager's notify socket, and all that has come to it."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.messages: list[dict[str, str]] = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._socket.setblocking(False)
-        self._socket.bind("\0" + address[1:] if address[0] == "@" else address)
-
-    def heard(self, name: str, value: str = "1") -> Callable[[], bool]:
-        """Whether that has been said, since the last look that found it: what came until then is dropped."""
-
-        def look() -> bool:
-            with suppress(BlockingIOError):
-                while True:
-                    self.messages.append(
-                        dict(line.split("=", 1) for line in self._socket.recv(4096).decode().split("\n"))
-                    )
-            for index, message in enumerate(self.messages):
-                if message.get(name) == value:
-                    del self.messages[:index]
-                    return True
-            return False
-
-        return look
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-@pytest.fixture
-def manager(request: pytest.FixtureRequest, place: Path) -> Iterator[Manager]:
-    """``param`` may be "@", for the abstract namespace."""
-    manager = Manager(f"{getattr(request, 'param', '')}{place}/notify")
-    yield manager
-    manager.close()
-
-
-def test_what_the_service_manager_hears(start: Start, place: Path, manager: Manager) -> None:
-    environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "3000000", "XDG_RUNTIME_DIR": str(place)}
-    service = start("--workers", "2", env=environ).ready()
-    assert eventually(manager.heard("READY"))
-    assert "2 of 2 workers" in manager.messages[0]["STATUS"]
-    assert eventually(manager.heard("WATCHDOG"))
-    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):
-        assert get(service, f"/env?name={name}")["value"] is None
-
-    service.signal(signal.SIGHUP)
-    assert eventually(manager.heard("RELOADING"))
-    assert int(manager.messages[0]["MONOTONIC_USEC"]) > 0
-    assert not any("READY" in message for message in manager.messages[:1])
-    assert eventually(manager.heard("READY"))
-    assert "generation 2" in manager.messages[0]["STATUS"]
-
-    service.signal(signal.SIGTERM)
-    assert service.wait() == 0
-    assert manager.heard("STOPPING")()
-
-
-@pytest.mark.parametrize("manager", ["@"], indirect=True)
-def test_an_upgrade_hands_the_manager_and_the_socket_over(start: Start, place: Path, manager: Manager) -> None:
+def test_an_upgrade_takes_the_named_socket_over(start: Start, place: Path) -> None:
     path = place / "control.sock"
-    environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "3000000"}
-    service = start(config=f"control: {{socket: {path}}}\n", env=environ).ready()
-    assert eventually(manager.heard("READY"))
+    service = start(config=f"control: {{socket: {path}}}\n").ready()
     service.signal(signal.SIGUSR2)
     new = int(service.log.wait(r"the new master serves \(pid (\d+)\)")[1])
-    assert eventually(manager.heard("MAINPID", str(new)))
     assert service.wait() == 0
     assert talk(str(path), {"verb": "status"}, 10.0)["pid"] == new
-    assert eventually(manager.heard("WATCHDOG"))
-    assert not manager.heard("STOPPING")()
     assert talk(str(path), {"verb": "stop"}, 10.0) == {}
-    assert eventually(manager.heard("STOPPING"))
     assert eventually(lambda: not path.exists())
 
 
