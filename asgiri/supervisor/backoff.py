@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from asgiri.supervisor.messages import Policy
 
 
+LEAST = 0.01  # seconds: whatever the config says, what fails at once is not tried again at once
+
+
 @dataclass(slots=True)
 class Backoff:
     """Failures in a row of the current generation, and the numbers that wait for their next worker."""
@@ -20,16 +23,19 @@ class Backoff:
     def failed(self, number: int, policy: Policy, now: float) -> float:
         """Count one failure more; the seconds that ``number`` waits for it."""
         doublings = min(self.failures, 62)  # as a float, far more than any duration
-        wait = min(policy.backoff_first * 2.0**doublings, policy.backoff_most)
+        wait = max(LEAST, min(max(LEAST, policy.backoff_first) * 2.0**doublings, policy.backoff_most))
         self.failures += 1
         self.failed_at = now
-        self.waits[number] = now + wait
-        return wait
+        return self._wait(number, wait, now)
 
     def pause(self, number: int, policy: Policy, now: float) -> float:
         """Nothing has failed, and yet the next worker waits a little; the seconds that ``number`` waits."""
-        self.waits[number] = now + policy.backoff_first
-        return policy.backoff_first
+        return self._wait(number, max(LEAST, min(policy.backoff_first, policy.backoff_most)), now)
+
+    def _wait(self, number: int, wait: float, now: float) -> float:
+        """A number that waits longer already, for another worker of its own, goes on doing so."""
+        self.waits[number] = max(self.waits.get(number, 0.0), now + wait)
+        return wait
 
     def note_health(self, healthy_at: float, now: float) -> None:
         """A worker became, or will become, healthy at that time: it ends the row of failures before it."""

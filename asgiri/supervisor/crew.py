@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ class Limits:
         requests = policy.max_requests
         return cls(
             requests=requests and requests + round(policy.max_requests_jitter * spread),
-            memory=int(policy.max_memory * (1 - SPREAD * spread)),
+            memory=math.ceil(policy.max_memory * (1 - SPREAD * spread)),  # up: 0 is no limit
             lifetime=policy.max_lifetime * (1 - SPREAD * spread),
         )
 

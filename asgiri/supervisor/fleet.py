@@ -11,14 +11,15 @@ happens; a late event is no error. Where it names a signal the worker becomes KI
     state     Ready     Failed   Exited  deadline  heard      retire     Stop        QuickStop
     BOOTING   READY     FAILED   gone    STUCK                TERM       TERM        QUIT
     READY                        gone    HUNG                 DRAINING   DRAINING*   QUIT
-    HUNG                         gone    ABRT      DRAINING                          QUIT
+    HUNG                         gone    ABRT      READY***                          QUIT
     STUCK     DRAINING           gone    ABRT                                        QUIT
     DRAINING                     gone    KILL                            told again  QUIT
     FAILED                       gone    KILL                                        QUIT
     KILLED    DRAINING**         gone    KILL                                        QUIT, if it was TERM
 
-    *  when drain_delay is over
-    ** after a TERM: it was READY before that came, and drains
+    *   when drain_delay is over
+    **  after a TERM: it was READY before that came, and drains
+    *** to be replaced; when the service goes: DRAINING
 
 What follows from a boot that did not end in READY, or from an exit that nobody asked for:
 
@@ -29,7 +30,7 @@ What follows from a boot that did not end in READY, or from an exit that nobody 
     to be replaced             its number goes to the current generation
 
 A worker is to be replaced when its generation is an older one, or when it is worn: by its requests, memory or
-lifetime, or because somebody said so.
+lifetime, because it was silent for too long, or because somebody said so.
 
 The life of the fleet: NEW -Start-> STARTING -first Ready-> RUNNING -stop-> STOPPING -last exit-> GONE; a stop
 is heard in NEW and STARTING too.
@@ -83,6 +84,7 @@ from asgiri.supervisor.messages import (
     Tick,
     Vitals,
 )
+from asgiri.supervisor.scoreboard import BEAT_SECONDS
 from asgiri.units import format_duration
 
 if TYPE_CHECKING:
@@ -129,6 +131,7 @@ class Fleet:
         self._backoff = Backoff()
         self._pulsed: float | None = None  # when the last pulse was
         self._drain_at: float | None = None  # a stop that keeps serving until then
+        self._farewell = DrainReason.RETIRE  # why workers go: STOP, once the service does
         self._announced = False
         self._exit_code = ExitCode.STOPPED
 
@@ -218,6 +221,8 @@ class Fleet:
 
     def _size(self, sized: Callable[[Policy], Policy]) -> None:
         """The later word wins: a reload that is under way, or waits, comes with its own count scaled too."""
+        if self._is_over():
+            return
         self._current = replace(self._current, policy=sized(self._current.policy))
         if self._candidate is not None:
             self._candidate = replace(self._candidate, policy=sized(self._candidate.policy))
@@ -233,24 +238,29 @@ class Fleet:
         if self._is_over():
             return
         self._enter_stopping(code)
+        self._farewell = reason
         if delay and self._ready():
             self._drain_at = self._now + delay
         for worker in self._workers.values():
             if worker.state is WorkerState.BOOTING:
                 self._kill(worker, KillHow.TERM)
-            elif worker.state is WorkerState.DRAINING or (worker.state is WorkerState.READY and not self._drain_at):
-                self._drain(worker, reason)
+            elif worker.state is WorkerState.READY and self._drain_at is None:
+                self._drain(worker)
+            elif worker.state is WorkerState.DRAINING and reason is not DrainReason.RETIRE:  # else it was told
+                self._commands.append(Drain(worker.id, reason))
 
     def _end_delay(self) -> None:
         self._drain_at = None
         for worker in self._ready():
-            self._drain(worker, DrainReason.STOP)
+            self._drain(worker)
 
     def _quick_stop(self) -> None:
         if not self._is_over():
             self._enter_stopping(ExitCode.STOPPED)
         self._drain_at = None
         for worker in self._workers.values():
+            if worker.state in (WorkerState.HUNG, WorkerState.STUCK):  # its stacks may be there by now
+                self._report("error", f"{worker.trouble}; it is told to quit", worker, stacks=True)
             if worker.sent in (None, KillHow.TERM):
                 self._kill(worker, KillHow.QUIT)
 
@@ -272,8 +282,9 @@ class Fleet:
             case Ready(), WorkerState.KILLED if worker.sent is KillHow.TERM:
                 # It serves already: its TERM begins a drain, which is to have its time.
                 self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
-            case Ready(), WorkerState.STUCK:  # it was just too late: nobody counts on it any more
-                self._retire(worker)
+            case Ready(), WorkerState.STUCK:  # just too late: nobody counts on it any more
+                self._report("error", f"{worker.trouble}; it is ready, too late, and drains", worker, stacks=True)
+                self._drain(worker)
             case Failed(why=why), WorkerState.BOOTING:
                 self._enter(worker, WorkerState.FAILED, QUICK_GRACE)
                 self._boot_failed(worker, why)
@@ -296,8 +307,8 @@ class Fleet:
                 pass
 
     def _became_ready(self, worker: Worker) -> None:
-        self._enter(worker, WorkerState.READY, worker.policy.heartbeat_timeout or None)
-        worker.heard = self._now
+        self._enter(worker, WorkerState.READY)
+        self._note_beat(worker, self._now)
         if self._phase is Phase.STARTING:
             self._phase = Phase.RUNNING
         if self._candidate is not None and worker.generation == self._candidate.number:
@@ -337,27 +348,45 @@ class Fleet:
     def _note_health(self) -> None:
         """Seen before each event, so no worker leaves READY unnoticed; only the next failure asks for it."""
         for worker in self._ready():
-            if not self._is_old(worker):
+            if not self._is_outdated(worker):
                 self._backoff.note_health(worker.since + HEALTHY_AFTER, self._now)
 
     # What time does.
 
     def _take_pulse(self, pulse: Pulse) -> None:
         """Hear who is alive. What the master was late by, nobody is blamed for: neither could the workers run then."""
-        late = 0.0 if self._pulsed is None else max(0.0, self._now - self._pulsed - PULSE_EVERY)
+        pulsed = self._now if self._pulsed is None else self._pulsed
         self._pulsed = self._now
-        for worker in list(self._workers.values()):
+        for worker in self._workers.values():
             told = pulse.vitals.get(worker.id)
+            late = max(0.0, self._now - max(pulsed, worker.since) - PULSE_EVERY)
             if worker.state is WorkerState.READY:
-                worker.heard = max(worker.heard + late, told.heard if told else 0.0)
-                if worker.policy.heartbeat_timeout:
-                    worker.deadline = worker.heard + worker.policy.heartbeat_timeout
-                if told and not worker.worn and self._phase is Phase.RUNNING:
+                self._note_beat(worker, max(worker.heard + late, told.heard if told else 0.0))
+                if told and not self._is_old(worker) and self._phase is Phase.RUNNING:
                     self._note_wear(worker, told)
             elif worker.state is WorkerState.HUNG and told and told.heard > worker.heard:
-                silence = format_duration(round(told.heard - worker.heard, 1))
-                self._report("error", f"{worker.trouble}; it goes on after {silence}, and drains", worker, stacks=True)
-                self._retire(worker)
+                self._goes_on(worker, told.heard)
+            elif worker.deadline is not None:
+                worker.deadline += late
+
+    def _note_beat(self, worker: Worker, heard: float) -> None:
+        """It is overdue when its next beat is late by ``heartbeat_timeout``."""
+        worker.heard = heard
+        if worker.policy.heartbeat_timeout:
+            worker.deadline = heard + BEAT_SECONDS + worker.policy.heartbeat_timeout
+
+    def _goes_on(self, worker: Worker, heard: float) -> None:
+        """A hung one serves again: better than nobody, until another is READY in its place."""
+        silence = format_duration(round(heard - worker.heard, 1))
+        goes = self._is_over() and self._drain_at is None
+        fate = "drains" if goes else "is to be replaced"
+        self._report("error", f"{worker.trouble}; it goes on after {silence}, and {fate}", worker, stacks=True)
+        if goes:
+            self._drain(worker)
+        else:
+            worker.worn = worker.worn or "it was silent"
+            self._enter(worker, WorkerState.READY)
+            self._note_beat(worker, heard)
 
     def _note_wear(self, worker: Worker, vitals: Vitals) -> None:
         worker.worn = worker.wear(vitals, self._now)
@@ -412,6 +441,7 @@ class Fleet:
                 self._tell_milestones()
             case Phase.STOPPING if not self._workers:
                 self._phase = Phase.GONE
+                self._drain_at = None
                 self._commands.append(Exit(self._exit_code))
             case _:
                 pass
@@ -425,7 +455,7 @@ class Fleet:
             if worker.state is WorkerState.BOOTING:
                 self._kill(worker, KillHow.TERM)
             elif worker.number in renewed:
-                self._drain(worker, DrainReason.RETIRE)
+                self._drain(worker)
 
     def _retire_surplus(self) -> None:
         """Let go what is numbered over the count, but never so that fewer than the count are READY."""
@@ -436,7 +466,7 @@ class Fleet:
         serving = [worker for worker in over if worker.state is WorkerState.READY]
         serving.sort(key=lambda worker: (worker.generation, -worker.number))
         for worker in serving[: max(0, len(self._ready()) - self.count)]:
-            self._drain(worker, DrainReason.RETIRE)
+            self._drain(worker)
 
     def _fill(self) -> None:
         """Give each number that has nobody a worker of the current generation, unless it is backing off."""
@@ -529,15 +559,9 @@ class Fleet:
         self._workers[worker.id] = worker
         self._commands.append(Fork(worker.id, number, generation.number))
 
-    def _drain(self, worker: Worker, reason: DrainReason) -> None:
-        if worker.state is WorkerState.READY:  # one that drains already keeps its deadline
-            self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
-        self._commands.append(Drain(worker.id, reason))
-
-    def _retire(self, worker: Worker) -> None:
-        """Let one go that is not READY as the fleet sees it, but serves."""
+    def _drain(self, worker: Worker) -> None:
         self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
-        self._commands.append(Drain(worker.id, DrainReason.RETIRE))
+        self._commands.append(Drain(worker.id, self._farewell))
 
     def _drain_limit(self, worker: Worker) -> float | None:
         limit = worker.policy.drain_timeout
