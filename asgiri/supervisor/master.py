@@ -57,7 +57,7 @@ from asgiri.supervisor.notify import Notifier
 from asgiri.supervisor.plans import Plans
 from asgiri.supervisor.process import PidFile
 from asgiri.supervisor.runtime import Runtime
-from asgiri.supervisor.scoreboard import STALE_SECONDS, Scoreboard
+from asgiri.supervisor.scoreboard import BEAT_SECONDS, Scoreboard
 from asgiri.supervisor.sidecar import Want
 from asgiri.supervisor.signals import SignalQueue
 from asgiri.supervisor.status import STATES, Status
@@ -162,7 +162,7 @@ class Master:
         self._pidfile.remove()
 
     def run(self) -> ExitCode:
-        """Fork, and serve until stopped. ConfigError without a pid file, BindError without a control socket, if asked for."""
+        """Fork, and serve until stopped. AsgiriError without the pid file or the control socket that is asked for."""
         if self._heir is None:
             self._show()
         else:
@@ -230,7 +230,7 @@ class Master:
         found = {}
         for worker_id, child in self._workers.items():
             heard = child.slot.beat_ns / 1e9
-            if now - heard > STALE_SECONDS and child.is_stopped:
+            if now - heard > BEAT_SECONDS and child.is_stopped:
                 heard = now
             found[worker_id] = Vitals(heard, child.slot.served, child.slot.memory)
         return found
