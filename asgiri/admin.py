@@ -26,7 +26,7 @@ from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
 from asgiri.config.nodes import printable
 from asgiri.config.schema import Config, Http2, Limits, Timeouts, Workers
 from asgiri.errors import AsgiriError
-from asgiri.link import Boot, Booted, BootFailed
+from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.log import setup as log
 from asgiri.server import Server
 from asgiri.supervisor.scoreboard import Scoreboard, State
@@ -34,15 +34,17 @@ from asgiri.types import Receive, Scope, Send
 
 logger = logging.getLogger("asgiri.admin")
 
-# How long requests may take that are running when the end comes, in seconds: less than the master waits for it.
-DRAIN_SECONDS = 0.5
+# How long connections are kept for what is on its way, in seconds, when another child takes over; and when the service
+# stops. With what cutting them takes, less than the master waits for it.
+RETIRE_SECONDS = 2.0
+STOP_SECONDS = 0.25
 
 # Nothing here is for users to set: it must answer whatever they have set for their application.
 SETTINGS = Config(
     listen=(),  # a listener that the master has bound is all there is
     lifespan="off",
     loop="asyncio",
-    workers=Workers(drain_timeout=DRAIN_SECONDS),
+    workers=Workers(drain_timeout=RETIRE_SECONDS),
     # Idle connections go before probes in their usual rhythms of 5s and more come back: none meets one that closes.
     timeouts=Timeouts(request_head=5.0, request_body=5.0, request=5.0, keep_alive=3.0, write=5.0),
     limits=Limits(header_size=16 * 1024, body_size=64 * 1024, connections=64),
@@ -70,6 +72,7 @@ NOT_ALLOWED = Page(405, b"only GET and HEAD are answered\n", b"text/plain; chars
 def main(boot: Boot) -> int:
     """Be the admin child; the exit status. What keeps it from serving is told to the master."""
     tie_to_master(boot.master_pid)
+    limit_orphan(boot.master_pid, STOP_SECONDS)
     boot.slot.introduce(os.getpid(), boot.number, boot.generation)
     stacks.register(boot.stacks)
     config = boot.config
@@ -94,31 +97,33 @@ async def serve(server: Server, boot: Boot) -> None:
     heart.start()
 
     def take_signals() -> None:
-        limit_orphan(boot.master_pid, DRAIN_SECONDS)
         loop.add_signal_handler(signal.SIGQUIT, lambda: None)
         loop.add_signal_handler(signal.SIGUSR1, log.reopen)
         log.reopen()  # in case that one came while it booted
 
     await server.start(take_signals)
     heart.enter(State.SERVING)
-    loop.add_reader(boot.link.fileno(), hear, boot, told, loop)
+    loop.add_reader(boot.link.fileno(), hear, boot, server, told)
     boot.link.report(Booted())
     await told.wait()
     heart.enter(State.DRAINING)
-    await server.shutdown(window=0.0)
+    await server.shutdown(window=RETIRE_SECONDS)
     heart.stop()
 
 
-def hear(boot: Boot, told: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
-    """Whichever order has come, or that the master is gone: it is to end."""
+def hear(boot: Boot, server: Server, told: asyncio.Event) -> None:
+    """Take the orders that have come: each wants it to end, and all but RETIRE at once."""
+    loop = asyncio.get_running_loop()
     orders = boot.link.read()
-    if orders == []:
-        return
-    loop.remove_reader(boot.link.fileno())
     if orders is None:
+        loop.remove_reader(boot.link.fileno())
         logger.warning("the master is gone: exiting")
-        end_by_alarm(DRAIN_SECONDS)
-    told.set()
+        end_by_alarm(STOP_SECONDS)
+        orders = [Order.STOP]
+    if Order.STOP in orders:
+        loop.call_later(STOP_SECONDS, server.cut)
+    if orders:
+        told.set()
 
 
 def routes(board: Scoreboard) -> Routes:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from asgiri.link import Booted, BootFailed, ChildMain, Order
 from asgiri.supervisor.children import Child, Children, Role
-from asgiri.supervisor.messages import Report
+from asgiri.supervisor.messages import DrainReason, Report
 from asgiri.supervisor.plans import Plans
 from asgiri.supervisor.sidecar import (
     ChildExited,
@@ -23,6 +23,8 @@ from asgiri.supervisor.sidecar import (
 )
 
 logger = logging.getLogger("asgiri.master")
+
+ORDERS = {DrainReason.RETIRE: Order.RETIRE, DrainReason.STOP: Order.STOP}
 
 
 class Admin:
@@ -56,9 +58,9 @@ class Admin:
                 match command:
                     case ForkChild(child_id, plan):
                         self._fork(child_id, plan)
-                    case TellChild(child_id):
+                    case TellChild(child_id, reason):
                         if child := self._by_id.get(child_id):
-                            child.link.send(Order.STOP)
+                            child.link.send(ORDERS[reason])
                     case KillChild(child_id):
                         if child := self._by_id.get(child_id):
                             child.kill(signal.SIGKILL)

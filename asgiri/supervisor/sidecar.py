@@ -7,12 +7,13 @@ with what is wanted. Times are seconds of one monotonic clock.
 
 The life of a child. Where the table is empty nothing happens; a late event is no error.
 
-    state    Ready    Failed   Exited         deadline           not wanted   Stop     QuickStop
-    BOOTING  RUNNING  FAILED   gone, failure  KILLED, failure    LEAVING      LEAVING  KILLED
-    RUNNING                    gone, failure*                    LEAVING      LEAVING  KILLED
-    FAILED                     gone           KILLED                          LEAVING  KILLED
-    LEAVING                    gone           KILLED                                   KILLED
-    KILLED                     gone           gone: left behind
+    state     Ready    Failed   Exited         deadline           not wanted   Stop     QuickStop
+    BOOTING   RUNNING  FAILED   gone, failure  KILLED, failure    RETIRING     LEAVING  KILLED
+    RUNNING                     gone, failure*                    RETIRING     LEAVING  KILLED
+    FAILED                      gone           KILLED                          LEAVING  KILLED
+    RETIRING                    gone           KILLED                          LEAVING  KILLED
+    LEAVING                     gone           KILLED                                   KILLED
+    KILLED                      gone           gone: left behind
 
     * none after HEALTHY_AFTER seconds of RUNNING, nor of an old one that is being replaced
 
@@ -27,11 +28,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
-from asgiri.supervisor.messages import Level, QuickStop, Report, Stop, Tick
+from asgiri.supervisor.messages import DrainReason, Level, QuickStop, Report, Stop, Tick
 from asgiri.units import format_duration
 
 BOOT_SECONDS = 20.0  # it imports no application, but the machine may be busy with those of the workers
-LEAVE_SECONDS = 1.5  # from being told to go, or from its own word that it failed, to KILL
+RETIRE_SECONDS = 5.0  # for one that is replaced: it keeps its connections a while, for what is on its way
+LEAVE_SECONDS = 1.5  # from the stop of the service, or from its own word that it failed, to KILL
 KILL_SECONDS = 0.5  # from KILL to being left behind, if even that does not end it
 HEALTHY_AFTER = 10.0  # seconds of RUNNING that end a row of failures
 BACKOFF_FIRST = 0.1
@@ -87,9 +89,10 @@ class ForkChild:
 
 @dataclass(frozen=True, slots=True)
 class TellChild:
-    """Give it the order to stop."""
+    """Give it the order to go; again with STOP when it was retiring already."""
 
     child_id: int
+    reason: DrainReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ class ChildState(Enum):
     BOOTING = auto()  # forked, not yet ready
     RUNNING = auto()
     FAILED = auto()  # said itself that it cannot boot; exit awaited
-    LEAVING = auto()  # told to go
+    RETIRING = auto()  # told to go: it is replaced, or wanted no more
+    LEAVING = auto()  # told to go: the service stops
     KILLED = auto()  # exit awaited
 
 
@@ -123,6 +127,7 @@ _LIMITS = {
     ChildState.BOOTING: BOOT_SECONDS,
     ChildState.RUNNING: None,
     ChildState.FAILED: LEAVE_SECONDS,
+    ChildState.RETIRING: RETIRE_SECONDS,
     ChildState.LEAVING: LEAVE_SECONDS,
     ChildState.KILLED: KILL_SECONDS,
 }
@@ -256,7 +261,7 @@ class Sidecar:
         replaced = self._wanted is None or any(child.state is ChildState.RUNNING for child in wanted)
         for child in self._active():
             if child not in wanted and (replaced or child.state is ChildState.BOOTING):
-                self._put_away(child, ChildState.LEAVING)
+                self._put_away(child, ChildState.RETIRING)
         if self._wanted is not None and not wanted and self._wait is None:
             self._fork(self._wanted)
 
@@ -275,7 +280,13 @@ class Sidecar:
 
     def _put_away(self, child: _Child, state: ChildState) -> None:
         self._enter(child, state)
-        self._commands.append(KillChild(child.id) if state is ChildState.KILLED else TellChild(child.id))
+        match state:
+            case ChildState.KILLED:
+                self._commands.append(KillChild(child.id))
+            case ChildState.RETIRING:
+                self._commands.append(TellChild(child.id, DrainReason.RETIRE))
+            case _:
+                self._commands.append(TellChild(child.id, DrainReason.STOP))
 
     def _enter(self, child: _Child, state: ChildState) -> None:
         limit = _LIMITS[state]

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asgiri.supervisor.messages import Level, QuickStop, Report, Stop, Tick
+from asgiri.supervisor.messages import DrainReason, Level, QuickStop, Report, Stop, Tick
 from asgiri.supervisor.sidecar import (
     BACKOFF_FIRST,
     BACKOFF_MOST,
@@ -20,6 +20,7 @@ from asgiri.supervisor.sidecar import (
     HEALTHY_AFTER,
     KILL_SECONDS,
     LEAVE_SECONDS,
+    RETIRE_SECONDS,
     ChildExited,
     ChildFailed,
     ChildReady,
@@ -31,6 +32,8 @@ from asgiri.supervisor.sidecar import (
     TellChild,
     Want,
 )
+
+RETIRE, STOP = DrainReason.RETIRE, DrainReason.STOP
 
 KILLED_9 = "was killed by SIGKILL"
 STATUS_0 = "exited with status 0"
@@ -93,7 +96,7 @@ def test_none_is_wanted() -> None:
 def test_a_child_comes_and_goes_with_the_service() -> None:
     sidecar = running()
     assert sidecar.deadline() is None
-    play(sidecar, (100, Stop(), [TellChild(1)]))
+    play(sidecar, (100, Stop(), [TellChild(1, STOP)]))
     assert not gone(sidecar)
     play(sidecar, (100.2, ChildExited(1, STATUS_0), []))
     assert gone(sidecar)
@@ -106,7 +109,7 @@ def test_what_is_wanted_already_is_no_news() -> None:
 
 def test_one_that_is_wanted_no_more_goes() -> None:
     sidecar = running()
-    play(sidecar, (5, Want(None), [TellChild(1)]))
+    play(sidecar, (5, Want(None), [TellChild(1, RETIRE)]))
     assert sidecar.plans == {1}  # its listener is in use until it is gone
     play(sidecar, (6, ChildExited(1, STATUS_0), []))
     assert sidecar.plans == set()
@@ -117,7 +120,7 @@ def test_the_new_one_is_ready_before_the_old_one_goes() -> None:
     sidecar = running()
     play(sidecar, (5, Want(2), [ForkChild(2, 2)]))
     assert sidecar.plans == {1, 2}
-    play(sidecar, (6, ChildReady(2), [TellChild(1)]), (6.1, ChildExited(1, STATUS_0), []))
+    play(sidecar, (6, ChildReady(2), [TellChild(1, RETIRE)]), (6.1, ChildExited(1, STATUS_0), []))
     assert sidecar.plans == {2}
 
 
@@ -155,7 +158,7 @@ def test_one_that_still_boots_is_not_waited_for_when_another_is_wanted() -> None
     play(
         Sidecar("admin"),
         (0, Want(1), [ForkChild(1, 1)]),
-        (1, Want(2), [TellChild(1), ForkChild(2, 2)]),
+        (1, Want(2), [TellChild(1, RETIRE), ForkChild(2, 2)]),
         (1.1, ChildReady(1), []),  # too late
         (1.2, ChildReady(2), []),
         (1.3, ChildExited(1, STATUS_0), []),
@@ -225,7 +228,7 @@ def test_a_stop_is_never_held_up(ready: bool) -> None:
         play(sidecar, (0, ChildReady(1), []))
     play(
         sidecar,
-        (10, Stop(), [TellChild(1)]),
+        (10, Stop(), [TellChild(1, STOP)]),
         (10.1, Stop(), []),  # no news, and no new deadline
         (10 + LEAVE_SECONDS, Tick(), [KillChild(1), Says("warning", "is killed")]),
     )
@@ -235,9 +238,24 @@ def test_a_stop_is_never_held_up(ready: bool) -> None:
     play(sidecar, (20, ChildExited(1, KILLED_9), []))
 
 
+def test_one_that_is_replaced_has_its_time_until_the_stop() -> None:
+    sidecar = running()
+    play(
+        sidecar,
+        (5, Want(2), [ForkChild(2, 2)]),
+        (6, ChildReady(2), [TellChild(1, RETIRE)]),
+        (6 + RETIRE_SECONDS, Tick(), [KillChild(1), Says("warning", "did not exit within 5s")]),
+        (11.1, ChildExited(1, KILLED_9), []),
+        (12, Want(3), [ForkChild(3, 3)]),
+        (13, ChildReady(3), [TellChild(2, RETIRE)]),
+        (14, Stop(), [TellChild(2, STOP), TellChild(3, STOP)]),
+    )
+    assert sidecar.deadline() == 14 + LEAVE_SECONDS
+
+
 def test_a_quick_stop_kills() -> None:
     sidecar = running()
-    play(sidecar, (5, Want(2), [ForkChild(2, 2)]), (6, Stop(), [TellChild(1), TellChild(2)]))
+    play(sidecar, (5, Want(2), [ForkChild(2, 2)]), (6, Stop(), [TellChild(1, STOP), TellChild(2, STOP)]))
     play(sidecar, (6.1, QuickStop(), [KillChild(1), KillChild(2)]), (6.2, QuickStop(), []))
     play(sidecar, (6.3, ChildExited(1, KILLED_9), []), (6.3, ChildExited(2, KILLED_9), []))
     assert gone(sidecar)

@@ -1,0 +1,210 @@
+"""The admin child of a real service: /livez and /readyz in all that a service goes through."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.service import PATIENCE, Service, eventually, get, load
+
+ADMIN = ("--admin", "127.0.0.1:0")
+WHERE = r"listening on (http://127\.0\.0\.1:\d+) \(admin\)"
+
+
+def admin_url(service: Service, since: int = 0) -> str:
+    return service.log.wait(WHERE, since)[1]
+
+
+def admins(service: Service) -> list[int]:
+    return [pid for pid, title in service.members().items() if title == "asgiri: admin"]
+
+
+class Probe:
+    """Asks the way that orchestrators do: a new connection each time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def ask(self, path: str = "/readyz") -> tuple[int, Any]:
+        answer = httpx.get(f"{self._url}{path}", timeout=PATIENCE, trust_env=False, headers={"connection": "close"})
+        return answer.status_code, answer.text if "text/plain" in answer.headers["content-type"] else answer.json()
+
+    def status(self, path: str = "/readyz") -> int:
+        return self.ask(path)[0]
+
+
+def up(service: Service) -> Probe:
+    """One who asks the service, which is ready, and so is its admin child."""
+    service.ready()
+    probe = Probe(admin_url(service))
+    assert probe.status() == 200  # a connection waits until there is somebody to accept it
+    return probe
+
+
+@contextmanager
+def watched(probe: Probe) -> Iterator[Counter[object]]:
+    """Ask /readyz all the time; how often it has said what, or not answered."""
+    said: Counter[object] = Counter()
+    halt = threading.Event()
+
+    def watch() -> None:
+        while not halt.is_set():
+            try:
+                said[probe.status()] += 1
+            except httpx.TransportError as error:
+                said[repr(error)] += 1
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield said
+    finally:
+        halt.set()
+        thread.join(PATIENCE)
+
+
+def test_ready_is_when_the_workers_are(start: Start, tmp_path: Path) -> None:
+    source = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nfrom asgiri.demo import app\n"
+    (tmp_path / "patient.py").write_text(source)
+    service = start(*ADMIN, "-w", "2", app="patient:app")
+    probe = Probe(admin_url(service))
+    status, said = probe.ask()
+    assert (status, said["ready"], said["workers"]) == (503, False, {"wanted": 2, "serving": 0})
+    assert "starting" in said["reason"]
+    assert probe.ask("/livez") == (200, "ok\n")
+    (tmp_path / "go").touch()
+    service.ready()
+    assert probe.ask() == (200, {"ready": True, "workers": {"wanted": 2, "serving": 2}})
+
+
+def test_not_ready_comes_before_the_drain(start: Start) -> None:
+    service = start(*ADMIN, config="workers: {count: 2, drain_delay: 60s}")
+    probe = up(service)
+    with load(service, clients=2, keep_alive=False) as clients:
+        service.signal(signal.SIGTERM)
+        assert eventually(lambda: probe.status() == 503)
+        assert "draining" in probe.ask()[1]["reason"]
+        assert probe.ask("/livez") == (200, "ok\n")
+        assert get(service, "/who")["worker"] in (1, 2)
+    assert not [failure for client in clients for failure in client.failures]
+    service.signal(signal.SIGTERM)  # the second one does not wait for it
+    assert service.wait() == 0
+
+
+def test_not_ready_is_said_until_the_last_worker_is_done(start: Start, tmp_path: Path) -> None:
+    service = start(*ADMIN, env={"MARKS": str(tmp_path)})
+    probe = up(service)
+    slow = threading.Thread(target=get, args=(service, "/slow?seconds=1"), daemon=True)
+    slow.start()
+    assert eventually((tmp_path / "slow").exists)
+    with watched(probe) as said:
+        os.killpg(service.pid, signal.SIGTERM)  # all of its processes, as service managers do
+        slow.join(PATIENCE)
+        before = dict(said)
+    assert before.keys() <= {200, 503}
+    assert 503 in before
+    assert service.wait() == 0
+
+
+def test_ready_through_reloads(start: Start) -> None:
+    service = start(*ADMIN, "-w", "2")
+    probe = up(service)
+    [before] = admins(service)
+    with load(service, clients=2), watched(probe) as said:
+        for _ in range(3):
+            mark = len(service.log)
+            service.signal(signal.SIGHUP)
+            service.log.wait("the reload is complete", mark)
+    assert said.keys() == {200}
+    assert eventually(lambda: len(admins(service)) == 1)
+    assert admins(service) != [before]  # which has the log and the user of the new configuration
+
+
+def test_it_answers_when_every_worker_is_stuck(start: Start, tmp_path: Path) -> None:
+    service = start(*ADMIN, "-w", "2", env={"MARKS": str(tmp_path)})
+    probe = up(service)
+    mark = tmp_path / "blocked"
+    clients = []
+    for _ in range(2):
+        mark.unlink(missing_ok=True)
+        clients.append(threading.Thread(target=ask_in_vain, args=(f"{service.url}/block?seconds=600",), daemon=True))
+        clients[-1].start()
+        assert eventually(mark.exists)
+    assert eventually(lambda: probe.status() == 503)
+    assert "less than half" in probe.ask()[1]["reason"]
+    assert probe.ask("/livez") == (200, "ok\n")
+    for pid in service.workers():
+        os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: probe.status() == 200)
+    for client in clients:
+        client.join(PATIENCE)
+
+
+def ask_in_vain(url: str) -> None:
+    with pytest.raises(httpx.TransportError):
+        httpx.get(url, timeout=PATIENCE, trust_env=False)
+
+
+def test_it_comes_back(start: Start) -> None:
+    service = start(*ADMIN)
+    probe = up(service)
+    [pid] = admins(service)
+    os.kill(pid, signal.SIGTERM)  # which it leaves to the master
+    os.kill(pid, signal.SIGKILL)
+    service.log.wait("the admin process was killed by SIGKILL")
+    assert eventually(lambda: len(admins(service)) == 1)
+    assert probe.status() == 200
+
+
+def test_it_does_not_hold_up_the_exit(start: Start) -> None:
+    service = start(*ADMIN)
+    up(service)
+    [pid] = admins(service)
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert time.monotonic() - began < 5
+    service.log.wait("the admin process did not exit")
+
+
+def test_a_reload_moves_it_and_ends_it(start: Start, tmp_path: Path) -> None:
+    service = start(config="admin: {bind: unix:admin.sock}").ready()
+    file = tmp_path / "asgiri.yaml"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(tmp_path / "admin.sock"))) as client:
+        assert client.get("http://admin/readyz").status_code == 200
+    file.write_text("admin: {bind: 127.0.0.1:0}")
+    mark = len(service.log)
+    service.signal(signal.SIGHUP)
+    assert Probe(admin_url(service, mark)).status() == 200
+    service.log.wait("no longer listening on unix:")
+    assert eventually(lambda: not (tmp_path / "admin.sock").exists())
+    file.write_text("{}")
+    mark = len(service.log)
+    service.signal(signal.SIGHUP)
+    service.log.wait("no longer listening on http:", mark)
+    assert eventually(lambda: not admins(service))
+    assert get(service, "/who")["generation"] == 3
+
+
+def test_a_taken_address_of_it_ends_the_start(start: Start) -> None:
+    url = admin_url(start(*ADMIN))
+    second = start("--admin", url.removeprefix("http://"))
+    assert second.wait() == 4
+    second.log.wait(r"cannot bind 127\.0\.0\.1:\d+: ")
+
+
+def test_without_an_address_there_is_none(start: Start) -> None:
+    service = start().ready()
+    assert admins(service) == []
