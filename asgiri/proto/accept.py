@@ -80,6 +80,7 @@ LIFE: dict[tuple[Phase, Cause], Phase] = {
     (P.ACCEPTING, C.SHORTAGE): P.STARVED,
     (P.ACCEPTING, C.SHARE): P.YIELDING,
     (P.YIELDING, C.MOMENT): P.ACCEPTING,
+    (P.YIELDING, C.ROOM): P.ACCEPTING,
     (P.FULL, C.LIMIT): P.FULL,
     (P.FULL, C.ROOM): P.ACCEPTING,
     (P.STARVED, C.LIMIT): P.STARVED,
@@ -191,7 +192,9 @@ class Acceptor:
 
     def go_on(self) -> None:
         """A connection has gone, or the time for another try has come."""
-        if self.phase is Phase.FULL and self._intake.room() > 0:
+        if (self.phase is Phase.FULL and self._intake.room() > 0) or (
+            self.phase is Phase.YIELDING and self._intake.has_share()
+        ):
             self._move(Cause.ROOM)
         elif self.phase is Phase.STARVED:
             self.take(BURST)
@@ -235,6 +238,7 @@ class Acceptor:
                 self._loop.remove_reader(self._sock.fileno())
         if self.phase is Phase.YIELDING:
             self._yielding = self._intake.call_later(YIELD_SECONDS, self._moment_over)
+            self._intake.wait_for_room()
         elif self.phase is Phase.FULL:
             self._intake.wait_for_room()
         elif self.phase is Phase.STARVED:
@@ -286,6 +290,10 @@ class Intake:
             return BURST + 1
         return self._limit - len(self.shared.connections) - self.shared.arriving
 
+    def has_share(self) -> bool:
+        """Whether a connection more is within our share."""
+        return self.share is None or self.share.room() > 0
+
     def tell(self) -> None:
         """Tell how many connections there are, where anybody wants to know."""
         if self.share is not None:
@@ -318,7 +326,7 @@ class Intake:
         self._wait_for_none()
         for acceptor in self.acceptors:
             acceptor.go_on()
-            if acceptor.phase is Phase.FULL:
+            if acceptor.phase in (Phase.FULL, Phase.YIELDING):
                 self.wait_for_room()
 
     def _try_again(self) -> None:

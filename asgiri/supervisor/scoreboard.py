@@ -62,6 +62,11 @@ class Slot:
         self._words[0] = value
 
     @property
+    def is_serving(self) -> bool:
+        """Whether the state is SERVING: for each connection, which has no time to make an enum's member of it."""
+        return self._words[0] == State.SERVING
+
+    @property
     def pid(self) -> int:
         return self._words[1]
 
