@@ -72,7 +72,13 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
 @click.argument("app", required=False)
 @option("-c", "--config", metavar="FILE", help="YAML file; default: asgiri.yaml here, then in /etc/asgiri.")
-@option("-b", "--bind", metavar="ADDR", multiple=True, help="HOST:PORT, [V6]:PORT, unix:PATH or fd:N; repeatable.")
+@option(
+    "-b",
+    "--bind",
+    metavar="ADDR",
+    multiple=True,
+    help="HOST:PORT, [V6]:PORT, unix:PATH, fd:N or systemd[:NAME]; repeatable.",
+)
 @option("-w", "--workers", metavar="N", help='Worker processes, or "auto": one for each CPU.')
 @option("--reload", is_flag=True, help="Reload when code changes (not in this release).")
 @option("--reload-dir", metavar="DIR", multiple=True, help="Folder to watch (not in this release).")

@@ -492,9 +492,9 @@ def listens_of(
     left = list(config.listen)
     for listener in listeners:
         listen = next((one for one in left if one.address == listener.listen.address), None)
-        if listen is not None:
+        if listen is not None and listen.address.kind != "systemd":  # one entry for all that systemd passes
             left.remove(listen)
-        elif listener.listen.tls is None:
+        elif listen is None and listener.listen.tls is None:
             listen = msgspec.structs.replace(listener.listen, tls=tls)
         listen = listen or listener.listen
         said.append(msgspec.structs.replace(listen, http=http or listen.http))

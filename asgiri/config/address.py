@@ -1,4 +1,7 @@
-"""Bind addresses as people write them: ``127.0.0.1:8000``, ``[::1]:8000``, ``unix:/run/a.sock``, ``fd:3``."""
+"""Bind addresses as people write them.
+
+``127.0.0.1:8000``, ``[::1]:8000``, ``unix:/run/a.sock``, ``unix:@name``, ``fd:3``, ``systemd:web``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Literal
 
-BIND_EXPECTED = "HOST:PORT, [V6]:PORT, unix:PATH or fd:N"
+BIND_EXPECTED = "HOST:PORT, [V6]:PORT, unix:PATH, fd:N or systemd[:NAME]"
 
 # sun_path of sockaddr_un holds 108 bytes on Linux, the closing NUL among them (unix(7)).
 _UNIX_PATH_MOST = 107
@@ -26,14 +29,20 @@ class Address:
     """A place to listen on; ``str()`` gives the canonical text, which :func:`parse_bind` reads back.
 
     ``host`` and ``port`` belong to ``tcp`` (an IPv6 host stands without brackets; port 0: any free one),
-    ``path`` to ``unix`` and ``fd`` to ``fd``.
+    ``path`` to ``unix`` (with an @ in front it is a name without a file, of Linux's abstract namespace), ``fd`` to
+    ``fd``, and ``name`` to ``systemd`` (a FileDescriptorName; empty: any).
     """
 
-    kind: Literal["tcp", "unix", "fd"]
+    kind: Literal["tcp", "unix", "fd", "systemd"]
     host: str = ""
     port: int = 0
     path: str = ""
     fd: int = -1
+    name: str = ""
+
+    @property
+    def is_abstract(self) -> bool:
+        return self.path.startswith("@")
 
     def __str__(self) -> str:
         match self.kind:
@@ -41,6 +50,8 @@ class Address:
                 return f"unix:{self.path}"
             case "fd":
                 return f"fd:{self.fd}"
+            case "systemd":
+                return f"systemd:{self.name}" if self.name else "systemd"
             case "tcp":
                 host = f"[{self.host}]" if ":" in self.host else self.host
                 return f"{host}:{self.port}"
@@ -54,22 +65,27 @@ def parse_bind(text: str) -> Address:
     if scheme == "fd":
         return _parse_fd(rest)
     if scheme == "systemd":
-        raise ValueError(
-            f"{_quoted(text)} needs systemd socket activation, which this release does not have yet; "
-            f"expected {BIND_EXPECTED}"
-        )
+        return _parse_systemd(text)
     return _parse_tcp(text)
 
 
 def _parse_unix(path: str) -> Address:
     if not path:
         raise ValueError('expected a path after "unix:"')
-    if path.startswith("@"):
-        raise ValueError('expected a path after "unix:"; abstract sockets have no owner and no mode')
+    if path == "@":
+        raise ValueError('expected a name after "unix:@"')
     size = len(os.fsencode(path))
     if size > _UNIX_PATH_MOST:
         raise ValueError(f"expected a socket path of {_UNIX_PATH_MOST} bytes at most, got {size} bytes")
     return Address("unix", path=path)
+
+
+def _parse_systemd(text: str) -> Address:
+    _, colon, name = text.partition(":")
+    # systemd.socket(5), FileDescriptorName=: no colon, no control characters, 255 characters at most.
+    if colon and not (0 < len(name) <= 255 and ":" not in name and name.isprintable()):
+        raise ValueError(f'expected a FileDescriptorName after "systemd:", got {_quoted(name)}')
+    return Address("systemd", name=name)
 
 
 def _parse_fd(number: str) -> Address:

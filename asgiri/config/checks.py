@@ -60,7 +60,7 @@ def _listen(listeners: tuple[Listen, ...], places: dict[str, Place]) -> Iterator
             yield Finding(path, f"{address} is bound already, by {seen[address]} ({where})")
         if address.kind != "tcp" or address.port:  # port 0 is another port each time
             seen.setdefault(address, path)
-        if address.kind != "unix":
+        if address.kind != "unix" or address.is_abstract:
             yield from _unix_only(listener, index)
         if listener.tls is not None:
             yield from _client_certs(listener.tls, f"listen[{index}].tls")
@@ -72,7 +72,9 @@ def _listen(listeners: tuple[Listen, ...], places: dict[str, Place]) -> Iterator
 def _unix_only(listener: Listen, index: int) -> Iterator[Finding]:
     for name, value in (("mode", listener.mode), ("owner", listener.owner), ("group", listener.group)):
         if value is not None:
-            yield Finding(f"listen[{index}].{name}", f"only a unix socket has one, and {listener.bind} is none")
+            yield Finding(
+                f"listen[{index}].{name}", f"only a unix socket with a file has one, and {listener.bind} is none"
+            )
 
 
 def _client_certs(tls: Tls, path: str) -> Iterator[Finding]:

@@ -57,7 +57,9 @@ class Tls(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``listen[]``: one listening socket, bound once, by the master."""
 
-    bind: Annotated[str, key("Where to listen: HOST:PORT, [V6]:PORT, unix:PATH or fd:N.", syntax="bind")]
+    bind: Annotated[
+        str, key("Where to listen: HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME, fd:N or systemd[:NAME].", syntax="bind")
+    ]
     name: Annotated[
         str | None,
         key("Matches a FileDescriptorName of the systemd socket unit: then that socket is taken, and nothing bound."),

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import grp
 import os
 import pwd
 import socket
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 from asgiri.config.address import Address
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
+from asgiri.sockets.holder import holder_of_peer, holder_of_port
 from asgiri.sockets.listener import Listener
 from asgiri.sockets.supply import Supply
+
+# How long to wait for another master that binds in the same directory: a second.
+LOCK_TRIES: Final = 100
+LOCK_PAUSE: Final = 0.01
 
 
 def bind_all(listens: Iterable[Listen]) -> list[Listener]:
@@ -31,9 +40,11 @@ def bind_all(listens: Iterable[Listen]) -> list[Listener]:
 
 def open_listener(listen: Listen, supply: Supply) -> list[Listener]:
     """The listeners of one entry: what was passed on for it, or what is bound. BindError when neither can be had."""
-    passed = [Listener(listen, sock) for sock in supply.take(listen)]
+    passed = [Listener(listen, one.sock, has_file=one.has_file) for one in supply.take(listen)]
     for listener in passed:
         listener.disown()
+    if not passed and listen.address.kind == "systemd":
+        raise BindError(f"cannot listen on {listen.address}: {supply.missing()}")
     return passed or [bind(listen)]
 
 
@@ -45,24 +56,31 @@ def bind(listen: Listen) -> Listener:
             case "tcp":
                 sock = bind_tcp(address)
             case "unix":
-                sock = bind_unix(address.path, listen)
+                sock = bind_unix(address, listen)
             case "fd":
                 sock = adopt(address.fd)
+            case "systemd":
+                raise BindError(f"cannot listen on {address}: {Supply().missing()}")
     except OSError as error:
-        raise BindError(f"cannot bind {address}: {reason(error)}") from error
+        raise BindError(f"cannot bind {address}: {reason(error, address)}") from error
     try:
-        sock.setblocking(False)
-        sock.listen(listen.backlog)
+        start(sock, listen)
     except OSError as error:
         sock.close()
-        raise BindError(f"cannot listen on {address}: {reason(error)}") from error
+        raise BindError(f"cannot listen on {address}: {reason(error, address)}") from error
     return Listener(listen, sock)
 
 
-def reason(error: OSError) -> str:
+def start(sock: socket.socket, listen: Listen) -> None:
+    sock.setblocking(False)
+    sock.listen(listen.backlog)
+
+
+def reason(error: OSError, address: Address | None = None) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return "the address is in use by another process"
+            holder = holder_of_port(error_host(address), address.port) if address and address.kind == "tcp" else ""
+            return f"the address is in use by {holder or 'another process'}"
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address"
         case errno.EACCES:
@@ -70,10 +88,23 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def bind_tcp(address: Address) -> socket.socket:
+def error_host(address: Address) -> str:
+    """The numeric host that :func:`bind_tcp` tried; the name again when it has none."""
+    try:
+        return str(resolve(address)[4][0])
+    except OSError:
+        return address.host
+
+
+def resolve(address: Address) -> Any:
+    """The one entry of getaddrinfo(3) to bind."""
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # Of a name with addresses of both families ("localhost") the IPv4 one, as 127.0.0.1 is the default.
-    family, kind, proto, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return min(found, key=lambda entry: entry[0] != socket.AF_INET)
+
+
+def bind_tcp(address: Address) -> socket.socket:
+    family, kind, proto, _, where = resolve(address)
     sock = socket.socket(family, kind, proto)
     try:
         # A restarted server finds connections of its predecessor in TIME_WAIT, which is no reason to fail.
@@ -88,7 +119,44 @@ def bind_tcp(address: Address) -> socket.socket:
     return sock
 
 
-def bind_unix(path: str, listen: Listen) -> socket.socket:
+def bind_unix(address: Address, listen: Listen) -> socket.socket:
+    if address.is_abstract:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind("\0" + address.path[1:])
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    with alone_in(os.path.dirname(address.path) or os.curdir):
+        return bind_file(address.path, listen)
+
+
+@contextmanager
+def alone_in(directory: str) -> Iterator[None]:
+    """Keep other masters that start at the same time from taking each other's fresh socket for a stale one.
+
+    Who cannot be alone in time goes on all the same: it may be anybody who holds the lock.
+    """
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # bind(2) will say it better
+        yield
+        return
+    try:
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(LOCK_PAUSE)
+        yield
+    finally:
+        os.close(fd)
+
+
+def bind_file(path: str, listen: Listen) -> socket.socket:
+    """Bind, and listen: a file of which nobody listens is a stale one to others."""
     remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -101,6 +169,7 @@ def bind_unix(path: str, listen: Listen) -> socket.socket:
                 os.umask(before)
         try:
             set_access(path, listen)
+            start(sock, listen)
         except BaseException:
             os.unlink(path)
             raise
@@ -120,7 +189,7 @@ def set_access(path: str, listen: Listen) -> None:
 def remove_stale(path: str) -> None:
     """Remove the socket file of a server that is gone; BindError when it is live, or is no socket."""
     try:
-        mode = os.stat(path).st_mode
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
@@ -134,7 +203,8 @@ def remove_stale(path: str) -> None:
             return
         except BlockingIOError:
             pass
-    raise BindError(f"cannot bind unix:{path}: a live server is listening there")
+        holder = holder_of_peer(probe)
+    raise BindError(f"cannot bind unix:{path}: a live server is listening there{holder and ', ' + holder}")
 
 
 def user_id(name: str | None) -> int:

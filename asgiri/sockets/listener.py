@@ -11,12 +11,16 @@ from asgiri.config.schema import Listen
 
 
 class Listener:
-    """A bound and listening socket, and the config entry it came from. Who made it closes it."""
+    """A bound and listening socket, and the config entry it came from. Who made it closes it.
 
-    def __init__(self, listen: Listen, sock: socket.socket) -> None:
+    ``has_file``: the file of a unix socket goes with it. Somebody else's, as systemd's, is left alone.
+    """
+
+    def __init__(self, listen: Listen, sock: socket.socket, *, has_file: bool = True) -> None:
         self.listen = listen
         self.sock = sock
-        path = listen.address.path if listen.address.kind == "unix" else ""
+        address = listen.address
+        path = address.path if has_file and address.kind == "unix" and not address.is_abstract else ""
         self._file = (path, *identity(path)) if path else None  # what was bound: path, device, inode
         self._owns_file = bool(path)
 
@@ -29,10 +33,16 @@ class Listener:
         """Where clients find it: ``http://127.0.0.1:8000``, ``https://[::1]:8443`` or ``unix:/run/app.sock``."""
         name = self.sock.getsockname()
         if self.is_unix:
-            return f"unix:{os.fsdecode(name)}"
+            text = os.fsdecode(name)
+            return f"unix:@{text[1:]}" if text.startswith("\0") else f"unix:{text}"
         host, port = name[:2]
         scheme = "http" if self.listen.tls is None else "https"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    @property
+    def has_file(self) -> bool:
+        """There is a file that one of its owners has to remove."""
+        return self._file is not None
 
     @property
     def is_lost(self) -> bool:

@@ -41,6 +41,7 @@ class Plans:
     def open(self, supply: Supply) -> None:
         """Bind what the first plan listens on; BindError when an address cannot be had, and then none is kept."""
         plan = self._by_generation[1]
+        supply.reserve(plan.config.listen)
         self._fill(plan, [], supply)
 
     @property

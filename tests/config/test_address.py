@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asgiri.config.address import Address, parse_bind
 
-EXPECTED = "HOST:PORT, [V6]:PORT, unix:PATH or fd:N"
+EXPECTED = "HOST:PORT, [V6]:PORT, unix:PATH, fd:N or systemd[:NAME]"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,10 @@ EXPECTED = "HOST:PORT, [V6]:PORT, unix:PATH or fd:N"
         ("unix:/run/asgiri.sock", Address("unix", path="/run/asgiri.sock"), "unix:/run/asgiri.sock"),
         ("unix:a b:c", Address("unix", path="a b:c"), "unix:a b:c"),
         ("unix:" + "x" * 107, Address("unix", path="x" * 107), None),
+        ("unix:@name/of it", Address("unix", path="@name/of it"), None),
+        ("unix:@" + "x" * 106, Address("unix", path="@" + "x" * 106), None),
+        ("systemd", Address("systemd"), None),
+        ("systemd:web.socket", Address("systemd", name="web.socket"), None),
         ("fd:3", Address("fd", fd=3), "fd:3"),
         ("fd:007", Address("fd", fd=7), "fd:7"),
     ],
@@ -57,15 +61,15 @@ def test_addresses(text: str, address: Address, canonical: str | None) -> None:
         ("a..b:80", 'expected an IPv4 address or a host name, got "a..b"'),
         ("bücher:80", 'expected an IPv4 address or a host name, got "bücher"'),
         ("unix:", 'expected a path after "unix:"'),
-        ("unix:@name", 'expected a path after "unix:"; abstract sockets have no owner and no mode'),
+        ("unix:@", 'expected a name after "unix:@"'),
         ("unix:" + "ü" * 54, "expected a socket path of 107 bytes at most, got 108 bytes"),
         ("fd:", 'expected a file descriptor number after "fd:", got ""'),
         ("fd:-1", 'expected a file descriptor number after "fd:", got "-1"'),
         ("fd:1234567890", 'expected a file descriptor number after "fd:", got "1234567890"'),
-        (
-            "systemd:web",
-            f'"systemd:web" needs systemd socket activation, which this release does not have yet; expected {EXPECTED}',
-        ),
+        ("systemd:", 'expected a FileDescriptorName after "systemd:", got ""'),
+        ("systemd:a:b", 'expected a FileDescriptorName after "systemd:", got "a:b"'),
+        ("systemd:a\x07", 'expected a FileDescriptorName after "systemd:", got "a\x07"'),
+        ("systemd:" + "x" * 256, f'expected a FileDescriptorName after "systemd:", got "{"x" * 256}"'),
     ],
 )
 def test_what_is_no_address(text: str, error: str) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.e2e.conftest import Start
-from tests.e2e.service import PATIENCE, Service, eventually, get
+from tests.e2e.conftest import APP_DIR, Start
+from tests.e2e.service import PATIENCE, ROOT, Log, Service, eventually, get, processes
 
 
 class Manager:
@@ -145,7 +149,102 @@ def test_an_upgrade_hands_the_main_pid_over(start: Start, tmp_path: Path) -> Non
             service.pid,
             heir,
         ]
-        assert eventually(lambda: (heir, "WATCHDOG=1") in (heard.read(), heard.said)[1], PATIENCE)
+        assert eventually(lambda: heard.words("WATCHDOG") and (heir, "WATCHDOG=1") in heard.said)
         os.kill(heir, signal.SIGTERM)
         assert eventually(lambda: not service.members())
         assert heard.words("STOPPING") == ["STOPPING=1"]
+
+
+# Socket activation
+
+ACTIVATE = shutil.which("systemd-socket-activate")
+
+
+@pytest.fixture
+def activated(tmp_path: Path) -> Iterator[Callable[..., Activated]]:
+    services: list[Activated] = []
+
+    def begin(config: str, **sockets: str) -> Activated:
+        (tmp_path / "asgiri.yaml").write_text(config, "utf-8")
+        service = Activated(tmp_path, sockets)
+        services.append(service)
+        return service
+
+    yield begin
+    for service in services:
+        service.close()
+
+
+class Activated:
+    """asgiri as a socket unit starts it: bound by another process, at the first connection. ``sockets``: name, path."""
+
+    def __init__(self, directory: Path, sockets: dict[str, str]) -> None:
+        assert ACTIVATE is not None
+        listens = [argument for path in sockets.values() for argument in ("-l", path)]
+        names = f"--fdname={':'.join(sockets)}"
+        environ = [f"-E{name}={value}" for name, value in {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}.items()]
+        self.process = subprocess.Popen(
+            [ACTIVATE, *listens, names, *environ, sys.executable, "-m", "asgiri"],
+            cwd=directory,
+            env={"PATH": os.environ["PATH"]},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.log = Log(self.process.stderr)
+        for path in sockets.values():
+            assert eventually(lambda path=path: os.path.exists(path))
+
+    def close(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(PATIENCE) in (0, 4)
+        assert eventually(lambda: not [title for title in processes(self.process.pid).values() if title])
+        self.log.join()
+
+
+def ask(path: str) -> Any:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=PATIENCE) as client:
+        return client.get("http://a/who").json()
+
+
+@pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not installed")
+def test_sockets_come_from_systemd_by_their_names(activated: Callable[..., Activated], tmp_path: Path) -> None:
+    web, api, other = (str(tmp_path / name) for name in ("web", "api", "other"))
+    config = f"""
+app: app:app
+app_dir: {APP_DIR}
+listen:
+  - bind: systemd:web
+  - bind: unix:{tmp_path}/not-bound
+    name: api
+"""
+    service = activated(config, web=web, api=api, other=other)
+    assert ask(web)["worker"] == 1  # the connection that starts it is served, too
+    assert ask(api)["generation"] == 1
+    service.log.wait("a socket that was passed on is not in the configuration, and is closed: .*other")
+    assert not os.path.exists(tmp_path / "not-bound")
+    os.kill(service.process.pid, signal.SIGHUP)  # it has become the master, by exec
+    service.log.wait("the reload is complete: generation 2 serves")
+    assert [ask(web)["generation"], ask(api)["generation"]] == [2, 2]
+    os.kill(service.process.pid, signal.SIGUSR2)
+    service.log.wait("the upgrade is complete")
+    assert service.process.wait(PATIENCE) == 0
+    assert [ask(web)["generation"], ask(api)["generation"]] == [1, 1]
+    [heir] = [pid for pid, title in processes(service.process.pid).items() if "master" in title]
+    os.kill(heir, signal.SIGTERM)
+    assert eventually(lambda: not any(processes(service.process.pid).values()))
+    assert os.path.exists(web)  # systemd's file is systemd's
+    assert os.path.exists(api)
+
+
+@pytest.mark.skipif(ACTIVATE is None, reason="systemd-socket-activate is not installed")
+def test_a_socket_that_systemd_does_not_have_is_an_exit_with_4(
+    activated: Callable[..., Activated], tmp_path: Path
+) -> None:
+    web = str(tmp_path / "web")
+    service = activated("listen: [{bind: 'systemd:shop'}]", web=web)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(web)
+        assert service.process.wait(PATIENCE) == 4
+    service.log.wait(r"cannot listen on systemd:shop: no socket was passed for it; left are: web")
