@@ -193,8 +193,7 @@ class Activated:
             start_new_session=True,
         )
         self.log = Log(self.process.stderr)
-        for path in sockets.values():
-            assert eventually(lambda path=path: os.path.exists(path))
+        assert eventually(lambda: all(map(os.path.exists, sockets.values())))
 
     def close(self) -> None:
         self.process.terminate()
