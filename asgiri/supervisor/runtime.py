@@ -25,6 +25,7 @@ from typing import Final
 
 from asgiri.config.nodes import printable
 from asgiri.errors import BindError
+from asgiri.sockets.bind import alone_in
 from asgiri.sockets.listener import identity
 
 _BACKLOG: Final = 32
@@ -164,8 +165,9 @@ def publish(path: str, replace: bool) -> tuple[socket.socket, tuple[int, int]]:
         try:
             sock.listen(_BACKLOG)
             file = identity(private)
-            make_room(path, replace)
-            put(private, path, replace)
+            with alone_in(os.path.dirname(path) or os.curdir):
+                make_room(path, replace)
+                put(private, path, replace)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(private)
