@@ -149,7 +149,10 @@ class Health:
         return Page(503, encode({"live": False, "reason": f"the master has been silent for {silence:.1f}s"}))
 
     def ready(self) -> Page:
-        """Whether requests are welcome: half of the workers are enough, as one may be on its way to be replaced."""
+        """Whether requests are welcome: half of the workers are enough, as one may be on its way to be replaced.
+
+        Half of those that there have been: more may have been asked for, and are on their way.
+        """
         master = self._board.master
         now = self._clock_ns()
         wanted = master.wanted
@@ -158,7 +161,7 @@ class Health:
             reason = "the service is starting: its workers have not all been ready yet"
         elif master.draining:
             reason = "the service is draining"
-        elif 2 * serving < wanted:
+        elif not serving or 2 * serving < master.reached:
             reason = "less than half of the workers are serving"
         else:
             return Page(200, encode({"ready": True, "workers": {"wanted": wanted, "serving": serving}}))

@@ -28,14 +28,24 @@ SILENT = None  # a worker that serves, and has not beaten lately
 class Master:
     """The master's words on a board."""
 
-    def __init__(self, *, wanted: int = 2, announced: bool = True, draining: bool = False, beat_ns: int = NOW) -> None:
+    def __init__(
+        self,
+        *,
+        wanted: int = 2,
+        reached: int | None = None,
+        announced: bool = True,
+        draining: bool = False,
+        beat_ns: int = NOW,
+    ) -> None:
         self.wanted = wanted
+        self.reached = wanted if reached is None else reached
         self.announced = announced
         self.draining = draining
         self.beat_ns = beat_ns
 
     def tell(self, slot: MasterSlot) -> None:
-        slot.wanted, slot.announced, slot.draining = self.wanted, self.announced, self.draining
+        slot.wanted, slot.reached = self.wanted, self.reached
+        slot.announced, slot.draining = self.announced, self.draining
         slot.beat_ns = self.beat_ns
 
 
@@ -68,6 +78,8 @@ def board(master: Master, *workers: State | None, born_ns: int = NOW) -> Scorebo
         (Master(wanted=1), [BOOTING], "less than half"),
         (Master(wanted=5), [SERVING] * 3, None),
         (Master(wanted=5), [SERVING] * 2, "less than half"),
+        (Master(wanted=6, reached=2), [SERVING] * 2 + [BOOTING] * 4, None),  # scaled up
+        (Master(wanted=6, reached=0), [BOOTING] * 6, "less than half"),  # before the master's first look
         (Master(announced=False), [SERVING, BOOTING], "starting"),
         (Master(draining=True), [SERVING, SERVING], "draining"),
         (Master(beat_ns=STALE), [SERVING, SERVING], None),  # requests are answered, if nobody is replaced
@@ -79,6 +91,17 @@ def test_ready_is_when_half_of_the_workers_serve(master: Master, workers: list[S
     assert (page.status, said["ready"]) == ((200, True) if why is None else (503, False))
     assert why is None or why in said["reason"]
     assert said["workers"] == {"wanted": master.wanted, "serving": workers.count(SERVING)}
+
+
+def test_what_was_reached_follows_what_is_wanted() -> None:
+    made = board(Master(wanted=0), SERVING, SERVING, BOOTING)
+    for count, reached in [(3, 2), (6, 2), (1, 1), (2, 2)]:
+        made.want(count)
+        assert (made.master.wanted, made.master.reached) == (count, reached)
+    for slot in made.workers():
+        slot.state = BOOTING
+    made.want(4)
+    assert made.master.reached == 2  # those that have died are missed
 
 
 def test_live_is_while_the_master_wakes() -> None:

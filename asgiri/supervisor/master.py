@@ -218,7 +218,8 @@ class Master:
     def _beat(self, now: float) -> None:
         """Once a second: what is told without being asked for."""
         master = self._board.master
-        master.wanted, master.generation = self._fleet.count, self._fleet.generation
+        self._board.want(self._fleet.count)
+        master.generation = self._fleet.generation
         master.beat_ns = self._board.now_ns()
         self._status.count(now)
         self._herald.pulse(now)

@@ -163,6 +163,15 @@ class MasterSlot:
         self._words[2] = value
 
     @property
+    def reached(self) -> int:
+        """So many of those wanted have served at once: what a service that is being scaled up is measured by."""
+        return self._words[7]
+
+    @reached.setter
+    def reached(self, value: int) -> None:
+        self._words[7] = value
+
+    @property
     def generation(self) -> int:
         """The one that was committed last."""
         return self._words[3]
@@ -224,6 +233,12 @@ class Scoreboard:
         """The master's: its child is reaped."""
         slot.free()
         self._free.append(self._slots.index(slot))
+
+    def want(self, count: int) -> None:
+        """The master's, each second: there should be so many workers."""
+        master = self.master
+        serving = sum(slot.state is State.SERVING for slot in self.workers())
+        master.wanted, master.reached = count, min(count, max(master.reached, serving))
 
     @staticmethod
     def now_ns() -> int:

@@ -131,6 +131,20 @@ def test_ready_through_reloads(start: Start) -> None:
     assert admins(service) != [before]  # which has the log and the user of the new configuration
 
 
+def test_ready_while_more_workers_come(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(1.3)\nfrom asgiri.demo import app\n")
+    service = start(*ADMIN, app="slow:app")
+    probe = up(service)
+    with watched(probe) as said:
+        for _ in range(3):
+            mark = len(service.log)
+            service.signal(signal.SIGTTIN)
+            service.log.wait("TTIN: one worker more", mark)
+        for number in (2, 3, 4):  # each of which takes longer to come than the master to say that it is wanted
+            service.log.wait(f"worker {number} gen 1 is ready")
+    assert said.keys() == {200}
+
+
 def test_it_answers_when_every_worker_is_stuck(start: Start, tmp_path: Path) -> None:
     service = start(*ADMIN, "-w", "2", env={"MARKS": str(tmp_path)})
     probe = up(service)
