@@ -131,6 +131,16 @@ def test_ready_through_reloads(start: Start) -> None:
     assert admins(service) != [before]  # which has the log and the user of the new configuration
 
 
+def test_ready_through_an_upgrade(start: Start) -> None:
+    service = start(*ADMIN, "-w", "2")
+    probe = up(service)
+    with watched(probe) as said:
+        service.signal(signal.SIGUSR2)
+        service.log.wait("the upgrade is complete")
+        assert eventually(lambda: len(service.masters()) == len(admins(service)) == 1)
+    assert said.keys() == {200}
+
+
 def test_ready_while_more_workers_come(start: Start, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(1.3)\nfrom asgiri.demo import app\n")
     service = start(*ADMIN, app="slow:app")
