@@ -96,8 +96,8 @@ def _title(task: asyncio.Task[Any]) -> str:
 
 
 def _frames(frame: FrameType | None) -> Iterator[Place]:
-    """The frames of a stack that runs, the innermost first."""
-    while frame is not None:
+    """The frames of a stack that runs, the innermost first; those of the master that was forked are left out."""
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith("asgiri.supervisor"):
         yield _place(frame)
         frame = frame.f_back
 

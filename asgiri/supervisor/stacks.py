@@ -9,6 +9,9 @@ import tempfile
 from contextlib import suppress
 from typing import Final
 
+# The master's own frames, out of which a child was forked.
+_OURS: Final = f'  File "{os.path.dirname(__file__)}{os.sep}'
+
 # What a child does on it: see asgiri.child.stacks.
 ASK: Final = signal.SIGUSR2
 # More than the stacks of a few hundred threads and tasks; a log is no place for more.
@@ -38,7 +41,18 @@ class Stacks:
     def read(self) -> str:
         """What has been written since they were asked for."""
         text = os.pread(self._fd, _MOST, 0).decode("utf-8", "backslashreplace")
-        return text.rstrip("\n")
+        return without_master(text).rstrip("\n")
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def without_master(text: str) -> str:
+    """``text`` without the frames of the master: the last of the main thread, which say nothing about the child."""
+    kept: list[str] = []
+    ours = False
+    for line in text.splitlines():
+        ours = line.startswith("  ") and (ours or line.startswith(_OURS))
+        if not ours:
+            kept.append(line)
+    return "\n".join(kept)
