@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -98,8 +99,8 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--log-format", metavar="FORMAT", help="text or json.")
 @option("--access-log/--no-access-log", help="A line for each request; default: there is one.")
 @option("--admin", metavar="ADDR", help="Listener of /livez and /readyz, in a process of its own.")
-@option("--user", metavar="NAME", help="User of the workers (not in this release).")
-@option("--group", metavar="NAME", help="Group of the workers (not in this release).")
+@option("--user", metavar="NAME", help="User that the workers become; takes a start as root.")
+@option("--group", metavar="NAME", help="Group that the workers become; default: the user's own.")
 @option("--pidfile", metavar="FILE", help="File for the master's process id.")
 @option("--set", "set_", metavar="KEY=VALUE", multiple=True, help="Any key of the file, as in workers.count=4.")
 @option("--check-config", is_flag=True, help="Check the configuration and exit: 0 is good, 2 is bad.")
@@ -200,10 +201,15 @@ def check(loaded: Loaded, import_app: bool) -> None:
     apply_process(config.process)  # relative paths start where the master would work
     check_files(loaded)
     if import_app:
+        from asgiri.child.privileges import drop, resolve
         from asgiri.loader import load_app
-        from asgiri.worker.main import prepare_environment
+        from asgiri.worker.main import read_environment
 
-        prepare_environment(config)
+        variables = read_environment(config)
+        identity = resolve(config.process)
+        if identity is not None:
+            drop(identity)  # for good: this process only checks
+        os.environ.update(variables)
         try:
             load_app(
                 config.target,
@@ -220,29 +226,33 @@ def check(loaded: Loaded, import_app: bool) -> None:
 
 
 def check_files(loaded: Loaded) -> None:
-    """ConfigError when a file that the config names cannot be used.
+    """ConfigError when a file that the config names cannot be used, or a user that it names cannot be had.
 
     The workers read them; whether they can is known before any is forked, and before a reload begins.
     """
     config = loaded.config
     if config.env_file is not None:
         read_env_file(config.env_file)
-    problems: list[Problem] = []
+    checks: list[Callable[[], object]] = []
     for index, listen in enumerate(config.listen):
         if listen.tls is not None:
             from asgiri.tls import server_context  # and with it OpenSSL: only where there is need for it
 
-            try:
-                server_context(listen.tls, listen.http, f"listen[{index}].tls")
-            except ConfigError as error:
-                problems += [replace(one, where=loaded.origins.get(one.key, one.where)) for one in error.problems]
+            checks.append(partial(server_context, listen.tls, listen.http, f"listen[{index}].tls"))
     if config.log.access.enabled:
         from asgiri.log.setup import check_file
 
+        checks.append(partial(check_file, "log.access.file", config.log.access.file))
+    if config.process.user is not None or config.process.group is not None:
+        from asgiri.child.privileges import resolve
+
+        checks.append(partial(resolve, config.process))
+    problems: list[Problem] = []
+    for one in checks:
         try:
-            check_file("log.access.file", config.log.access.file)
+            one()
         except ConfigError as error:
-            problems += [replace(one, where=loaded.origins.get(one.key, one.where)) for one in error.problems]
+            problems += [replace(what, where=loaded.origins.get(what.key, what.where)) for what in error.problems]
     if problems:
         raise ConfigError(problems)
 

@@ -79,8 +79,14 @@ def _put_first_on_path(app_dir: str) -> str:
         directory = os.path.abspath(app_dir)
     except OSError as error:  # the current directory has been removed
         raise AppError(f'app_dir "{app_dir}" cannot be found: {describe(error)}') from error
-    if not os.path.isdir(directory):
-        raise AppError(f'app_dir "{directory}" is not a directory')
+    try:
+        os.scandir(directory).close()
+        os.stat(os.path.join(directory, os.curdir))
+    except PermissionError as error:  # workers may be another user than who wrote the config thinks
+        whom = f"uid {os.geteuid()}, gid {os.getegid()}"
+        raise AppError(f'app_dir "{directory}" cannot be read by {whom}: permission denied') from error
+    except OSError as error:
+        raise AppError(f'app_dir "{directory}" is not a directory') from error
     sys.path[:] = [directory, *(entry for entry in sys.path if entry != directory)]
     return directory
 

@@ -170,11 +170,6 @@ def name_process(boot: Boot) -> None:
     setproctitle(printable(f"{config.process.title}: worker {boot.number} gen {boot.generation} [{config.target}]"))
 
 
-def prepare_environment(config: Config) -> None:
-    """Set the variables that the application is to see."""
-    os.environ.update(read_environment(config))
-
-
 def read_environment(config: Config) -> dict[str, str]:
     """The variables that the application is to see: those of ``env_file``, and over them those of ``env``."""
     return {**(read_env_file(config.env_file) if config.env_file is not None else {}), **config.env}
