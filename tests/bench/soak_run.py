@@ -74,16 +74,25 @@ def at(ordered: list[float], share: float) -> float:
 
 
 class Load:
-    """The process. Entered, every client has been answered once; it is ended, with :attr:`seen`, on the way out."""
+    """The process. Entered, every client has been answered once; it is ended, with :attr:`seen`, on the way out.
 
-    def __init__(self, address: str, *arguments: str, core: int | None = None) -> None:
+    ``address`` and ``arguments`` are those of the program; the path of a unix socket may be relative to ``directory``.
+    """
+
+    def __init__(self, address: str, *arguments: str, core: int | None = None, directory: Path = ROOT) -> None:
         self._command = [sys.executable, "-m", "tests.bench.soak_load", address, *arguments]
         self._core = core
+        self._directory = directory
         self._seen: Seen | None = None
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self._command,
+            cwd=self._directory,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         if self._core is not None:
             os.sched_setaffinity(self._process.pid, {self._core})
