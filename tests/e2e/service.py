@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -83,10 +84,16 @@ class Service:
         self, directory: Path, *args: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
     ) -> None:
         self.directory = directory
+        self._runtime = tempfile.TemporaryDirectory(prefix="asgiri-", dir="/tmp")  # a name that sockets can have
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-W", "error", "-m", "asgiri", *args],
             cwd=directory,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(env or {})},
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "XDG_RUNTIME_DIR": self._runtime.name,
+                **(env or {}),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -147,6 +154,7 @@ class Service:
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         self.log.join()
+        self._runtime.cleanup()
         assert gone, f"processes left behind: {left}\n{self.log}"
         assert "Exception ignored" not in str(self.log), str(self.log)  # a warning, where nobody could catch it
         assert "never retrieved" not in str(self.log), str(self.log)
