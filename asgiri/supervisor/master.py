@@ -461,8 +461,8 @@ class Master:
                 self._admin.feed(Stop())
 
     def _announce(self) -> None:
+        self._board.master.announced = True  # before anybody reads that it is so
         logger.info("ready: %d worker%s", self._fleet.count, "s" if self._fleet.count > 1 else "")
-        self._board.master.announced = True
         if self._heir is None:
             self._herald.announce()
         else:
