@@ -151,7 +151,8 @@ class Health:
     def ready(self) -> Page:
         """Whether requests are welcome: half of the workers are enough, as one may be on its way to be replaced.
 
-        Half of those that there have been: more may have been asked for, and are on their way.
+        Half of those that there have been: more may have been asked for, and are on their way. When another master has
+        taken over, its workers are on a board of its own, and what has come here is answered for it.
         """
         master = self._board.master
         now = self._clock_ns()
@@ -161,7 +162,7 @@ class Health:
             reason = "the service is starting: its workers have not all been ready yet"
         elif master.draining:
             reason = "the service is draining"
-        elif not serving or 2 * serving < master.reached:
+        elif (not serving or 2 * serving < master.reached) and not master.handed_over:
             reason = "less than half of the workers are serving"
         else:
             return Page(200, encode({"ready": True, "workers": {"wanted": wanted, "serving": serving}}))

@@ -35,17 +35,19 @@ class Master:
         reached: int | None = None,
         announced: bool = True,
         draining: bool = False,
+        handed_over: bool = False,
         beat_ns: int = NOW,
     ) -> None:
         self.wanted = wanted
         self.reached = wanted if reached is None else reached
         self.announced = announced
         self.draining = draining
+        self.handed_over = handed_over
         self.beat_ns = beat_ns
 
     def tell(self, slot: MasterSlot) -> None:
         slot.wanted, slot.reached = self.wanted, self.reached
-        slot.announced, slot.draining = self.announced, self.draining
+        slot.announced, slot.draining, slot.handed_over = self.announced, self.draining, self.handed_over
         slot.beat_ns = self.beat_ns
 
 
@@ -81,6 +83,7 @@ def board(master: Master, *workers: State | None, born_ns: int = NOW) -> Scorebo
         (Master(wanted=6, reached=2), [SERVING] * 2 + [BOOTING] * 4, None),  # scaled up
         (Master(wanted=6, reached=0), [BOOTING] * 6, "less than half"),  # before the master's first look
         (Master(announced=False), [SERVING, BOOTING], "starting"),
+        (Master(handed_over=True), [DRAINING, DRAINING], None),
         (Master(draining=True), [SERVING, SERVING], "draining"),
         (Master(beat_ns=STALE), [SERVING, SERVING], None),  # requests are answered, if nobody is replaced
     ],

@@ -403,6 +403,7 @@ class Master:
             self._control.disown()
         self._herald.hand_over(pid)
         logger.info("the new master serves (pid %d); this one drains, and leaves", pid)
+        self._board.master.handed_over = True
         self._admin.feed(Stop())
         return [HandOver()]
 

@@ -199,6 +199,15 @@ class MasterSlot:
         self._words[5] = value
 
     @property
+    def handed_over(self) -> bool:
+        """Another master serves: the workers here drain, and the service does not."""
+        return bool(self._words[8])
+
+    @handed_over.setter
+    def handed_over(self, value: bool) -> None:
+        self._words[8] = value
+
+    @property
     def used(self) -> int:
         """So many slots, the first ones, have ever been given away."""
         return self._words[6]
