@@ -175,6 +175,7 @@ class Acceptor:
         task = self._loop.create_task(self._connect(self._make, sock))
         self.arriving[task] = sock
         self._shared.arriving += 1
+        self._intake.taken += 1
         task.add_done_callback(self._arrived)
 
     def _arrived(self, task: asyncio.Task[Any]) -> None:
@@ -182,8 +183,10 @@ class Acceptor:
         sock = self.arriving.pop(task)
         if task.cancelled():
             sock.close()
+            self._intake.taken -= 1
         elif (error := task.exception()) is not None:
             sock.close()
+            self._intake.taken -= 1
             if isinstance(error, OSError):
                 logger.debug("%s: no connection was made: %s", self.name, str(error) or type(error).__name__)
             else:
@@ -268,6 +271,7 @@ class Intake:
     def __init__(self, shared: Shared, limit: int = 0, share: Share | None = None) -> None:
         self.shared = shared
         self.share = share
+        self.taken = 0  # accepted, but for those that came to nothing
         self.acceptors: list[Acceptor] = []
         self._limit = limit
         self._context = copy_context()  # what is begun when a connection ends must not be begun in its context
@@ -297,7 +301,10 @@ class Intake:
     def tell(self) -> None:
         """Tell how many connections there are, where anybody wants to know."""
         if self.share is not None:
-            self.share.tell(len(self.shared.connections) + self.shared.arriving)
+            shared = self.shared
+            ended = shared.accepted - len(shared.connections)
+            # Not with shared.arriving: for a turn of the loop, what has arrived is that and a connection.
+            self.share.tell(max(0, self.taken - ended))
 
     def wait_for_room(self) -> None:
         """An acceptor has paused: tell it when a connection has gone."""

@@ -21,8 +21,9 @@ import pytest
 from asgiri.config.schema import Config, Limits, Listen
 from asgiri.proto import accept
 from asgiri.proto.accept import BURST, LIFE, Acceptor, Cause, Intake, Phase, in_words, socket_class
-from asgiri.server import Server
+from asgiri.server import Post, Server
 from asgiri.sockets.bind import bind
+from asgiri.sockets.listener import Listener
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import Held, hello, parse_answers, reply, request, settle, until
 from tests.serving import Client, config, connected, on_both_loops, program, shared_of
@@ -248,6 +249,137 @@ async def test_connections_are_not_made_in_the_context_of_an_earlier_one() -> No
                 client.send(request(f"/{number}", "Connection: close"))
                 assert b"hello" in await client.rest()
     assert made_by == ["nobody"] * 3
+
+
+# The share
+
+
+class Portion:
+    """A share as the test wants it, and what it was told."""
+
+    def __init__(self, room: int = 0) -> None:
+        self.left = room
+        self.told: list[int] = []
+
+    def room(self) -> int:
+        return self.left
+
+    def tell(self, connections: int) -> None:
+        self.told.append(connections)
+
+
+def sharing(portion: Portion, *, limit: int = 0, listener: Listener | None = None) -> Server:
+    listeners = None if listener is None else [bind(Listen(bind=f"fd:{listener.sock.fileno()}"))]
+    return Server(hello, config=limited(limit), listeners=listeners, post=Post(share=portion))
+
+
+@on_both_loops
+async def test_who_is_over_its_share_leaves_them_to_another() -> None:
+    with contextlib.closing(bind(Listen(bind="127.0.0.1:0"))) as listener:
+        over, under = sharing(Portion(0), listener=listener), sharing(Portion(100), listener=listener)
+        async with over as busy, under as free, contextlib.AsyncExitStack() as stack:
+            for _ in range(20):
+                client = await stack.enter_async_context(waiting(free))
+                assert (await client.ask(request("/a"))).body == b"/a"
+            assert len(shared_of(busy).connections) <= 2, "a moment may be over just when one comes"
+
+
+@on_both_loops
+async def test_nobody_waits_for_ever_when_the_others_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accept, "YIELD_SECONDS", 0.1)
+    loop = asyncio.get_running_loop()
+    async with sharing(Portion(0)) as server, waiting(server) as first, waiting(server) as second:
+        began = loop.time()
+        first.send(request("/a"))
+        second.send(request("/b"))
+        await until(lambda: phase_of(server) is Phase.YIELDING)
+        assert not shared_of(server).connections
+        assert (await first.answer()).body == b"/a"
+        assert loop.time() - began > 0.08
+        assert (await second.answer()).body == b"/b"
+        assert loop.time() - began > 0.18, "one a moment"
+
+
+@on_both_loops
+async def test_a_connection_that_goes_may_end_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accept, "YIELD_SECONDS", 60.0)
+    portion = Portion(1)
+    async with sharing(portion) as server, connected(server) as old, connected(server) as other:
+        portion.left = 0
+        async with waiting(server) as new:
+            new.send(request("/new"))
+            await until(lambda: phase_of(server) is Phase.YIELDING)
+            await other.close()
+            await until(lambda: len(shared_of(server).connections) == 1)
+            await settle()
+            assert phase_of(server) is Phase.YIELDING, "it still has more than its share"
+            portion.left = 1
+            await old.close()
+            assert (await new.answer()).body == b"/new"
+            assert phase_of(server) is Phase.ACCEPTING
+
+
+@on_both_loops
+async def test_the_share_is_told_of_what_comes_and_goes() -> None:
+    portion = Portion(100)
+    async with sharing(portion) as server:
+        async with connected(server) as one, connected(server):
+            await until(lambda: not shared_of(server).arriving)
+            assert portion.told[-1] == 2
+            told = len(portion.told)
+            assert (await one.ask(request("/a"))).body == b"/a"
+            assert len(portion.told) == told, "not for a request"
+        await until(lambda: not shared_of(server).connections)
+        assert portion.told[-1] == 0
+    assert max(portion.told) == 2
+
+
+@on_both_loops
+async def test_a_drain_tells_the_share_to_the_end() -> None:
+    portion = Portion(100)
+    server = sharing(portion)
+    await server.start()
+    async with connected(server) as client:
+        await server.shutdown(window=0.05)
+        assert await client.rest() == b""
+    assert portion.told[-1] == 0
+
+
+@on_both_loops
+async def test_a_drain_takes_over_what_it_has_yielded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accept, "YIELD_SECONDS", 60.0)
+    server = sharing(Portion(0))
+    await server.start()
+    async with waiting(server) as client:
+        client.send(request("/queued"))
+        await until(lambda: phase_of(server) is Phase.YIELDING)
+        stopping = asyncio.ensure_future(server.shutdown(window=0.2))
+        answer = await client.answer()
+        assert answer.body == b"/queued"
+        await stopping
+
+
+@pytest.mark.parametrize("room", [0, 100])
+@on_both_loops
+async def test_the_limit_holds_whatever_the_share_is(room: int) -> None:
+    async with sharing(Portion(room), limit=1) as server, connected(server) as first, waiting(server) as second:
+        assert (await first.ask(request("/1"))).body == b"/1"
+        second.send(request("/2"))
+        await until(lambda: phase_of(server) is Phase.FULL)
+        await first.close()
+        assert (await second.answer()).body == b"/2"
+
+
+@pytest.mark.parametrize("room", [0, 100])
+@on_both_loops
+async def test_a_shortage_is_waited_out_whatever_the_share_is(room: int, impatient: None) -> None:
+    async with sharing(Portion(room)) as server:
+        calls = fail_first(acceptor_of(server), [errno.EMFILE] * 2)
+        async with waiting(server) as client:
+            client.send(request("/late"))
+            await until(calls)
+            assert phase_of(server) is Phase.STARVED
+            assert (await client.answer()).body == b"/late"
 
 
 # Nothing left of the system
