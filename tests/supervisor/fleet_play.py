@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgiri.supervisor.fleet import Fleet, WorkerState
+from asgiri.supervisor.crew import WorkerState
+from asgiri.supervisor.fleet import Fleet
 from asgiri.supervisor.messages import (
     Announce,
     Command,

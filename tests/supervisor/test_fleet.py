@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from asgiri.errors import ExitCode
-from asgiri.supervisor.fleet import DRAIN_GRACE, QUICK_GRACE, Fleet, Phase, WorkerState
+from asgiri.supervisor.crew import WorkerState
+from asgiri.supervisor.fleet import DRAIN_GRACE, QUICK_GRACE, Fleet, Phase
 from asgiri.supervisor.messages import (
     Abandon,
     Announce,

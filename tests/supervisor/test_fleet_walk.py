@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from asgiri.errors import ExitCode
-from asgiri.supervisor.fleet import PULSE_EVERY, STACKS_GRACE, Fleet, Phase, WorkerState
+from asgiri.supervisor.crew import WorkerState
+from asgiri.supervisor.fleet import PULSE_EVERY, STACKS_GRACE, Fleet, Phase
 from asgiri.supervisor.messages import (
     Abandon,
     Announce,
@@ -97,9 +98,9 @@ class Kernel(RuleBasedStateMachine):
         count_before = self.fleet.count
         commands = self.fleet.handle(event, self.now)
         self.commands += len(commands)
+        self.see_who_serves_again()
         for command in commands:
             self.obey(command)
-        self.see_who_serves_again()
         if self.stopped is None and self.fleet.phase is not Phase.STOPPING:
             hung = [worker_id for worker_id in serving if self.stage[worker_id] == "hung"]
             floor = min(count_before, self.fleet.count, len(serving) - len(hung))
@@ -142,8 +143,9 @@ class Kernel(RuleBasedStateMachine):
 
     def drains(self, worker_id: int, reason: DrainReason) -> None:
         stage, worker = self.stage[worker_id], self.fleet.workers[worker_id]
-        assert reason is (self.stopped or DrainReason.RETIRE)
-        if self.stopped is None:
+        goes = self.fleet.phase is Phase.STOPPING  # by itself, if the start failed
+        assert reason is (self.stopped or (DrainReason.STOP if goes else DrainReason.RETIRE))
+        if not goes:
             number, generation = self.label[worker_id]
             may_go = generation < self.committed or worker.worn or number > self.fleet.count
             assert may_go or stage == "stuck", "nobody wanted that one to go"
@@ -208,7 +210,7 @@ class Kernel(RuleBasedStateMachine):
     def who_is_silent_is_found(self) -> None:
         for worker_id in self.having("serves"):
             if self.fleet.workers[worker_id].policy.heartbeat_timeout:
-                assert self.quiet.get(worker_id, 0.0) < self.patience(worker_id)
+                assert self.quiet.get(worker_id, 0.0) < self.patience(worker_id) + EPSILON
 
     @invariant()
     def gone_means_exit_was_given(self) -> None:
