@@ -492,7 +492,7 @@ def listens_of(
     left = list(config.listen)
     for listener in listeners:
         listen = next((one for one in left if one.address == listener.listen.address), None)
-        if listen is not None and listen.address.kind != "systemd":  # one entry for all that systemd passes
+        if listen is not None and listen.address.is_any_port:  # any other may be that of several sockets of systemd's
             left.remove(listen)
         elif listen is None and listener.listen.tls is None:
             listen = msgspec.structs.replace(listener.listen, tls=tls)

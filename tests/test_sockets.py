@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,7 +108,9 @@ def test_a_taken_port() -> None:
         port = other.getsockname()[1]
         with pytest.raises(BindError) as caught:
             bind(Listen(bind=f"127.0.0.1:{port}"))
-    assert str(caught.value) == f"cannot bind 127.0.0.1:{port}: the address is in use by another process"
+    assert str(caught.value) == (
+        f"cannot bind 127.0.0.1:{port}: the address is in use by this service itself, for 127.0.0.1:{port}"
+    )
     assert caught.value.exit_code is ExitCode.BIND
 
 
@@ -243,6 +246,63 @@ def test_a_live_socket_with_a_full_queue_is_not_replaced(tmp_path: Path) -> None
     assert not path.exists()
 
 
+def test_a_file_that_goes_while_it_is_looked_at_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stops removes its file, at any moment of the look at it."""
+    path = tmp_path / "app.sock"
+    look = os.lstat
+
+    def look_late(where: str) -> os.stat_result:
+        monkeypatch.undo()
+        found = look(where)
+        gone.close()
+        return found
+
+    gone = bind(Listen(bind=f"unix:{path}"))
+    monkeypatch.setattr(os, "lstat", look_late)
+    with contextlib.closing(bind(Listen(bind=f"unix:{path}"))) as listener:
+        assert answers(listener.sock)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_file_that_cannot_be_removed_stays_and_the_socket_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        listener = bind(Listen(bind=f"unix:{directory}/app.sock"))
+        os.seteuid(65534)
+        try:
+            listener.close()
+        finally:
+            os.seteuid(0)
+        assert listener.sock.fileno() == -1
+        assert os.listdir(directory) == ["app.sock"]
+    assert caplog.messages == [f"the file of unix:{directory}/app.sock cannot be removed: Permission denied"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_socket_of_somebody_else_is_in_the_way() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o777)
+        with contextlib.closing(bind(Listen(bind=f"unix:{directory}/app.sock", mode=0o600))):
+            os.seteuid(65534)
+            try:
+                with no_fd_left(), pytest.raises(BindError, match="there is a socket that we may not connect to"):
+                    bind(Listen(bind=f"unix:{directory}/app.sock"))
+            finally:
+                os.seteuid(0)
+
+
+def test_close_leaves_a_link_to_its_file_that_somebody_has_made(tmp_path: Path) -> None:
+    path = tmp_path / "app.sock"
+    listener = bind(Listen(bind=f"unix:{path}"))
+    path.rename(tmp_path / "moved.sock")
+    path.symlink_to("moved.sock")
+    assert not listener.is_lost, "clients get through"
+    listener.close()
+    assert path.is_symlink()
+
+
 def test_close_leaves_the_file_of_a_successor(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     first = bind(Listen(bind=f"unix:{path}"))
@@ -297,6 +357,15 @@ def test_fd_of_a_datagram_socket() -> None:
         with pytest.raises(BindError, match="no stream socket"):
             bind(Listen(bind=f"fd:{given.fileno()}"))
         assert given.fileno() >= 0
+
+
+def test_fd_of_another_family() -> None:
+    try:
+        given = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    except OSError:
+        pytest.skip("this kernel has no vsock")
+    with given, no_fd_left(), pytest.raises(BindError, match="neither a TCP socket nor a unix socket"):
+        bind(Listen(bind=f"fd:{given.fileno()}"))
 
 
 def test_fd_of_a_connection() -> None:

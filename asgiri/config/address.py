@@ -44,6 +44,11 @@ class Address:
     def is_abstract(self) -> bool:
         return self.path.startswith("@")
 
+    @property
+    def is_any_port(self) -> bool:
+        """Port 0 is another port each time: several entries may have it, and each of them has one socket."""
+        return self.kind == "tcp" and not self.port
+
     def __str__(self) -> str:
         match self.kind:
             case "unix":
@@ -82,10 +87,14 @@ def _parse_unix(path: str) -> Address:
 
 def _parse_systemd(text: str) -> Address:
     _, colon, name = text.partition(":")
-    # systemd.socket(5), FileDescriptorName=: no colon, no control characters, 255 characters at most.
-    if colon and not (0 < len(name) <= 255 and ":" not in name and name.isprintable()):
+    if colon and not is_fd_name(name):
         raise ValueError(f'expected a FileDescriptorName after "systemd:", got {_quoted(name)}')
     return Address("systemd", name=name)
+
+
+def is_fd_name(text: str) -> bool:
+    """systemd.socket(5), FileDescriptorName=: no colon, no control characters, 255 characters at most."""
+    return 0 < len(text) <= 255 and ":" not in text and text.isprintable()
 
 
 def _parse_fd(number: str) -> Address:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgiri.access_format import UnknownNameError, parse_format
+from asgiri.config.address import is_fd_name
 from asgiri.config.keys import nearest
 from asgiri.units import format_duration, format_size
 
@@ -38,7 +39,7 @@ class Finding(NamedTuple):
 def check(config: Config, places: dict[str, Place], faults: Faults) -> None:
     """Add to ``faults`` what is wrong between keys. Keys that are wrong by themselves are passed over."""
     for path, findings in (
-        ("listen", _listen(config.listen, places)),
+        ("listen", (*_listen(config.listen, places), *_fd_names(config.listen))),
         ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
         ("http2", _http2(config.http2)),
         ("env", _env(config.env)),
@@ -58,7 +59,7 @@ def _listen(listeners: tuple[Listen, ...], places: dict[str, Place]) -> Iterator
         if address in seen:
             where = places[seen[address]].origin
             yield Finding(path, f"{address} is bound already, by {seen[address]} ({where})")
-        if address.kind != "tcp" or address.port:  # port 0 is another port each time
+        if not address.is_any_port:
             seen.setdefault(address, path)
         if address.kind != "unix" or address.is_abstract:
             yield from _unix_only(listener, index)
@@ -75,6 +76,22 @@ def _unix_only(listener: Listen, index: int) -> Iterator[Finding]:
             yield Finding(
                 f"listen[{index}].{name}", f"only a unix socket with a file has one, and {listener.bind} is none"
             )
+
+
+def _fd_names(listeners: tuple[Listen, ...]) -> Iterator[Finding]:
+    """FileDescriptorNames of systemd: each is one entry's, or nobody could say whose its sockets are."""
+    takers: dict[str, int] = {}
+    for index, listener in enumerate(listeners):
+        asked, name = listener.address.name, listener.name
+        path = f"listen[{index}].{'bind' if name is None else 'name'}"
+        if name is not None and not is_fd_name(name):
+            yield Finding(path, f'expected a FileDescriptorName, without a colon and at most 255 long, got "{name}"')
+        elif asked and name not in (None, asked):
+            yield Finding(path, f'bind takes the sockets named "{asked}" already')
+        elif one := asked or name:
+            other = takers.setdefault(one, index)
+            if other != index and listener.address != listeners[other].address:  # that is said already
+                yield Finding(path, f'the sockets named "{one}" are those of listen[{other}] already')
 
 
 def _client_certs(tls: Tls, path: str) -> Iterator[Finding]:

@@ -11,14 +11,14 @@ import socket
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from asgiri.config.address import Address
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
-from asgiri.sockets.holder import holder_of_peer, holder_of_port
-from asgiri.sockets.listener import Listener
+from asgiri.sockets.holder import holder_of_abstract, holder_of_peer, holder_of_port
+from asgiri.sockets.listener import Listener, require_stream
 from asgiri.sockets.supply import Supply
 
 # How long to wait for another master that binds in the same directory: a second.
@@ -40,9 +40,7 @@ def bind_all(listens: Iterable[Listen]) -> list[Listener]:
 
 def open_listener(listen: Listen, supply: Supply) -> list[Listener]:
     """The listeners of one entry: what was passed on for it, or what is bound. BindError when neither can be had."""
-    passed = [Listener(listen, one.sock, has_file=one.has_file) for one in supply.take(listen)]
-    for listener in passed:
-        listener.disown()
+    passed = [Listener.passed_on(listen, one.sock, one.name, one.file) for one in supply.take(listen)]
     if not passed and listen.address.kind == "systemd":
         raise BindError(f"cannot listen on {listen.address}: {supply.missing()}")
     return passed or [bind(listen)]
@@ -64,7 +62,7 @@ def bind(listen: Listen) -> Listener:
     except OSError as error:
         raise BindError(f"cannot bind {address}: {reason(error, address)}") from error
     try:
-        start(sock, listen)
+        start(sock, listen)  # again, for a file: no harm
     except OSError as error:
         sock.close()
         raise BindError(f"cannot listen on {address}: {reason(error, address)}") from error
@@ -79,8 +77,7 @@ def start(sock: socket.socket, listen: Listen) -> None:
 def reason(error: OSError, address: Address | None = None) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            holder = holder_of_port(error_host(address), address.port) if address and address.kind == "tcp" else ""
-            return f"the address is in use by {holder or 'another process'}"
+            return f"the address is in use by {holder_of(address) or 'another process'}"
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address"
         case errno.EACCES:
@@ -88,12 +85,19 @@ def reason(error: OSError, address: Address | None = None) -> str:
     return error.strerror or str(error)
 
 
-def error_host(address: Address) -> str:
-    """The numeric host that :func:`bind_tcp` tried; the name again when it has none."""
+def holder_of(address: Address | None) -> str:
+    """Who has an address that is taken, in words; empty when that cannot be seen."""
+    if address is None:
+        return ""
+    if address.is_abstract:
+        return holder_of_abstract(address.path[1:])
+    if address.kind != "tcp":
+        return ""
     try:
-        return str(resolve(address)[4][0])
+        host = str(resolve(address)[4][0])
     except OSError:
-        return address.host
+        return ""
+    return holder_of_port(host, address.port)
 
 
 def resolve(address: Address) -> Any:
@@ -148,8 +152,10 @@ def alone_in(directory: str) -> Iterator[None]:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 time.sleep(LOCK_PAUSE)
+            except OSError:  # a file system without locks
+                break
         yield
     finally:
         os.close(fd)
@@ -199,10 +205,15 @@ def remove_stale(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except FileNotFoundError:  # its server has just gone, and taken it along
             return
         except BlockingIOError:
             pass
+        except PermissionError:
+            raise BindError(f"cannot bind unix:{path}: there is a socket that we may not connect to") from None
         holder = holder_of_peer(probe)
     raise BindError(f"cannot bind unix:{path}: a live server is listening there{holder and ', ' + holder}")
 
@@ -233,7 +244,9 @@ def adopt(fd: int) -> socket.socket:
     except OSError:
         os.close(own)
         raise
-    if sock.type != socket.SOCK_STREAM:
+    try:
+        require_stream(sock)
+    except OSError:
         sock.close()
-        raise OSError(errno.EINVAL, "the file descriptor is no stream socket")
+        raise
     return sock

@@ -7,16 +7,20 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 _LISTEN: Final = "0A"  # TCP_LISTEN of proc_net_tcp
 _PATIENCE: Final = 1.0  # seconds to look through all processes
+_DESCRIPTORS: Final = 20_000  # to look at in each
 _PEERCRED: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
+
+Place = IPv4Address | IPv6Address
 
 
 def holder_of_port(host: str, port: int) -> str:
@@ -25,9 +29,28 @@ def holder_of_port(host: str, port: int) -> str:
         address = ip_address(host)
     except ValueError:
         return ""
-    inodes = {inode for at, inode in _listening(port) if _collide(at, address)}
-    found = [pid for pid in _processes_with(inodes) if pid != os.getpid()] if inodes else []
-    return in_words(min(found)) if found else ""  # of a master and its workers, most likely the master
+    taken = {inode: at for at, inode in _listening(port) if _collide(at, address)}
+    if not taken:
+        return ""
+    ours = _has_one("self", taken)
+    if ours:
+        at = taken[ours]
+        return f"this service itself, for {f'[{at}]' if at.version == 6 else at}:{port}"
+    found = set(_processes_with(taken))
+    return (
+        in_words(min(found, key=lambda pid: (_parent(pid) in found, pid))) if found else ""
+    )  # the master's, not a worker's
+
+
+def holder_of_abstract(name: str) -> str:
+    """The same of an abstract unix socket; ``name`` is without its @."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect("\0" + name)
+        except OSError:  # it is bound only, of another type, or has no room for us
+            return ""
+        return holder_of_peer(probe)
 
 
 def holder_of_peer(sock: socket.socket) -> str:
@@ -38,22 +61,36 @@ def holder_of_peer(sock: socket.socket) -> str:
         pid = _PEERCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))[0]
     except OSError:
         return ""
-    return in_words(pid) if pid > 0 else ""  # 0: a process of another namespace
+    # 0: a process of another namespace. And who made it listen may have gone, and left it to an heir.
+    return in_words(pid) if pid > 0 and os.path.exists(f"/proc/{pid}") else ""
 
 
 def in_words(pid: int) -> str:
+    if pid == os.getpid():
+        return "this service itself"
     try:
         name = Path(f"/proc/{pid}/comm").read_text("utf-8", "backslashreplace").strip()
     except OSError:
         return f"pid {pid}"
-    return f"pid {pid} ({name})"
+    return f"pid {pid} ({''.join(letter if letter.isprintable() else '?' for letter in name)})"
 
 
-def _collide(one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address) -> bool:
-    return one == other or one.is_unspecified or other.is_unspecified
+def _parent(pid: int) -> int:
+    """Its parent; 0 when it has ended (proc(5), stat: the name, in parentheses, may hold anything)."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
-def _listening(port: int) -> Iterator[tuple[IPv4Address | IPv6Address, str]]:
+def _collide(one: Place, other: Place) -> bool:
+    """Whether two sockets cannot listen there both: :: may mean IPv4's addresses as well."""
+    if one.version == other.version:
+        return one == other or one.is_unspecified or other.is_unspecified
+    return (one if one.version == 6 else other).is_unspecified
+
+
+def _listening(port: int) -> Iterator[tuple[Place, str]]:
     """Address and inode of each TCP socket that listens on the port (proc(5))."""
     for table in ("tcp", "tcp6"):
         try:
@@ -70,7 +107,7 @@ def _listening(port: int) -> Iterator[tuple[IPv4Address | IPv6Address, str]]:
                 yield (IPv4Address(raw) if table == "tcp" else IPv6Address(raw)), fields[9]
 
 
-def _processes_with(inodes: set[str]) -> Iterator[int]:
+def _processes_with(inodes: Container[str]) -> Iterator[int]:
     """The processes that have one of these sockets open, as far as we may look."""
     deadline = time.monotonic() + _PATIENCE
     with suppress(OSError):
@@ -81,13 +118,14 @@ def _processes_with(inodes: set[str]) -> Iterator[int]:
                 yield int(name)
 
 
-def _has_one(pid: str, inodes: set[str]) -> bool:
+def _has_one(pid: str, inodes: Container[str]) -> str:
+    """The inode of one of these sockets that the process has open; empty when it has none."""
     try:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
+        for fd in islice(os.listdir(f"/proc/{pid}/fd"), _DESCRIPTORS):
             with suppress(OSError):  # it was closed meanwhile
                 found = _SOCKET.fullmatch(os.readlink(f"/proc/{pid}/fd/{fd}"))
                 if found and found[1] in inodes:
-                    return True
+                    return found[1]
     except OSError:  # it has ended, or is none of our business
         pass
-    return False
+    return ""

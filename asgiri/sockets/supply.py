@@ -6,17 +6,17 @@ passes its own, with the address of each, to its heir.
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import socket
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
+
+import msgspec
 
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
-from asgiri.sockets.listener import Listener
+from asgiri.sockets.listener import FileId, Listener, require_stream
 
 FIRST: Final = 3  # SD_LISTEN_FDS_START
 UNNAMED: Final = "unknown"  # what systemd calls a socket without a FileDescriptorName
@@ -24,30 +24,42 @@ _VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFD
 # More than any unit has sockets; a number beyond it is no number of sockets.
 _MOST: Final = 10_000
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Passed:
-    """A socket that was passed on: by systemd under a ``name``, or by a master with its ``address``.
+    """A socket that was passed on: by systemd under a ``name``, by a master with its ``address``, or both in turn.
 
-    ``has_file``: the file of a unix socket goes with it. systemd's are systemd's own.
+    ``file`` is that of a unix socket which goes with it. systemd's are systemd's own.
     """
 
     sock: socket.socket
     name: str = ""
     address: str = ""
-    has_file: bool = False
+    file: FileId | None = None
 
     def __str__(self) -> str:
-        where = f"from systemd, named {self.name}" if self.name else f"from the old master, {self.address}"
+        where = f"from the old master, {self.address}" if self.address else f"from systemd, named {self.name}"
         return f"descriptor {self.sock.fileno()} {where}"
 
 
+class Entry(msgspec.Struct, frozen=True):
+    """What a master says of a socket that it hands over. Heirs may be of another release: new fields need a default."""
+
+    address: str
+    fd: int
+    name: str = ""
+    file: FileId | None = None
+
+
 class Supply:
-    """What was passed on, each to be taken once. ``claimed`` are the names that entries of the config ask for."""
+    """What was passed on, each to be taken once, by the entries of a config that :meth:`reserve` has been told of."""
 
     def __init__(self, passed: Iterable[Passed] = ()) -> None:
         self._passed = list(passed)
-        self._claimed: set[str] = set()
+        self._names: set[str] = set()  # and addresses: that entries ask for
+        self._addresses: set[str] = set()
 
     @classmethod
     def from_systemd(cls, environ: MutableMapping[str, str], pid: int) -> Supply:
@@ -56,38 +68,35 @@ class Supply:
         BindError when they are no sense, or name what is no stream socket.
         """
         given = {name: environ.pop(name, "") for name in _VARIABLES}
-        if not given["LISTEN_FDS"] or given["LISTEN_PID"] != str(pid):  # none, or they were meant for another process
+        if not given["LISTEN_FDS"] or not given["LISTEN_PID"]:
             return cls()
-        text = given["LISTEN_FDS"]
-        if not (text.isascii() and text.isdigit() and int(text) <= _MOST):
-            raise BindError(f'LISTEN_FDS: expected a number of sockets, got "{text}"')
-        names = given["LISTEN_FDNAMES"].split(":") if given["LISTEN_FDNAMES"] else []
-        count = int(text)
-        if len(names) > count:
-            raise BindError(f"LISTEN_FDNAMES: there are {len(names)} names for {count} sockets")
-        names += [UNNAMED] * (count - len(names))
-        return cls(
-            Passed(adopt(FIRST + index, f"LISTEN_FDS: descriptor {FIRST + index}"), name=name or UNNAMED)
-            for index, name in enumerate(names)
-        )
+        if number(given, "LISTEN_PID", "a process id") != pid:  # they were meant for another process
+            return cls()
+        count = number(given, "LISTEN_FDS", "a number of sockets", _MOST)
+        names = given["LISTEN_FDNAMES"].split(":") if given["LISTEN_FDNAMES"] else [UNNAMED] * count
+        if len(names) != count:
+            raise BindError(f"LISTEN_FDNAMES: expected a name for each of {count} sockets, got {len(names)}")
+
+        def passed(index: int) -> Passed:
+            fd = FIRST + index
+            return Passed(adopt(fd, f"LISTEN_FDS: descriptor {fd}"), name=names[index] or UNNAMED)
+
+        return cls(all_or_none(passed, range(count)))
 
     @classmethod
     def from_master(cls, entries: str) -> Supply:
         """What :func:`hand_over` has said. BindError when it is no sense."""
         try:
-            found = [
-                Passed(
-                    adopt(entry["fd"], "the old master's socket"), address=str(entry["address"]), has_file=entry["file"]
-                )
-                for entry in json.loads(entries)
-            ]
-        except (ValueError, KeyError, TypeError) as error:
+            found = msgspec.json.decode(entries, type=list[Entry])
+        except msgspec.DecodeError as error:
             raise BindError(f"what the old master handed over is not understood: {error}") from error
-        return cls(found)
+        return cls(all_or_none(inherited, found))
 
     def reserve(self, listens: Iterable[Listen]) -> None:
-        """Keep the sockets that these entries ask for by name from the ones that take any."""
-        self._claimed = {name for listen in listens if (name := name_of(listen))}
+        """Keep the sockets that these entries ask for, by name or address, from the ones that take any."""
+        listens = list(listens)
+        self._names = {name for listen in listens if (name := name_of(listen))}
+        self._addresses = {str(listen.address) for listen in listens}
 
     def take(self, listen: Listen) -> list[Passed]:
         """What is there for an entry of the config, which is that one's to close.
@@ -95,23 +104,27 @@ class Supply:
         ``systemd:NAME``, and any bind with a ``name``: all of that name. ``systemd``: all that no other entry names.
         """
         found = [one for one in self._passed if self._is_for(one, listen)]
-        if found and found[0].address and listen.address.kind != "systemd":
-            found = found[:1]  # of several ports 0, each entry has one
+        if listen.address.is_any_port:  # each of several entries has one
+            found = found[:1]
         self._passed = [one for one in self._passed if one not in found]
         return found
 
     def _is_for(self, one: Passed, listen: Listen) -> bool:
-        if one.address:
-            return one.address == str(listen.address)
+        if one.address == str(listen.address):
+            return True
+        if one.address in self._addresses or not one.name:  # it is another entry's, or cannot be found by name
+            return False
+        if listen.address.kind == "fd":
+            return one.sock.fileno() == listen.address.fd
         if wanted := name_of(listen):
             return one.name == wanted
-        return listen.address.kind == "systemd" and one.name not in self._claimed
+        return listen.address.kind == "systemd" and one.name not in self._names
 
     def missing(self) -> str:
         """Why there is nothing for an entry that nobody can bind."""
         if not self._passed:
-            return "this process was passed no socket (by LISTEN_FDS); is it started by its socket unit?"
-        names = ", ".join(sorted({one.name for one in self._passed if one.name}))
+            return "no socket was passed for it (LISTEN_FDS) at the start; is asgiri started by its socket unit?"
+        names = ", ".join(sorted({one.name or one.address for one in self._passed}))
         return f"no socket was passed for it; left are: {names}"
 
     def left(self) -> list[str]:
@@ -125,6 +138,14 @@ class Supply:
         self._passed = []
 
 
+def number(given: dict[str, str], name: str, what: str, most: int = 2**31) -> int:
+    """The number that a variable holds. BindError when it is none."""
+    text = given[name]
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= most):
+        raise BindError(f'{name}: expected {what}, got "{text}"')
+    return int(text)
+
+
 def name_of(listen: Listen) -> str:
     """The FileDescriptorName that an entry asks for; empty when it takes any, or binds."""
     return listen.address.name or listen.name or ""
@@ -132,19 +153,40 @@ def name_of(listen: Listen) -> str:
 
 def hand_over(listeners: Sequence[Listener]) -> tuple[str, list[int]]:
     """What an heir is told, and the descriptors that it must inherit."""
-    entries = [{"address": str(one.listen.address), "fd": one.sock.fileno(), "file": one.has_file} for one in listeners]
-    return json.dumps(entries), [one.sock.fileno() for one in listeners]
+    entries = [Entry(address_of(one), one.sock.fileno(), one.name, one.file) for one in listeners]
+    return msgspec.json.encode(entries).decode(), [entry.fd for entry in entries]
+
+
+def address_of(listener: Listener) -> str:
+    """What an heir is to find it by; empty where it is by systemd's names, as it was found here."""
+    address = listener.listen.address
+    return "" if address.kind == "systemd" else str(address)
+
+
+def inherited(entry: Entry) -> Passed:
+    return Passed(adopt(entry.fd, "the old master's socket"), entry.name, entry.address, entry.file)
+
+
+def all_or_none(make: Callable[[T], Passed], sources: Iterable[T]) -> list[Passed]:
+    """What is made of each; where one fails, those before it are closed."""
+    made: list[Passed] = []
+    try:
+        made.extend(map(make, sources))
+    except BaseException:
+        for one in made:
+            one.sock.close()
+        raise
+    return made
 
 
 def adopt(fd: int, what: str) -> socket.socket:
     """The stream socket at a descriptor, not to be inherited any further, and listening. BindError when it is none."""
     try:
         sock = socket.socket(fileno=fd)
-    except OSError as error:
-        raise BindError(f"{what} is no socket: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a negative one
+        raise BindError(f"{what} is no socket: {getattr(error, 'strerror', None) or error}") from error
     try:
-        if sock.type != socket.SOCK_STREAM:
-            raise OSError(errno.EINVAL, "it is no stream socket")
+        require_stream(sock)
         os.set_inheritable(fd, False)
         sock.setblocking(False)
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

@@ -41,8 +41,13 @@ class Plans:
     def open(self, supply: Supply) -> None:
         """Bind what the first plan listens on; BindError when an address cannot be had, and then none is kept."""
         plan = self._by_generation[1]
-        supply.reserve(plan.config.listen)
-        self._fill(plan, [], supply)
+        admin = plan.config.admin.bind
+        supply.reserve([*plan.config.listen, *([] if admin is None else [admin_listen(admin)])])
+        try:
+            self._fill(plan, [], supply)
+        except BaseException:
+            supply.close()
+            raise
 
     @property
     def listeners(self) -> list[Listener]:
@@ -116,7 +121,7 @@ class Plans:
         self, listen: Listen, kept: list[Listener], fresh: list[Listener], supply: Supply
     ) -> Iterable[Listener]:
         same = [listener for listener in kept if listener.listen.address == listen.address]
-        if listen.address.kind != "systemd":  # one entry of which may have many sockets
+        if listen.address.is_any_port:  # any other entry has all, of which systemd may pass many
             same = same[:1]
         if not same:
             opened = open_listener(listen, supply)

@@ -294,6 +294,26 @@ def test_what_the_sample_file_comments_out_is_the_default(loaded: Load) -> None:
             "1:28: listen[0].mode: only a unix socket with a file has one, and a:1 is none",
         ),
         (
+            "listen: [{bind: 'unix:@a', mode: 0660}]",
+            "1:34: listen[0].mode: only a unix socket with a file has one, and unix:@a is none",
+        ),
+        (
+            "listen: [{bind: 'systemd:a', name: b}]",
+            '1:36: listen[0].name: bind takes the sockets named "a" already',
+        ),
+        (
+            "listen: [{bind: a:1, name: b}, {bind: 'systemd:b'}]",
+            '1:39: listen[1].bind: the sockets named "b" are those of listen[0] already',
+        ),
+        (
+            "listen: [{bind: systemd, name: b}, {bind: a:1, name: b}]",
+            '1:54: listen[1].name: the sockets named "b" are those of listen[0] already',
+        ),
+        (
+            "listen: [{bind: a:1, name: 'a:b'}]",
+            '1:28: listen[0].name: expected a FileDescriptorName, without a colon and at most 255 long, got "a:b"',
+        ),
+        (
             "listen: [{bind: 'fd:3', owner: x}]",
             "1:32: listen[0].owner: only a unix socket with a file has one, and fd:3 is none",
         ),
