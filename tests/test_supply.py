@@ -174,6 +174,16 @@ def test_what_is_no_stream_socket_is_refused() -> None:
     assert wrong == "LISTEN_FDS: descriptor 4 is no socket: Socket operation on non-socket\n"
 
 
+def test_a_socket_that_listens_already_keeps_its_backlog() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=7) as given:
+        said, wrong = receive(given)
+        assert not wrong
+        assert f":{given.getsockname()[1]}'" in said
+        # tcp(7): of a listening socket, tcpi_sacked is the backlog.
+        info = given.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    assert int.from_bytes(info[28:32], sys.byteorder) == 7
+
+
 # Another master
 
 
@@ -247,6 +257,19 @@ def test_an_heir_may_name_systemds_sockets_otherwise() -> None:
     assert [[one.name for one in listeners] for listeners in new] == [["extra"], ["web"], ["api"]]
     for one in (*old, *(one for listeners in new for one in listeners)):
         one.close()
+
+
+def test_an_heir_keeps_the_socket_of_an_address_for_that_address() -> None:
+    """The entry has lost its name, and another takes all that nobody names."""
+    [old] = open_listener(Listen(bind="127.0.0.1:80", name="api"), Supply([Passed(listening(), name="api")]))
+    supply = heir(old)
+    after = [Listen(bind="systemd"), Listen(bind="127.0.0.1:80")]
+    supply.reserve(after)
+    assert supply.take(after[0]) == []
+    [new] = open_listener(after[1], supply)
+    assert new.sock.getsockname() == old.sock.getsockname()
+    old.close()
+    new.close()
 
 
 # Entries with several sockets
