@@ -7,9 +7,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from asgiri.link import Booted, BootFailed, ChildMain, Order
+from asgiri.link import Booted, BootFailed, ChildMain
 from asgiri.supervisor.children import Child, Children, Role
-from asgiri.supervisor.messages import DrainReason, Report
+from asgiri.supervisor.messages import Report
 from asgiri.supervisor.plans import Plans
 from asgiri.supervisor.sidecar import (
     ChildExited,
@@ -23,8 +23,6 @@ from asgiri.supervisor.sidecar import (
 )
 
 logger = logging.getLogger("asgiri.master")
-
-ORDERS = {DrainReason.RETIRE: Order.RETIRE, DrainReason.STOP: Order.STOP}
 
 
 class Admin:
@@ -60,7 +58,7 @@ class Admin:
                         self._fork(child_id, plan)
                     case TellChild(child_id, reason):
                         if child := self._by_id.get(child_id):
-                            child.link.send(ORDERS[reason])
+                            child.tell(reason)
                     case KillChild(child_id):
                         if child := self._by_id.get(child_id):
                             child.kill(signal.SIGKILL)

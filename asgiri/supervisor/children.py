@@ -17,14 +17,17 @@ from typing import NoReturn
 
 from asgiri.config.schema import Config
 from asgiri.errors import ExitCode
-from asgiri.link import Boot, ChildMain, ParentEnd, make_link
+from asgiri.link import Boot, ChildMain, Order, ParentEnd, make_link
 from asgiri.sockets.listener import Listener
-from asgiri.supervisor.messages import Ending, Event
+from asgiri.supervisor.messages import DrainReason, Ending, Event
 from asgiri.supervisor.scoreboard import Scoreboard, Slot
 from asgiri.supervisor.signals import SignalQueue
 from asgiri.supervisor.stacks import Stacks
 
 logger = logging.getLogger("asgiri.master")
+
+
+ORDERS = {DrainReason.RETIRE: Order.RETIRE, DrainReason.STOP: Order.STOP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,10 @@ class Child:
     @property
     def is_worker(self) -> bool:
         return self.role.number > 0
+
+    def tell(self, reason: DrainReason) -> None:
+        """Have it finish."""
+        self.link.send(ORDERS[reason])
 
     def kill(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):  # it cannot be: it is not reaped yet

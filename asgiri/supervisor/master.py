@@ -14,7 +14,7 @@ from typing import Self
 
 from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
-from asgiri.link import Booted, BootFailed, ChildMain, Order
+from asgiri.link import Booted, BootFailed, ChildMain
 from asgiri.log import setup as log
 from asgiri.sockets.supply import Supply
 from asgiri.supervisor.admin import Admin
@@ -30,7 +30,6 @@ from asgiri.supervisor.messages import (
     Command,
     Commit,
     Drain,
-    DrainReason,
     Ending,
     Event,
     Exit,
@@ -68,7 +67,6 @@ from asgiri.units import format_duration
 
 logger = logging.getLogger("asgiri.master")
 
-ORDERS = {DrainReason.RETIRE: Order.RETIRE, DrainReason.STOP: Order.STOP}
 SIGNALS = {
     KillHow.TERM: signal.SIGTERM,
     KillHow.QUIT: signal.SIGQUIT,
@@ -127,12 +125,13 @@ class Master:
         self._exit_code: ExitCode | None = None
 
     def __enter__(self) -> Self:
-        """Bind, and take over the signals. Raises BindError when an address cannot be had."""
-        self._plans.open(self._origin.supply)
-        for left in self._origin.supply.left():
-            logger.warning("a socket that was passed on is not in the configuration, and is closed: %s", left)
-        self._origin.supply.close()
-        self._signals = SignalQueue()
+        """Take over the signals, and bind. Raises BindError when an address cannot be had."""
+        self._signals = SignalQueue()  # first: a stop that comes from here on finds somebody to remove what was made
+        try:
+            self._plans.open(self._origin.supply)
+        except BaseException:
+            self._signals.close()
+            raise
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
         self._children = Children(self._board, self._signals, self._selector, self._hear, self._let_go)
@@ -434,7 +433,7 @@ class Master:
                 self._fork(command)
             case Drain(worker_id, reason):
                 if child := self._workers.get(worker_id):  # else its exit is among the events that come next
-                    child.link.send(ORDERS[reason])
+                    child.tell(reason)
             case Kill(worker_id, how):
                 if child := self._workers.get(worker_id):
                     child.kill(SIGNALS[how])

@@ -45,9 +45,10 @@ class Plans:
         supply.reserve([*plan.config.listen, *([] if admin is None else [admin_listen(admin)])])
         try:
             self._fill(plan, [], supply)
-        except BaseException:
+            for left in supply.left():
+                logger.warning("a socket that was passed on is not in the configuration, and is closed: %s", left)
+        finally:
             supply.close()
-            raise
 
     @property
     def listeners(self) -> list[Listener]:
