@@ -186,6 +186,18 @@ def test_a_traceback_keeps_its_lines_and_nothing_else(file: Path) -> None:
     assert below[-2:] == ["RuntimeError: first", r"second\x1b[31m"]
 
 
+def test_what_a_line_is_about(file: Path) -> None:
+    """The master tells of workers, and of generations: by the fields that their own lines have."""
+    to_file(file, "json")
+    LOG.info("a", extra={"about": {"worker": 3, "generation": 4}})
+    to_file(file, "text")
+    LOG.info("b", extra={"about": {"worker": 3, "generation": 4}})
+    first, second = file.read_text("ascii").splitlines()
+    told = json.loads(first)
+    assert (told["role"], told["worker"], told["generation"], told["message"]) == ("master", 3, 4, "a")
+    assert without_stamp(second) == ["INFO  [master] b"]
+
+
 def test_a_traceback_in_json(file: Path) -> None:
     to_file(file, "json")
     try:

@@ -444,12 +444,10 @@ class Master:
                 self._apply(self._plans[generation].config)
                 self._start_admin()
             case Abandon(generation, why):
-                text = "the reload failed, generation %d goes on: %s"
-                logger.error(text, self._fleet.generation, why, extra={"trace": trace})
-                self._desk.note_failed(generation, why, trace)
-                self._plans.drop(generation)
+                self._abandon(generation, why, trace)
             case Settled(generation):
-                logger.info("the reload is complete: generation %d serves", generation)
+                extra = {"about": {"generation": generation}}
+                logger.info("the reload is complete: generation %d serves", generation, extra=extra)
                 self._desk.note_settled(generation)
                 self._drop_plans()
             case Announce():
@@ -459,6 +457,13 @@ class Master:
             case Exit(code):
                 self._exit_code = code
                 self._admin.feed(Stop())
+
+    def _abandon(self, generation: int, why: str, trace: str) -> None:
+        text = "the reload failed, generation %d goes on: %s"
+        extra = {"trace": trace, "about": {"generation": generation}}
+        logger.error(text, self._fleet.generation, why, extra=extra)
+        self._desk.note_failed(generation, why, trace)
+        self._plans.drop(generation)
 
     def _announce(self) -> None:
         self._board.master.announced = True  # before anybody reads that it is so
