@@ -26,15 +26,13 @@ class Backoff:
         wait = max(LEAST, min(max(LEAST, policy.backoff_first) * 2.0**doublings, policy.backoff_most))
         self.failures += 1
         self.failed_at = now
-        return self._wait(number, wait, now)
+        self.waits[number] = now + wait
+        return wait
 
     def pause(self, number: int, policy: Policy, now: float) -> float:
         """Nothing has failed, and yet the next worker waits a little; the seconds that ``number`` waits."""
-        return self._wait(number, max(LEAST, min(policy.backoff_first, policy.backoff_most)), now)
-
-    def _wait(self, number: int, wait: float, now: float) -> float:
-        """A number that waits longer already, for another worker of its own, goes on doing so."""
-        self.waits[number] = max(self.waits.get(number, 0.0), now + wait)
+        wait = max(LEAST, min(policy.backoff_first, policy.backoff_most))
+        self.waits[number] = now + wait
         return wait
 
     def note_health(self, healthy_at: float, now: float) -> None:

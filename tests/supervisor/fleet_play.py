@@ -54,7 +54,7 @@ def killed(worker_id: int) -> Exited:
 
 
 def ended(worker_id: int) -> Exited:
-    """By the signal that it was sent, while it was no worker yet."""
+    """By a signal that the fleet had it sent."""
     return Exited(worker_id, "was killed by SIGTERM", Ending.KILLED)
 
 
@@ -109,16 +109,16 @@ def vital(worker_id: int, heard: float, *, served: int = 0, memory: int = 0) -> 
     return Pulse({worker_id: Vitals(heard, served, memory)})
 
 
-def started(count: int = 1, *, spread: Callable[[], float] = lambda: 0.0, **settings: float) -> Fleet:
+def started(count: int = 1, spread: Callable[[], float] = lambda: 0.0, /, **settings: float) -> Fleet:
     """A fleet that forked its first workers (ids 1 to count) at 0 s."""
     fleet = Fleet(Policy(count, **settings), spread)  # type: ignore[arg-type]
     play(fleet, (0, Start(), [Fork(n, n, 1) for n in range(1, count + 1)]))
     return fleet
 
 
-def running(count: int = 1, *, spread: Callable[[], float] = lambda: 0.0, **settings: float) -> Fleet:
+def running(count: int = 1, spread: Callable[[], float] = lambda: 0.0, /, **settings: float) -> Fleet:
     """A fleet whose first workers (ids 1 to count) are READY since 1 s."""
-    fleet = started(count, spread=spread, **settings)
+    fleet = started(count, spread, **settings)
     for n in range(1, count):
         play(fleet, (1, Ready(n), []))
     play(fleet, (1, Ready(count), [Announce()]))

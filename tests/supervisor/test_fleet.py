@@ -294,6 +294,83 @@ def test_a_worker_that_cannot_be_forked_counts_as_a_boot_failure() -> None:
     )
 
 
+# How a worker ended.
+
+
+def test_kills_from_outside_pause_a_young_worker_and_grow_no_backoff() -> None:
+    fleet = running(1, backoff_first=0.5)
+    at, worker = 2.0, 1
+    for _ in range(5):
+        play(fleet, (at, killed(worker), [Says("warning", KILLED_9, "backing off for 500ms")]))
+        worker += 1
+        play(fleet, (at + 0.5, Tick(), [Fork(worker, 1, 1)]), (at + 1, Ready(worker), []))
+        at += 2
+    play(fleet, (at, crashed(worker), [Says("warning", CRASH, "backing off for 500ms")]))  # the first failure
+
+
+def test_failures_grow_the_backoff_and_kills_between_them_leave_it_as_it_is() -> None:
+    play(
+        running(1),
+        (2, crashed(1), [Says("warning", "100ms")]),
+        (2.1, Tick(), [Fork(2, 1, 1)]),
+        (3, Ready(2), []),
+        (4, killed(2), [Says("warning", "100ms")]),
+        (4.1, Tick(), [Fork(3, 1, 1)]),
+        (5, Ready(3), []),
+        (6, crashed(3), [Says("warning", "200ms")]),
+        (6.2, Tick(), [Fork(4, 1, 1)]),
+        (7, Ready(4), []),
+        (8, left(4), [Says("warning", "exited with status 0", "400ms")]),  # uncalled for, it is a failure, too
+    )
+
+
+def test_kills_let_no_reload_begin_in_the_roll() -> None:
+    """Failures do: the reload may be the cure. Kills from outside say nothing against the generation."""
+    play(
+        running(3),
+        (2, Reload(Policy(3)), [Fork(4, 1, 2)]),
+        (3, Ready(4), [Commit(2), Drain(1, RETIRE), Fork(5, 2, 2)]),
+        (3.5, Reload(Policy(3)), [Says("info", "kept")]),
+        (4, killed(4), [Says("warning", "worker 1 gen 2", "100ms")]),
+        (4.1, Tick(), [Fork(6, 1, 2)]),
+    )
+
+
+def test_a_boot_that_somebody_kills_is_a_failure() -> None:
+    """So does the kernel, where memory is short: the next one may meet the same."""
+    play(
+        running(1),
+        (20, crashed(1), [Says("warning", CRASH), Fork(2, 1, 1)]),
+        (21, killed(2), [Says("error", "did not boot: it was killed by SIGKILL", "100ms")]),
+        (21.1, Tick(), [Fork(3, 1, 1)]),
+        (22, killed(3), [Says("error", "200ms")]),
+    )
+
+
+@pytest.mark.parametrize("ending", [Ending.FAILED, Ending.KILLED])
+@pytest.mark.parametrize("most", [0.0, 10.0])
+def test_not_even_a_backoff_of_nothing_spins(ending: Ending, most: float) -> None:
+    fleet = running(1, backoff_first=0, backoff_most=most)
+    now = 2.0
+    for worker in range(1, 6):
+        fleet.handle(Exited(worker, "left", ending), now)
+        due = fleet.deadline()
+        assert due is not None
+        assert due >= now + 0.009
+        now = due
+        assert fleet.handle(Tick(), now) == [Fork(worker + 1, 1, 1)]
+        fleet.handle(Ready(worker + 1), now)
+
+
+@pytest.mark.parametrize(
+    ("served", "words"), [(0, "after 0 requests"), (1, "after 1 request"), (2, "after 2 requests")]
+)
+def test_a_death_is_told_with_the_requests_served(served: int, words: str) -> None:
+    [report, *_] = running().handle(Exited(1, CRASH, served=served), 50)
+    assert isinstance(report, Report)
+    assert report.text == f"worker 1 gen 1 {CRASH} at the age of 50s, {words}"
+
+
 # Reload.
 
 
@@ -659,165 +736,6 @@ def test_scale_while_the_candidate_boots_holds_for_its_generation_too() -> None:
         (14, Ready(6), [Commit(3), Drain(2, RETIRE), *[Fork(n + 3, n, 3) for n in range(4, 9)]]),
     )
     assert fleet.count == 8
-
-
-# Draining.
-
-
-def test_a_drain_that_hangs_is_killed() -> None:
-    play(
-        running(1, drain_timeout=30),
-        (10, Reload(Policy(1)), [Fork(2, 1, 2)]),
-        (11, Ready(2), [Commit(2), Drain(1, RETIRE)]),
-        (41 + DRAIN_GRACE, Tick(), [
-            Kill(1, KILL),
-            Report("warning", "worker 1 gen 1 was still draining after 32s and is killed", 1, 1, 1),
-        ]),
-        (43, killed(1), [Settled(2)]),
-    )  # fmt: skip
-
-
-def test_a_drain_timeout_of_zero_is_no_limit() -> None:
-    fleet = running(1, drain_timeout=0)
-    play(fleet, (10, Stop(), [Drain(1, STOP)]))
-    assert fleet.deadline() is None
-    play(fleet, (10_000, left(1), [Exit(ExitCode.STOPPED)]))
-
-
-# Stop.
-
-
-def test_stop_before_the_start() -> None:
-    fleet = Fleet(Policy(2))
-    play(fleet, (0, Stop(), [Exit(ExitCode.STOPPED)]), (1, Start(), []))
-    assert fleet.phase is Phase.GONE
-
-
-def test_stop_while_starting_is_no_failure() -> None:
-    play(
-        started(2),
-        (1, Stop(), [Kill(1, TERM), Kill(2, TERM)]),
-        (1, ended(1), []),
-        (3, Tick(), [Kill(2, KILL), Says("warning", "worker 2", "did not exit within 2s")]),
-        (3, killed(2), [Exit(ExitCode.STOPPED)]),
-    )
-
-
-def test_stop_while_running_drains() -> None:
-    fleet = running(2)
-    play(fleet, (10, Stop(), [Drain(1, STOP), Drain(2, STOP)]))
-    assert fleet.phase is Phase.STOPPING
-    play(
-        fleet,
-        (11, Stop(), []),
-        (12, left(2), []),
-        (13, Reload(Policy(2)), []),
-        (14, Scale(+1), []),
-        (15, left(1), [Exit(ExitCode.STOPPED)]),
-        (16, Stop(), []),
-        (17, QuickStop(), []),
-    )
-
-
-def test_stop_while_everything_backs_off_exits_at_once() -> None:
-    fleet = running()
-    play(
-        fleet,
-        (2, crashed(1), [Says("warning", "backing off")]),
-        (2.05, Stop(), [Exit(ExitCode.STOPPED)]),
-    )
-    assert fleet.deadline() is None
-
-
-def test_stop_while_the_candidate_boots() -> None:
-    fleet = running()
-    play(
-        fleet,
-        (10, Reload(Policy(1)), [Fork(2, 1, 2)]),
-        (11, Stop(), [Drain(1, STOP), Kill(2, TERM)]),
-        (11, Ready(2), []),  # too late
-        (12, left(2), []),
-        (13, left(1), [Exit(ExitCode.STOPPED)]),
-    )
-    assert fleet.candidate is None
-
-
-def test_stop_in_the_roll_tells_the_retiring_too_and_keeps_their_deadline() -> None:
-    fleet = running(2, drain_timeout=30)
-    play(
-        fleet,
-        (10, Reload(Policy(2)), [Fork(3, 1, 2)]),
-        (11, Ready(3), [Commit(2), Drain(1, RETIRE), Fork(4, 2, 2)]),
-        (11.9, Failed(4, "no"), [Says("error", "no")]),
-        (11.9, Stop(), [Drain(1, STOP), Drain(2, STOP), Drain(3, STOP)]),  # worker 4 exits by itself
-    )
-    assert fleet.workers[1].deadline == 11 + 30 + DRAIN_GRACE
-    play(
-        fleet,
-        (12, status_3(4), []),
-        (13, left(1), []),
-        (13, left(2), []),
-        (13, left(3), [Exit(ExitCode.STOPPED)]),
-    )
-
-
-def test_stop_during_a_failed_start_does_not_hide_the_failure() -> None:
-    play(
-        started(),
-        (1, Failed(1, "no"), [Says("error", "no")]),
-        (1, Stop(), []),
-        (2, status_3(1), [Exit(ExitCode.APP)]),
-    )
-
-
-def test_a_hung_drain_at_stop_is_killed() -> None:
-    play(
-        running(1, drain_timeout=5),
-        (10, Stop(), [Drain(1, STOP)]),
-        (17, Tick(), [Kill(1, KILL), Says("warning", "still draining after 7s")]),
-        (17, killed(1), [Exit(ExitCode.STOPPED)]),
-    )
-
-
-def test_quick_stop_quits_all_and_then_kills() -> None:
-    play(
-        running(2),
-        (10, Scale(+1), [Fork(3, 3, 1)]),
-        (11, QuickStop(), [Kill(1, QUIT), Kill(2, QUIT), Kill(3, QUIT)]),
-        (11, ended(1), []),
-        (12, QuickStop(), []),
-        (12, Stop(), []),
-        (11 + QUICK_GRACE, Tick(), [
-            Kill(2, KILL),
-            Says("warning", "worker 2", "did not exit within 2s"),
-            Kill(3, KILL),
-            Says("warning", "worker 3", "did not exit within 2s"),
-        ]),
-        (13, QuickStop(), []),
-        (13, killed(2), []),
-        (13, killed(3), [Exit(ExitCode.STOPPED)]),
-    )  # fmt: skip
-
-
-def test_quick_stop_after_stop() -> None:
-    play(
-        running(2),
-        (10, Scale(+1), [Fork(3, 3, 1)]),
-        (11, Stop(), [Drain(1, STOP), Drain(2, STOP), Kill(3, TERM)]),
-        (12, QuickStop(), [Kill(1, QUIT), Kill(2, QUIT), Kill(3, QUIT)]),
-        (12, ended(1), []),
-        (12, ended(2), []),
-        (12, ended(3), [Exit(ExitCode.STOPPED)]),
-    )
-
-
-def test_quick_stop_while_starting_and_before() -> None:
-    play(
-        started(),
-        (1, QuickStop(), [Kill(1, QUIT)]),
-        (1, ended(1), [Exit(ExitCode.STOPPED)]),
-    )
-    play(Fleet(Policy(1)), (0, QuickStop(), [Exit(ExitCode.STOPPED)]))
 
 
 # What comes too late.
