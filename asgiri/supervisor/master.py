@@ -120,6 +120,7 @@ class Master:
         self._heir = origin.heir  # we are one, and not the master yet
         self._pending: list[Event] = []  # made while commands were run
         self._traces: dict[int, str] = {}  # the application's tracebacks, by worker, until they are logged
+        self._last_stacks: dict[int, str] = {}  # of the worker that was reaped last
         self._asked_to_stop = False  # by a TERM or an INT
         self._pulse_at = 0.0
         self._exit_code: ExitCode | None = None
@@ -316,10 +317,11 @@ class Master:
             pid, status, child = reaped
             if child is not None:
                 yield from self._hear(child)  # its last words come before its exit
-                served = child.slot.served
+                served, stacks = child.slot.served, child.stacks.read()
                 self._children.forget(child)
                 if child.is_worker:
                     del self._workers[child.role.id]
+                    self._last_stacks = {child.role.id: stacks}
                     self._status.note_end(served)
                     yield Exited(child.role.id, in_words(status), ending(status), served)
                 else:
@@ -478,8 +480,10 @@ class Master:
         extra: dict[str, object] = {"trace": trace}
         if report.number:
             extra["about"] = {"worker": report.number, "generation": report.generation}
-        if report.stacks and (child := self._workers.get(report.worker_id)):
-            extra["trace"] = child.stacks.read() or "(it could not write its stacks)"
+        if report.stacks:
+            child = self._workers.get(report.worker_id)
+            stacks = child.stacks.read() if child else self._last_stacks.get(report.worker_id)
+            extra["trace"] = stacks or "(it could not write its stacks)"
         logger.log(LEVELS[report.level], report.text, extra=extra)
 
     def _apply(self, config: Config) -> None:
