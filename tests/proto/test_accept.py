@@ -534,6 +534,20 @@ async def test_a_drain_takes_over_what_there_is_room_for(caplog: pytest.LogCaptu
 
 
 @on_both_loops
+async def test_what_a_drain_takes_over_is_within_its_timeout() -> None:
+    """Or the master would kill what is cut and cleans up."""
+    app = Held()
+    server = Server(app, config=limited(1, drain_timeout=0.3))
+    await server.start()
+    async with connected(server) as busy, waiting(server):  # there is never room for the second
+        busy.send(request("/busy"))
+        await until(lambda: app.paths)
+        began = asyncio.get_running_loop().time()
+        await server.shutdown(window=0.01)
+        assert 0.28 < asyncio.get_running_loop().time() - began < 0.55
+
+
+@on_both_loops
 async def test_a_drain_waits_for_room_and_says_what_it_leaves_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
