@@ -260,8 +260,8 @@ def check_files(loaded: Loaded) -> None:
 def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     """Be the master until stopped. ``read`` is how the configuration is read once more, for a reload."""
     # The workers' modules are imported here, before any fork, so that workers share them and start at once.
+    from asgiri.equip import loop_factory
     from asgiri.log import setup as log
-    from asgiri.server import loop_factory
     from asgiri.sockets.supply import Supply
     from asgiri.supervisor.master import Hooks, Master, Origin
     from asgiri.supervisor.notify import Notifier

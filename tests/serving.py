@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from asgiri.config.schema import Config, Limits, Listen, Timeouts, Workers
+from asgiri.equip import loop_factory
 from asgiri.proto.connection import Shared
-from asgiri.server import Server, ServerState, loop_factory
+from asgiri.server import Server, ServerState
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import Answer, parse_answers, reply, run, until
 

@@ -24,12 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiri.access_format import FORMATS, PLACEHOLDERS, UnknownNameError, parse_format
+from asgiri.equip import loop_factory
 from asgiri.errors import ConfigError
 from asgiri.log import access
 from asgiri.log.access import AccessLog, Outlet, open_access_log, this_process
 from asgiri.log.file import LogFile
 from asgiri.log.layout import LINE_SIZE, Layout, Source
-from asgiri.server import loop_factory
 from asgiri.worker.main import call_later
 
 ROOT = Path(__file__).resolve().parent.parent

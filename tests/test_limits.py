@@ -22,9 +22,10 @@ import pytest
 
 from asgiri.codec.engines import HTTP1_ENGINES
 from asgiri.config.schema import Config, Http1, Limits, Timeouts
+from asgiri.equip import loop_factory
 from asgiri.proto.connection import Connection, Shared
 from asgiri.proto.http11 import Http11Connection
-from asgiri.server import Server, loop_factory
+from asgiri.server import Server
 from asgiri.types import ASGIApp, Receive, Scope, Send
 from tests.proto.fakes import (
     Answer,

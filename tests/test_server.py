@@ -26,8 +26,9 @@ import msgspec
 import pytest
 
 from asgiri.config.schema import Config, Listen, Timeouts
+from asgiri.equip import loop_factory
 from asgiri.errors import AppError, BindError, ConfigError
-from asgiri.server import HttpProtocolVersion, Server, ServerState, loop_factory
+from asgiri.server import HttpProtocolVersion, Server, ServerState
 from asgiri.sockets.bind import bind
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import (

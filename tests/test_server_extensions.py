@@ -20,7 +20,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from asgiri.config.schema import Config, Limits, Listen
-from asgiri.server import Server, loop_factory
+from asgiri.equip import loop_factory
+from asgiri.server import Server
 from asgiri.types import ASGIApp, Receive, Scope, Send
 from tests.proto.fakes import ByHand, parse_answers, reply, request, run
 

@@ -18,8 +18,8 @@ import pytest
 from msgspec.structs import replace
 
 from asgiri.config.schema import Config, Listen, Workers
+from asgiri.equip import listens_of
 from asgiri.errors import BindError
-from asgiri.server import listens_of
 from asgiri.sockets.bind import bind, open_listener
 from asgiri.sockets.holder import holder_of_port
 from asgiri.sockets.listener import Listener

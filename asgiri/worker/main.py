@@ -24,12 +24,13 @@ from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
 from asgiri.config.schema import Config
+from asgiri.equip import loop_factory, ways_of
 from asgiri.errors import AppError, AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
 from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
-from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Post, Server, loop_factory, ways_of
+from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Post, Server
 from asgiri.supervisor.scoreboard import State
 from asgiri.worker.share import BoardShare
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BEGIN = """
 import asyncio, itertools, os, subprocess, sys, threading, time
 from asgiri.child import stacks
-from asgiri.server import loop_factory
+from asgiri.equip import loop_factory
 stacks.register(int(sys.argv[1]))
 print(os.getpid(), flush=True)
 """

@@ -1,0 +1,165 @@
+"""What a server is equipped with by its config: what is spoken on each listener, engines, limits, the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from asgiri.asgi.scope import AppContext
+from asgiri.codec.engines import http1_engine, http2_engine, websocket_engine
+from asgiri.codec.h2_wire import Http2Options
+from asgiri.codec.rules import HttpLimits
+from asgiri.config.schema import Config, HttpVersion, Listen, Tls
+from asgiri.errors import ConfigError, Problem
+from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits, WebSocketOptions
+from asgiri.proto.detect import Way
+from asgiri.proto.http2_websocket import websocket_on
+from asgiri.proto.secure import Secure
+from asgiri.sockets.listener import Listener
+from asgiri.tls import server_contexts, weak_ciphers
+
+T = TypeVar("T")
+
+
+def shared_of(
+    config: Config,
+    context: AppContext,
+    loop: asyncio.AbstractEventLoop,
+    access_log: ExchangeLog | None,
+    request_id: Callable[[int, int], str],
+) -> Shared:
+    """What the connections of a server share. ConfigError when an engine is not installed."""
+    timeouts, limits = config.timeouts, config.limits
+    message_limits = HttpLimits(
+        request_line=limits.request_line,
+        header_count=limits.header_count,
+        header_size=limits.header_size,
+        body_size=limits.body_size,
+    )
+    return Shared(
+        context=context,
+        http1=installed(http1_engine, config.http1.engine, "http1.engine"),
+        limits=message_limits,
+        times=TimeLimits(
+            request_head=timeouts.request_head,
+            request_body=timeouts.request_body,
+            request=timeouts.request,
+            keep_alive=timeouts.keep_alive,
+            write=timeouts.write,
+            ping_interval=config.websocket.ping_interval,
+            ping_timeout=config.websocket.ping_timeout,
+        ),
+        loop=loop,
+        http2=installed(http2_engine, config.http2.engine, "http2.engine"),
+        http2_options=Http2Options(
+            limits=message_limits,
+            max_concurrent_streams=config.http2.max_concurrent_streams,
+            initial_window=config.http2.initial_window,
+            max_frame_size=config.http2.max_frame_size,
+            max_header_list=config.http2.max_header_list,
+        ),
+        tunnels={b"websocket": websocket_on},
+        websocket=WebSocketOptions(
+            engine=installed(websocket_engine, config.websocket.engine, "websocket.engine"),
+            max_message=config.websocket.max_message,
+            compression=config.websocket.compression,
+        ),
+        requests=limits.requests,
+        requests_per_connection=limits.requests_per_connection,
+        access_log=access_log,
+        request_id=request_id,
+        now=loop.time(),
+    )
+
+
+def ways_of(
+    config: Config,
+    listeners: Sequence[Listener] | None = None,
+    *,
+    tls: Tls | None = None,
+    http: tuple[HttpVersion, ...] = (),
+) -> list[Way]:
+    """What is spoken on each listener, in their order; those of the config where no ``listeners`` are given.
+
+    ``tls`` is for listeners of which the config does not know, and ``http``, where it is not empty, for all. Raises
+    ConfigError when TLS files cannot be used: this is what reads them.
+    """
+    ways = []
+    for index, listen in enumerate(listens_of(config, listeners, tls=tls, http=http)):
+        secure = None
+        if listen.tls is not None:
+            secure = secured(listen.tls, listen.http, f"listen[{index}].tls", config.timeouts.tls_handshake)
+        ways.append(Way(listen.http, secure, config.http2.h2c_upgrade))
+    return ways
+
+
+def listens_of(
+    config: Config, listeners: Sequence[Listener] | None, *, tls: Tls | None, http: tuple[HttpVersion, ...]
+) -> list[Listen]:
+    """What is said of each listener: by the config, or where that does not know its address, by its binder.
+
+    A reload keeps the bound sockets, but not what is spoken on them.
+    """
+    if listeners is None:
+        return list(config.listen)
+    said: list[Listen] = []
+    left = list(config.listen)
+    for listener in listeners:
+        listen = next((one for one in left if one.address == listener.listen.address), None)
+        if listen is not None and listen.address.is_any_port:  # any other may be that of several sockets of systemd's
+            left.remove(listen)
+        elif listen is None and listener.listen.tls is None:
+            listen = msgspec.structs.replace(listener.listen, tls=tls)
+        listen = listen or listener.listen
+        said.append(msgspec.structs.replace(listen, http=http or listen.http))
+    return said
+
+
+def with_address(config: Config, host: str | None, port: int | None) -> Config:
+    """The config listening on ``host`` and ``port`` alone. ConfigError when they are none."""
+    host = "127.0.0.1" if host is None else host
+    port = 8000 if port is None else port
+    listen = Listen(bind=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    try:
+        _ = listen.address
+    except ValueError as error:
+        raise ConfigError([Problem("Server", "host, port", str(error))]) from None
+    return msgspec.structs.replace(config, listen=(listen,))
+
+
+def installed(find: Callable[[str], T], name: str, key: str) -> T:
+    """The engine called ``name``. ConfigError when what it stands on is not installed."""
+    try:
+        return find(name)
+    except KeyError:
+        raise ConfigError([Problem("", key, f'{name} is not installed: use "auto"')]) from None
+
+
+def response_headers(config: Config) -> list[tuple[bytes, bytes]]:
+    """The header fields that answers get where the app set none of that name; the date is the sweep's to add."""
+    fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in config.response_headers.items()]
+    if config.server_header:
+        fields.append((b"server", b"asgiri"))
+    return fields
+
+
+def secured(tls: Tls, http: Sequence[str], key: str, handshake_timeout: float) -> Secure:
+    """What a listener needs for TLS; ConfigError, whose keys begin with ``key``, when its files do not do."""
+    context, certificates = server_contexts(tls, http, key)
+    return Secure(context, certificates, handshake_timeout, weak_ciphers(context))
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """How to make the loop called ``name``: ``asyncio``, ``uvloop``, or ``auto``: uvloop where there is one."""
+    if name != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise ConfigError([Problem("", "loop", 'uvloop is not installed: use "auto" or "asyncio"')]) from None
+        else:
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop
