@@ -14,6 +14,7 @@ from asgiri.supervisor.messages import (
     Commit,
     Drain,
     Ending,
+    Event,
     Exit,
     Exited,
     Failed,
@@ -638,6 +639,49 @@ def test_a_reload_to_fewer_numbers_the_candidate_within_the_new_count() -> None:
         (22, Reload(Policy(1)), [Fork(4, 1, 2)]),  # though worker 2 is the oldest
         (23, Ready(4), [Commit(2), Drain(3, RETIRE), Drain(2, RETIRE)]),
     )
+
+
+def test_a_boot_that_fails_beside_the_candidate_abandons_nothing() -> None:
+    fleet = running(2)
+    play(
+        fleet,
+        (20, crashed(1), [Says("warning", CRASH), Fork(3, 1, 1)]),
+        (21, Reload(Policy(2)), [Fork(4, 2, 2)]),
+        (22, Failed(3, "no database"), [Says("error", "worker 1 gen 1 did not boot", "100ms")]),
+    )
+    assert fleet.candidate == 2
+
+
+def test_a_second_reload_waits_for_the_candidate_also_where_there_is_room() -> None:
+    play(
+        running(2),
+        (2, crashed(1), [Says("warning", "100ms")]),
+        (2.01, Reload(Policy(2)), [Fork(3, 2, 2)]),
+        (2.02, Reload(Policy(2)), [Says("info", "kept")]),
+        (2.1, Tick(), [Fork(4, 1, 1)]),
+    )
+
+
+def test_the_fleet_reloads_until_the_new_generation_has_it_for_itself() -> None:
+    fleet = running(1)
+    seen = [(fleet.is_reloading, fleet.is_settled)]
+    events: list[tuple[float, Event]] = [
+        (10, Reload(Policy(1))),  # a candidate
+        (11, Ready(2)),  # which is current, with one that drains
+        (12, Reload(Policy(1))),  # the next one
+        (13, left(1)),
+        (14, Failed(3, "no")),  # abandoned; 2 has the fleet for itself
+    ]
+    for at, event in events:
+        fleet.handle(event, at)
+        seen.append((fleet.is_reloading, fleet.is_settled))
+    assert seen == [(False, True), (True, True), (True, False), (True, False), (True, True), (False, True)]
+
+
+def test_a_reload_that_waits_is_a_reload() -> None:
+    fleet = started(1)
+    fleet.handle(Reload(Policy(1)), 0.5)
+    assert (fleet.is_reloading, fleet.candidate, fleet.is_settled) == (True, None, True)
 
 
 # Scale.

@@ -125,6 +125,7 @@ def test_a_silent_worker_is_replaced_at_once_shows_its_stacks_and_is_aborted_and
     play(
         fleet,
         (41.5, Ready(2), []),
+        (41.6, pulse(w2=41.6), []),
         (42, pulse(w1=10, w2=42), []),
         (42, Tick(), [Report("error", f"{HANGS}; it is killed", 1, 1, 1, stacks=True), Kill(1, ABRT)]),
         (43, pulse(w1=10, w2=43), []),

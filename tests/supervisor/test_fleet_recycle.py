@@ -135,6 +135,10 @@ def test_a_worker_that_has_lived_long_enough_is_replaced() -> None:
         running(1, lambda: 1.0, max_lifetime=100),
         (89.5, vitals(89.5, served={1: 7}), []),
         (90.5, vitals(90.5, served={1: 7}), [worn(why="it has lived for 1m30s500ms"), Fork(2, 1, 1)]),
+        (91.5, Ready(2), [Drain(1, RETIRE)]),
+        (92, left(1), []),
+        (180, vitals(180, served={2: 7}), []),
+        (180.5, vitals(180.5, served={2: 7}), [worn(why="it has lived for 1m30s"), Fork(3, 1, 1)]),
     )
 
 

@@ -260,6 +260,27 @@ def test_a_quick_stop_does_not_wait_for_the_delay() -> None:
     assert fleet.deadline() is None
 
 
+def test_after_a_quick_stop_nothing_is_left_of_the_delay() -> None:
+    fleet = running(1, drain_delay=5)
+    play(
+        fleet,
+        (10, Stop(), []),
+        (11, QuickStop(), [Kill(1, QUIT)]),
+        (13, Tick(), [Kill(1, KILL), Says("warning", "did not exit within 2s")]),
+    )
+    assert fleet.deadline() is None
+
+
+def test_who_dies_young_in_the_delay_holds_nothing_back() -> None:
+    fleet = running(2, drain_delay=50)
+    play(
+        fleet,
+        (2, Stop(), []),
+        (3, crashed(1), [Report("warning", f"worker 1 gen 1 {CRASH} at the age of 3s, after 0 requests", 1, 1, 1)]),
+    )
+    assert fleet.deadline() == 52
+
+
 def test_who_dies_in_the_delay_is_reported_and_not_replaced() -> None:
     fleet = running(2, drain_delay=5)
     play(
