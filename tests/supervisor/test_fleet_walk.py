@@ -49,8 +49,8 @@ EPSILON = 1e-6
 policies = st.builds(
     Policy,
     count=st.integers(1, 4),
-    boot_timeout=st.sampled_from([0.0, 3.0]),
-    heartbeat_timeout=st.sampled_from([0.0, 2.0, 2.0]),
+    boot_timeout=st.sampled_from([0.0, 20.0]),
+    heartbeat_timeout=st.sampled_from([2.0, 2.0, 2.0, 0.0]),
     drain_timeout=st.sampled_from([0.0, 5.0]),
     drain_delay=st.sampled_from([0.0, 4.0]),
     max_requests=st.sampled_from([0, 100]),
@@ -281,7 +281,7 @@ class Kernel(RuleBasedStateMachine):
         self.quiet.pop(worker_id, None)
 
     @precondition(lambda self: self.having("boots"))
-    @rule(data=st.data(), good=st.sampled_from([True, True, False]))
+    @rule(data=st.data(), good=st.sampled_from([True, True, True, False]))
     def boots(self, data: st.DataObject, good: bool) -> None:
         worker_id = data.draw(st.sampled_from(self.having("boots")))
         if good:
@@ -289,6 +289,12 @@ class Kernel(RuleBasedStateMachine):
         else:
             self.stage[worker_id] = "ends"
             self.feed(Failed(worker_id, "no"))
+
+    @rule()
+    def all_boot(self) -> None:
+        for worker_id in self.having("boots"):
+            if self.stage.get(worker_id) == "boots":
+                self.becomes_ready(worker_id)
 
     @precondition(lambda self: self.having("serves"))
     @rule(data=st.data())
@@ -301,10 +307,20 @@ class Kernel(RuleBasedStateMachine):
         worker_id = data.draw(st.sampled_from([w for w in self.having("serves") if w not in self.silent]))
         self.silent[worker_id] = self.now
 
+    @precondition(lambda self: self.having("serves"))
+    @rule(data=st.data(), several=st.booleans())
+    def hangs(self, data: st.DataObject, several: bool) -> None:
+        """Until that is seen, where it is looked for."""
+        serving = self.having("serves")
+        for worker_id in serving if several else [data.draw(st.sampled_from(serving))]:
+            self.silent.setdefault(worker_id, self.now)
+        self.advance(self.now + BEAT_SECONDS + 2.0)
+
     @precondition(lambda self: self.silent)
     @rule(data=st.data())
     def is_heard_again(self, data: st.DataObject) -> None:
         self.speaks(data.draw(st.sampled_from(list(self.silent))))
+        self.feed(self.pulse())
 
     @precondition(lambda self: self.stage)
     @rule(data=st.data(), ending=endings)
@@ -342,7 +358,7 @@ class Kernel(RuleBasedStateMachine):
     def recycle(self) -> None:
         self.feed(Recycle())
 
-    @precondition(lambda self: len(self.label) > 6)
+    @precondition(lambda self: len(self.label) > 10)
     @rule(event=st.sampled_from([Stop(), HandOver(), QuickStop()]))
     def stop(self, event: Event) -> None:
         if self.stopped is None:
