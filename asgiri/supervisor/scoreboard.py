@@ -39,6 +39,8 @@ class Slot:
     ``memory`` is resident, in bytes.
     """
 
+    __slots__ = ("_words",)
+
     def __init__(self, words: memoryview) -> None:
         self._words = words
 
@@ -129,6 +131,8 @@ class Slot:
 
 class MasterSlot:
     """What the master tells; only the master writes."""
+
+    __slots__ = ("_words",)
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
@@ -222,26 +226,37 @@ class Scoreboard:
 
     def __init__(self, slots: int = SLOTS) -> None:
         self._memory = mmap.mmap(-1, (slots + 1) * _SIZE)  # anonymous and shared: forks see the same pages
-        words = memoryview(self._memory).cast("Q")
-        self._rows = [words[index * _WORDS : (index + 1) * _WORDS] for index in range(slots + 1)]
-        self.master = MasterSlot(self._rows[0])
-        self._slots = [Slot(row) for row in self._rows[1:]]
-        self._free = list(range(slots - 1, -1, -1))
+        self._words = memoryview(self._memory).cast("Q")
+        self._most = slots
+        self.master = MasterSlot(self._row(0))
+        self._slots: list[Slot] = []  # as far as they have been looked at
+        self._returned: list[int] = []  # slots that were given away, and are free again
+
+    def _row(self, index: int) -> memoryview:
+        return self._words[index * _WORDS : (index + 1) * _WORDS]
+
+    def _slot(self, index: int) -> Slot:
+        while len(self._slots) <= index:
+            self._slots.append(Slot(self._row(len(self._slots) + 1)))
+        return self._slots[index]
 
     def take(self) -> Slot | None:
         """The master's: a cleared slot for a child that is about to be forked; None when all are taken."""
-        if not self._free:
+        if self._returned:
+            index = self._returned.pop()
+        elif len(self._slots) < self._most:
+            index = len(self._slots)
+            self.master.used = index + 1
+        else:
             return None
-        index = self._free.pop()
-        self.master.used = max(self.master.used, index + 1)
-        slot = self._slots[index]
+        slot = self._slot(index)
         slot.clear(time.monotonic_ns())
         return slot
 
     def give_back(self, slot: Slot) -> None:
         """The master's: its child is reaped."""
         slot.free()
-        self._free.append(self._slots.index(slot))
+        self._returned.append(self._slots.index(slot))
 
     def want(self, count: int) -> None:
         """The master's, each second: there should be so many workers."""
@@ -256,7 +271,8 @@ class Scoreboard:
 
     def __iter__(self) -> Iterator[Slot]:
         """The slots that have somebody, workers and others."""
-        return (slot for slot in self._slots[: self.master.used] if slot.state is not State.FREE)
+        slots = map(self._slot, range(min(self.master.used, self._most)))
+        return (slot for slot in slots if slot.state is not State.FREE)
 
     def workers(self) -> list[Slot]:
         """The slots of workers that have introduced themselves."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 from contextlib import suppress
 from typing import Final
 
@@ -25,6 +24,8 @@ class Stacks:
         if sys.platform == "linux":
             self._fd = os.memfd_create("asgiri-stacks")
         else:
+            import tempfile  # which costs a megabyte
+
             with tempfile.TemporaryFile() as file:
                 self._fd = os.dup(file.fileno())
 
