@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
 
 from asgiri.errors import ExitCode
 
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from asgiri.config.schema import Workers
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What the fleet needs of one generation's config, by the names of ``workers``. Times in seconds, sizes in bytes.
 
     A limit or a timeout of 0 is off. Raises ValueError when ``count`` is under 1.
@@ -56,7 +56,7 @@ class Policy:
         return self.sized(self.count + by)
 
     def sized(self, count: int) -> Policy:
-        return replace(self, count=max(1, count))
+        return msgspec.structs.replace(self, count=max(1, count))
 
 
 class DrainReason(Enum):
@@ -80,8 +80,7 @@ class Ending(Enum):
     UNFORKED = auto()  # it never began: there was no process to be had
 
 
-@dataclass(frozen=True, slots=True)
-class Vitals:
+class Vitals(msgspec.Struct, frozen=True):
     """What a worker's slot tells: when it was last heard (monotonic seconds), requests served, resident bytes."""
 
     heard: float
@@ -92,28 +91,24 @@ class Vitals:
 # Events: what the master tells the fleet.
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Fork the first workers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """The worker has booted and serves."""
 
     worker_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The worker says that it cannot boot (no app, lifespan failed); its exit follows."""
 
     worker_id: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(msgspec.Struct, frozen=True):
     """The worker was reaped, or could not be forked. ``how`` is a verb phrase: "was killed by SIGKILL"."""
 
     worker_id: int
@@ -122,34 +117,29 @@ class Exited:
     served: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
+class Reload(msgspec.Struct, frozen=True):
     """A config that was checked shall become the next generation."""
 
     policy: Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(msgspec.Struct, frozen=True):
     """So many workers more (or fewer), never under one."""
 
     by: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resize:
+class Resize(msgspec.Struct, frozen=True):
     """So many workers, never under one."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recycle:
+class Recycle(msgspec.Struct, frozen=True):
     """Replace all that serve, one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pulse:
+class Pulse(msgspec.Struct, frozen=True):
     """What the workers' slots tell, by worker id: once in ``PULSE_EVERY`` seconds, and before each Tick.
 
     A worker that is missing was not heard.
@@ -158,23 +148,19 @@ class Pulse:
     vitals: Mapping[int, Vitals]
 
 
-@dataclass(frozen=True, slots=True)
-class HandOver:
+class HandOver(msgspec.Struct, frozen=True):
     """Another master serves on the same sockets: let the workers finish, then exit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """Let the workers finish, then exit."""
 
 
-@dataclass(frozen=True, slots=True)
-class QuickStop:
+class QuickStop(msgspec.Struct, frozen=True):
     """Exit without waiting for requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """``deadline()`` has come. Only this makes a worker overdue: feed it after the other news of a wake."""
 
 
@@ -186,8 +172,7 @@ Event: TypeAlias = (
 # Commands: what the fleet tells the master.
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(msgspec.Struct, frozen=True):
     """Start a worker. If that fails, answer with ``Exited``."""
 
     worker_id: int
@@ -195,61 +180,53 @@ class Fork:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(msgspec.Struct, frozen=True):
     """Ask the worker to finish; again with STOP when it was retiring already."""
 
     worker_id: int
     reason: DrainReason
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True):
     """Send the signal."""
 
     worker_id: int
     how: KillHow
 
 
-@dataclass(frozen=True, slots=True)
-class AskStacks:
+class AskStacks(msgspec.Struct, frozen=True):
     """Have the worker write down where it is; a Report with ``stacks`` fetches it."""
 
     worker_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """A worker of the candidate generation is READY: it is the current one from here on."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon:
+class Abandon(msgspec.Struct, frozen=True):
     """The reload failed, for ``why``; the current generation goes on as it was."""
 
     generation: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """No worker of an older generation is left: what only they used can be closed."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(msgspec.Struct, frozen=True):
     """All first workers are READY. Given once."""
 
 
 Level: TypeAlias = Literal["info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """One line for the log; where it is about a worker, with that one's numbers, and if wanted with its stacks."""
 
     level: Level
@@ -260,8 +237,7 @@ class Report:
     stacks: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """The last command: all workers are reaped, the master exits with this code."""
 
     code: ExitCode

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
+import msgspec
+
 from asgiri.supervisor.messages import DrainReason, Level, QuickStop, Report, Stop, Tick
 from asgiri.units import format_duration
 
@@ -43,30 +45,26 @@ BACKOFF_MOST = 10.0
 # Events, besides the fleet's Tick, Stop and QuickStop. Both stops are final.
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True):
     """There shall be a child of this plan, in the place of one of another; None: there shall be none."""
 
     plan: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ChildReady:
+class ChildReady(msgspec.Struct, frozen=True):
     """It has booted and serves."""
 
     child_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChildFailed:
+class ChildFailed(msgspec.Struct, frozen=True):
     """It says that it cannot boot; its exit follows."""
 
     child_id: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChildExited:
+class ChildExited(msgspec.Struct, frozen=True):
     """It was reaped, or could not be forked. ``how`` is a verb phrase: "was killed by SIGKILL"."""
 
     child_id: int
@@ -79,24 +77,21 @@ SidecarEvent: TypeAlias = Want | ChildReady | ChildFailed | ChildExited | Tick |
 # Commands, besides the fleet's Report.
 
 
-@dataclass(frozen=True, slots=True)
-class ForkChild:
+class ForkChild(msgspec.Struct, frozen=True):
     """Fork a child of this plan. If that fails, answer with ``ChildExited``."""
 
     child_id: int
     plan: int
 
 
-@dataclass(frozen=True, slots=True)
-class TellChild:
+class TellChild(msgspec.Struct, frozen=True):
     """Give it the order to go; again with STOP when it was retiring already."""
 
     child_id: int
     reason: DrainReason
 
 
-@dataclass(frozen=True, slots=True)
-class KillChild:
+class KillChild(msgspec.Struct, frozen=True):
     """Send it SIGKILL."""
 
     child_id: int
