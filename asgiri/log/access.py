@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import secrets
 import time
 from collections.abc import Callable
 from typing import Final
@@ -266,4 +265,4 @@ def open_access_log(
 
 def this_process(worker: int, generation: int) -> Source:
     """The source of what this process writes. To be asked for after the fork: its ids are its own."""
-    return Source(worker, generation, os.getpid(), secrets.token_hex(4))
+    return Source(worker, generation, os.getpid(), os.urandom(4).hex())

@@ -41,7 +41,7 @@ docs/design/fleet.md tells the same at length.
 
 from __future__ import annotations
 
-import random
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -96,6 +96,11 @@ DRAIN_GRACE = 2.0  # seconds a drain may overrun: the worker cuts what is left a
 QUICK_GRACE = 2.0  # seconds from TERM or QUIT, or from a worker's own word that it failed, to KILL
 
 
+def lot() -> float:
+    """Chance, from 0 to 1. Not of :mod:`random`, which with all that it brings would be memory of each worker."""
+    return int.from_bytes(os.urandom(2), "big") / 0xFFFF
+
+
 class Phase(Enum):
     NEW = auto()  # before Start
     STARTING = auto()  # no worker has ever been READY: a failure is the end
@@ -116,7 +121,7 @@ class Fleet:
     ``spread`` gives each worker its lot, from 0 to 1: how far from the limits of the config its own ones are.
     """
 
-    def __init__(self, policy: Policy, spread: Callable[[], float] = random.random) -> None:
+    def __init__(self, policy: Policy, spread: Callable[[], float] = lot) -> None:
         self._spread = spread
         self._phase = Phase.NEW
         self._now = 0.0  # the time of the event in hand
