@@ -453,13 +453,14 @@ class Fleet:
 
     def _retire_replaced(self) -> None:
         """Let the old go whose number is taken over; an old one that still boots is of no use to anybody."""
-        renewed = {worker.number for worker in self._ready() if not self._is_old(worker)}
+        ranked = sorted(self._ready(), key=lambda worker: (worker.generation, worker.id))
+        newest = {worker.number: worker.id for worker in ranked}  # which may be old, too: worn by now
         for worker in self._active():
             if not self._is_old(worker):
                 continue
             if worker.state is WorkerState.BOOTING:
                 self._kill(worker, KillHow.TERM)
-            elif worker.number in renewed:
+            elif newest[worker.number] != worker.id:
                 self._drain(worker)
 
     def _retire_surplus(self) -> None:

@@ -23,6 +23,7 @@ from asgiri.supervisor.messages import (
     Policy,
     QuickStop,
     Ready,
+    Recycle,
     Reload,
     Report,
     Scale,
@@ -273,6 +274,20 @@ def test_one_that_goes_on_when_another_is_ready_already_drains() -> None:
         (41.5, pulse(w1=41.5, w2=41.5), [Says("error", "goes on after 31s500ms", stacks=True), Drain(1, RETIRE)]),
     )
     assert fleet.deadline() == 61.5 + DRAIN_GRACE
+
+
+def test_one_that_goes_on_when_another_is_worn_already_drains_too() -> None:
+    """Of two workers that both wait to be replaced, one is enough: two would leave no room for who replaces them."""
+    fleet = silent()
+    play(
+        fleet,
+        (41, Tick(), [AskStacks(1), Fork(2, 1, 1)]),
+        (41.2, Ready(2), []),
+        (41.3, Recycle(), [Fork(3, 1, 1)]),
+        (41.4, Failed(3, "no"), [Says("error", "no")]),
+        (41.5, pulse(w1=41.5, w2=41.5), [Says("error", "goes on", stacks=True), Drain(1, RETIRE), Fork(4, 1, 1)]),
+        (41.8, Ready(4), [Drain(2, RETIRE)]),
+    )
 
 
 def test_one_that_goes_on_while_its_number_backs_off_keeps_it() -> None:
