@@ -60,8 +60,13 @@ class Succession:
 
     def tick(self, now: float) -> None:
         """Give up an heir that is overdue."""
-        if self._upgrade is not None and self._upgrade.deadline is not None and self._upgrade.deadline <= now:
-            self._upgrade.give_up(now)
+        upgrade = self._upgrade
+        if upgrade is not None and upgrade.deadline is not None and upgrade.deadline <= now:
+            if upgrade.stage is Stage.STARTED:
+                logger.error("the new master (pid %d) is not ready in time, and is stopped", upgrade.pid)
+            else:
+                logger.error("the new master (pid %d) does not exit, and is killed", upgrade.pid)
+            upgrade.give_up(now)
 
     def stop(self, now: float) -> None:
         """The service stops: in the heir, too."""
@@ -80,7 +85,8 @@ class Succession:
 
     def _hear(self) -> Iterable[Event]:
         upgrade = self._upgrade
-        assert upgrade is not None
+        if upgrade is None:  # its exit was found in the same round
+            return ()
         match upgrade.is_ready():
             case True if upgrade.stage is Stage.STARTED:
                 events = self._handed(upgrade.pid)

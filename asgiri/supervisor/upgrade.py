@@ -43,6 +43,7 @@ GIVEN: Final = (
     "LISTEN_PID",
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
 )
 READY: Final = b"READY\n"
 YOURS: Final = b"YOURS\n"
@@ -86,14 +87,21 @@ class Upgrade:
         return self._channel.fileno()
 
     def is_ready(self) -> bool | None:
-        """What the channel says: True, it is ready; False, nothing yet; None, it has gone."""
+        """What the channel says: True, it is ready; False, nothing yet; None, it has gone, whatever it said before."""
         try:
-            data = self._channel.recv(64)
+            if self._channel.recv(len(READY)) != READY:
+                return None
         except BlockingIOError:
             return False
         except OSError:
             return None
-        return True if data == READY else None
+        try:
+            self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return None  # there is nothing more to say: this is the end of file
 
     def hand(self) -> None:
         """It is the master now."""
