@@ -287,6 +287,8 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
         for key in ("chdir", "umask", "pidfile"):
             if getattr(fresh.process, key) != getattr(config.process, key):
                 logger.warning("process.%s is changed by an upgrade or a restart only, and stays as it is", key)
+        if fresh.control.socket != config.control.socket:
+            logger.warning("control.socket is changed by an upgrade or a restart only, and stays as it is")
         return fresh
 
     def admin_main(boot: Boot) -> int:

@@ -1,0 +1,110 @@
+"""What an operator or an application does at the worst moment, seen from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.bench.soak_run import ROOT
+from tests.e2e.conftest import Start
+from tests.e2e.service import control, eventually, get
+
+APP = (ROOT / "tests" / "e2e" / "app.py").read_text("utf-8")
+# Writes to every pipe that the process can write to: its link to the master is one.
+VANDAL = """
+import os
+for fd in map(int, os.listdir("/proc/self/fd")):
+    try:
+        if fd > 2 and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+            os.write(fd, b"garbage\\n")
+    except OSError:
+        pass
+"""
+
+
+def test_an_application_that_writes_on_the_link_does_not_end_the_master(start: Start, tmp_path: Path) -> None:
+    code = tmp_path / "own.py"
+    code.write_text(APP, "utf-8")
+    service = start("-w", "2", "--app-dir", str(tmp_path), app="own:app").ready()
+    before = service.workers()
+    code.write_text(APP + VANDAL, "utf-8")
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload failed, generation 1 goes on: what it reports makes no sense")
+    get(service, "/who")
+    assert eventually(lambda: service.workers() == before)
+
+
+def test_a_worker_that_serves_and_writes_on_the_link_goes_on(start: Start, tmp_path: Path) -> None:
+    serves = APP.replace(
+        'case "/who":',
+        'case "/vandal":\n            exec(VANDAL)\n            await answer(send, {})\n        case "/who":',
+    )
+    (tmp_path / "own.py").write_text(f"{serves}\nVANDAL = {VANDAL!r}\n", "utf-8")
+    service = start("--app-dir", str(tmp_path), app="own:app").ready()
+    get(service, "/vandal")
+    service.log.wait(r"worker 1 gen 1 \(pid \d+\) is not heard any more")
+    before = get(service, "/who")
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload is complete")
+    assert get(service, "/who")["pid"] != before["pid"]
+
+
+def test_an_heir_whose_old_master_dies_while_it_boots_has_an_admin_child(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        port, admin = one.getsockname()[1], two.getsockname()[1]
+    (tmp_path / "own.py").write_text(f"{APP}\ntime.sleep(0.5)\n", "utf-8")
+    config = f"listen: [{{bind: '127.0.0.1:{port}'}}]\nadmin: {{bind: '127.0.0.1:{admin}'}}\napp: own:app\n"
+    service = start(config=config, app=None, bind=False).ready()
+    service.signal(signal.SIGUSR2)
+    assert eventually(lambda: len(service.masters()) == 2)
+    os.kill(service.pid, signal.SIGKILL)
+
+    def says_yes() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    assert service.wait() == -signal.SIGKILL
+    assert eventually(says_yes), str(service.log)
+    assert "the old master is gone" in str(service.log)
+
+
+def test_what_is_asked_of_a_service_that_stops_is_refused_aloud(start: Start, tmp_path: Path) -> None:
+    config = "control: {socket: control.sock}\nworkers: {drain_delay: 60s}\n"
+    service = start(config=config).ready()
+    control(tmp_path / "control.sock", "stop")
+    service.log.wait("serving for 1m more")
+    for verb, more in (("scale", {"count": 2}), ("recycle", {}), ("drain", {"off": True}), ("reload", {})):
+        with pytest.raises(AssertionError, match="the service stops"):
+            control(tmp_path / "control.sock", verb, **more)
+    status = control(tmp_path / "control.sock", "status")
+    assert (status["state"], status["draining"], status["count"]) == ("stopping", True, 1)
+    for number, name in (
+        (signal.SIGHUP, "HUP: no reload"),
+        (signal.SIGTTIN, "TTIN: not now"),
+        (signal.SIGUSR2, "USR2: no"),
+    ):
+        service.signal(number)
+        service.log.wait(name)
+    get(service, "/who")
+    began = time.monotonic()
+    service.signal(signal.SIGQUIT)
+    assert service.wait() == 0
+    assert time.monotonic() - began < 10
+
+
+def test_a_control_socket_that_a_reload_cannot_move_is_named(start: Start, tmp_path: Path) -> None:
+    service = start(config="control: {socket: control.sock}\n").ready()
+    (tmp_path / "asgiri.yaml").write_text("control: {socket: other.sock}\n", "utf-8")
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload is complete")
+    assert "control.socket is changed by an upgrade or a restart only" in str(service.log)
+    assert control(tmp_path / "control.sock", "status")["generation"] == 2
