@@ -233,7 +233,7 @@ def check_files(loaded: Loaded) -> None:
     config = loaded.config
     if config.env_file is not None:
         read_env_file(config.env_file)
-    checks: list[Callable[[], object]] = []
+    checks: list[Callable[[], object]] = [partial(preload, config)]
     for index, listen in enumerate(config.listen):
         if listen.tls is not None:
             from asgiri.tls import server_context  # and with it OpenSSL: only where there is need for it
@@ -255,6 +255,15 @@ def check_files(loaded: Loaded) -> None:
             problems += [replace(what, where=loaded.origins.get(what.key, what.where)) for what in error.problems]
     if problems:
         raise ConfigError(problems)
+
+
+def preload(config: Config) -> None:
+    """Import what the children of this config will be made of. ConfigError when an engine is not installed."""
+    from asgiri.equip import load_engines
+
+    load_engines(config)
+    if config.admin.bind is not None:
+        import asgiri.admin  # noqa: F401
 
 
 def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:

@@ -93,8 +93,9 @@ class Succession:
                 upgrade.hand()
                 self._end()
                 return events
-            case None:  # its exit tells the rest
+            case None:
                 self._selector.unregister(upgrade)
+                upgrade.is_gone(time.monotonic())
         return ()
 
     def _end(self) -> None:

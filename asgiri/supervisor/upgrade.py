@@ -18,6 +18,7 @@ the same. What is stopped before HANDED stops the other as well: a TERM ends the
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -61,7 +62,10 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How this master was started, for its heir to be started so: taken before anything has changed it."""
+    """How this master was started, for its heir to be started so: taken before anything has changed it.
+
+    ``directory`` is empty where it was removed before: then an heir starts where its master is.
+    """
 
     arguments: tuple[str, ...]
     directory: str
@@ -70,7 +74,11 @@ class Recipe:
     @classmethod
     def taken(cls, environ: MutableMapping[str, str]) -> Self:
         given = {name: value for name, value in environ.items() if name not in GIVEN}
-        return cls((sys.executable, *sys.orig_argv[1:]), os.getcwd(), given)
+        try:
+            directory = os.getcwd()
+        except OSError:
+            directory = ""
+        return cls((sys.executable, *sys.orig_argv[1:]), directory, given)
 
 
 class Upgrade:
@@ -109,6 +117,11 @@ class Upgrade:
         self.deadline = None
         with suppress(OSError):  # it has gone meanwhile
             self._channel.send(YOURS)
+
+    def is_gone(self, now: float) -> None:
+        """It says nothing any more: its exit, which tells the rest, is due."""
+        if self.stage is Stage.STARTED:
+            self.deadline = min(self.deadline or math.inf, now + GRACE)
 
     def give_up(self, now: float) -> None:
         """Have it end; what is over its time a second time is killed."""
@@ -164,7 +177,8 @@ def _become(
         if "WATCHDOG_USEC" in notify:
             notify["WATCHDOG_PID"] = str(os.getpid())
         said = json.dumps({"channel": channel.fileno(), "listeners": handed})
-        os.chdir(recipe.directory)
+        if recipe.directory:
+            os.chdir(recipe.directory)
         os.execve(recipe.arguments[0], recipe.arguments, {**recipe.environ, **notify, VARIABLE: said})
     except BaseException as error:
         with suppress(BaseException):

@@ -13,9 +13,10 @@ import pytest
 
 from tests.bench.soak_run import ROOT
 from tests.e2e.conftest import Start
-from tests.e2e.service import control, eventually, get
+from tests.e2e.service import Service, control, eventually, get
 
 APP = (ROOT / "tests" / "e2e" / "app.py").read_text("utf-8")
+DEMO = ("--app-dir", str(ROOT / "tests" / "e2e"), "app:app")
 # Writes to every pipe that the process can write to: its link to the master is one.
 VANDAL = """
 import os
@@ -108,3 +109,46 @@ def test_a_control_socket_that_a_reload_cannot_move_is_named(start: Start, tmp_p
     service.log.wait("the reload is complete")
     assert "control.socket is changed by an upgrade or a restart only" in str(service.log)
     assert control(tmp_path / "control.sock", "status")["generation"] == 2
+
+
+CURIOUS = """
+import sys
+BEFORE = {name for name in sys.modules if name.startswith("asgiri")}
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        found = {name for name in sys.modules if name.startswith("asgiri")} - BEFORE
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(sorted(found)).encode()})
+"""
+
+
+def test_a_worker_imports_nothing_that_another_release_may_have_replaced(start: Start, tmp_path: Path) -> None:
+    """Workers die and are recycled between an installation and USR2; and they all share what the master has."""
+    (tmp_path / "own.py").write_text(f"import json\n{CURIOUS}", "utf-8")
+    service = start("--app-dir", str(tmp_path), app="own:app").ready()
+    assert get(service, "/") == []
+
+
+def test_an_engine_that_is_not_installed_is_a_wrong_configuration(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['wsproto'] = None\n", "utf-8")
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    service = start(env=env).ready()
+    (tmp_path / "asgiri.yaml").write_text("websocket: {engine: wsproto}\n", "utf-8")
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload is refused, generation 1 goes on: .*wsproto is not installed")
+    get(service, "/who")
+
+
+def test_a_start_in_a_directory_that_was_removed(start: Start, tmp_path: Path) -> None:
+    place = tmp_path / "release"
+    place.mkdir()
+    shell = f'cd {place} && rmdir {place} && exec "$@"'
+    service = Service(tmp_path, "-b", "127.0.0.1:0", *DEMO, prefix=["sh", "-c", shell, "sh"])
+    try:
+        service.ready()
+        service.signal(signal.SIGUSR2)
+        assert service.wait() == 0
+        assert eventually(lambda: len(service.masters()) == 1 and service.workers())
+    finally:
+        service.close()

@@ -18,8 +18,6 @@ from asgiri.supervisor.signals import HANDLED, SignalQueue
 from asgiri.supervisor.succession import Succession
 from asgiri.supervisor.upgrade import READY, Recipe, Upgrade
 
-DEADLINE = 1000.0
-
 
 @pytest.fixture
 def signals() -> Iterator[SignalQueue]:
@@ -31,7 +29,9 @@ def signals() -> Iterator[SignalQueue]:
         signal.signal(number, handler)
 
 
-def begun(signals: SignalQueue, selector: selectors.BaseSelector, code: str) -> tuple[Succession, list[int]]:
+def begun(
+    signals: SignalQueue, selector: selectors.BaseSelector, code: str, boot_timeout: float = 30.0
+) -> tuple[Succession, list[int]]:
     """A succession whose heir is a program of this ``code``, and the pids that were handed over to."""
     handed: list[int] = []
 
@@ -41,7 +41,7 @@ def begun(signals: SignalQueue, selector: selectors.BaseSelector, code: str) -> 
 
     recipe = Recipe((sys.executable, "-S", "-c", code), os.getcwd(), {})
     succession = Succession(recipe, Notifier(None), selector, signals, hand)
-    succession.begin([], 30.0)
+    succession.begin([], boot_timeout)
     return succession, handed
 
 
@@ -89,6 +89,20 @@ def test_an_heir_that_is_too_slow_is_said_to_be(signals: SignalQueue, caplog: py
         succession.tick(deadline)
         assert "not ready in time" in caplog.text
         succession.note_exit(os.waitpid(-1, 0)[0], "was killed by SIGTERM")
+
+
+def test_an_heir_that_lets_go_of_the_channel_and_lives_is_not_waited_for_for_ever(signals: SignalQueue) -> None:
+    code = "import json, os, time; os.close(json.loads(os.environ['_ASGIRI_HEIR'])['channel']); time.sleep(60)"
+    with selectors.DefaultSelector() as selector:
+        succession, _ = begun(signals, selector, code, boot_timeout=0.0)
+        assert succession.deadline() is None
+        [(key, _)] = selector.select(20)
+        assert list(key.data()) == []
+        deadline = succession.deadline()
+        assert deadline is not None
+        succession.tick(deadline)
+        succession.note_exit(os.waitpid(-1, 0)[0], "was killed by SIGTERM")
+        assert not succession.is_under_way
 
 
 @pytest.mark.parametrize(("said", "expected"), [(b"", False), (READY, True), (b"READ", None), (b"hello!", None)])
