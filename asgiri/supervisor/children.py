@@ -58,8 +58,9 @@ class Child:
 
     @property
     def about(self) -> dict[str, int]:
-        """What the log's fields say of a worker."""
-        return {"worker": self.role.number, "generation": self.role.generation}
+        """What the log's fields say of it."""
+        numbered = {"worker": self.role.number} if self.is_worker else {}
+        return {**numbered, "generation": self.role.generation}
 
     @property
     def is_worker(self) -> bool:

@@ -149,10 +149,12 @@ class Master:
 
     def _show(self) -> None:
         """Be the one that people find. The pid file comes after the sockets: who finds them taken leaves it alone."""
-        config = self._plans[1].config
         self._pidfile.write()
+        self._open_control()
+
+    def _open_control(self) -> None:
         self._control = open_control(
-            config.control.socket,
+            self._plans[1].config.control.socket,
             Runtime.of_this_process(),
             self._selector,
             self._desk.answer,
@@ -428,10 +430,11 @@ class Master:
         if heir.is_master():
             self._selector.unregister(heir)
             self._plans.own()
-            try:
-                self._show()
-            except AsgiriError as error:
-                logger.error("the new master goes on without: %s", error)
+            for show in (self._pidfile.write, self._open_control):
+                try:
+                    show()
+                except AsgiriError as error:
+                    logger.error("the new master goes on without: %s", error)
             heir.close()
             self._heir = None
             if self._board.master.announced:

@@ -70,6 +70,7 @@ class Recipe:
     arguments: tuple[str, ...]
     directory: str
     environ: dict[str, str]
+    umask: int
 
     @classmethod
     def taken(cls, environ: MutableMapping[str, str]) -> Self:
@@ -78,7 +79,9 @@ class Recipe:
             directory = os.getcwd()
         except OSError:
             directory = ""
-        return cls((sys.executable, *sys.orig_argv[1:]), directory, given)
+        umask = os.umask(0o077)  # it cannot be asked for without being set
+        os.umask(umask)
+        return cls((sys.executable, *sys.orig_argv[1:]), directory, given, umask)
 
 
 class Upgrade:
@@ -177,6 +180,7 @@ def _become(
         if "WATCHDOG_USEC" in notify:
             notify["WATCHDOG_PID"] = str(os.getpid())
         said = json.dumps({"channel": channel.fileno(), "listeners": handed})
+        os.umask(recipe.umask)
         if recipe.directory:
             os.chdir(recipe.directory)
         os.execve(recipe.arguments[0], recipe.arguments, {**recipe.environ, **notify, VARIABLE: said})

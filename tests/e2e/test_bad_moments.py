@@ -152,3 +152,30 @@ def test_a_start_in_a_directory_that_was_removed(start: Start, tmp_path: Path) -
         assert eventually(lambda: len(service.masters()) == 1 and service.workers())
     finally:
         service.close()
+
+
+def test_an_heir_has_the_umask_that_its_master_was_started_with(start: Start, tmp_path: Path) -> None:
+    service = start(config="process: {umask: '077'}\n").ready()
+
+    def umask(pid: int) -> int:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("Umask:")), 8)
+
+    assert umask(service.pid) == 0o077
+    (tmp_path / "asgiri.yaml").write_text("", "utf-8")
+    service.signal(signal.SIGUSR2)
+    assert service.wait() == 0
+    [new] = service.masters()
+    assert umask(new) == umask(os.getpid())
+
+
+def test_an_heir_without_a_pid_file_has_a_control_socket(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    service = start(config="process: {pidfile: run/master.pid}\ncontrol: {socket: control.sock}\n").ready()
+    (tmp_path / "run" / "master.pid").unlink()
+    (tmp_path / "run").rmdir()
+    service.signal(signal.SIGUSR2)
+    assert service.wait() == 0
+    [new] = service.masters()
+    service.log.wait("the new master goes on without: .*cannot write")
+    assert eventually(lambda: control(tmp_path / "control.sock", "status")["pid"] == new)

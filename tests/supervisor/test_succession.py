@@ -39,7 +39,7 @@ def begun(
         handed.append(pid)
         return [HandOver()]
 
-    recipe = Recipe((sys.executable, "-S", "-c", code), os.getcwd(), {})
+    recipe = Recipe((sys.executable, "-S", "-c", code), os.getcwd(), {}, 0o022)
     succession = Succession(recipe, Notifier(None), selector, signals, hand)
     succession.begin([], boot_timeout)
     return succession, handed
