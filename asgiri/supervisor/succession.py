@@ -35,6 +35,7 @@ class Succession:
         self._signals = signals
         self._handed = handed
         self._upgrade: Upgrade | None = None
+        self._service_stops = False
 
     @property
     def is_under_way(self) -> bool:
@@ -70,13 +71,17 @@ class Succession:
 
     def stop(self, now: float) -> None:
         """The service stops: in the heir, too."""
+        self._service_stops = True
         if self._upgrade is not None and self._upgrade.stage is Stage.STARTED:
             self._upgrade.give_up(now)
 
     def note_exit(self, pid: int, how: str) -> None:
         """A process was reaped that is no child as others are."""
         if self._upgrade is not None and self._upgrade.pid == pid:
-            logger.error("the upgrade failed, this master goes on: the new one %s", how)
+            if self._service_stops:
+                logger.info("the upgrade is over, the service stops: the new master %s", how)
+            else:
+                logger.error("the upgrade failed, this master goes on: the new one %s", how)
             self._end()
 
     def close_in_child(self) -> None:
