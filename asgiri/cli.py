@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from asgiri.config.load import Found, Loaded, Setting, load
 from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode, Problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from asgiri.config.schema import Config, HttpVersion
     from asgiri.link import Boot
 
@@ -257,6 +260,13 @@ def check_files(loaded: Loaded) -> None:
         raise ConfigError(problems)
 
 
+def is_pipe(path: Path) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:  # whoever reads it will say it better
+        return False
+
+
 def preload(config: Config) -> None:
     """Import what the children of this config will be made of. ConfigError when an engine is not installed."""
     from asgiri.equip import load_engines
@@ -290,6 +300,9 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     check_files(loaded)
 
     def reread() -> Config:
+        if found is not None and is_pipe(found.path):
+            # As of -c <(...). Nobody writes there any more: reading it would hold the master up for ever.
+            raise ConfigError([Problem(str(found.path), "", "it is a pipe, and was read once, at the start")])
         reloaded = read(found)
         check_files(reloaded)
         fresh = reloaded.config

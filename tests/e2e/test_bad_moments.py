@@ -179,3 +179,15 @@ def test_an_heir_without_a_pid_file_has_a_control_socket(start: Start, tmp_path:
     [new] = service.masters()
     service.log.wait("the new master goes on without: .*cannot write")
     assert eventually(lambda: control(tmp_path / "control.sock", "status")["pid"] == new)
+
+
+def test_a_reload_of_a_config_that_came_by_a_pipe_is_refused(start: Start, tmp_path: Path) -> None:
+    shell = """exec "$0" "$@" -c <(echo 'workers: {count: 1}')"""
+    service = Service(tmp_path, "-b", "127.0.0.1:0", *DEMO, prefix=["bash", "-c", shell])
+    try:
+        service.ready()
+        service.signal(signal.SIGHUP)
+        service.log.wait("the reload is refused, generation 1 goes on: .*it is a pipe")
+        get(service, "/who")
+    finally:
+        service.close()
