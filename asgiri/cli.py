@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from asgiri.config.load import Found, Loaded, Setting, load
 from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode, Problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from asgiri.config.schema import Config, HttpVersion
     from asgiri.link import Boot
 
@@ -233,7 +236,7 @@ def check_files(loaded: Loaded) -> None:
     config = loaded.config
     if config.env_file is not None:
         read_env_file(config.env_file)
-    checks: list[Callable[[], object]] = []
+    checks: list[Callable[[], object]] = [partial(preload, config)]
     for index, listen in enumerate(config.listen):
         if listen.tls is not None:
             from asgiri.tls import server_context  # and with it OpenSSL: only where there is need for it
@@ -255,6 +258,22 @@ def check_files(loaded: Loaded) -> None:
             problems += [replace(what, where=loaded.origins.get(what.key, what.where)) for what in error.problems]
     if problems:
         raise ConfigError(problems)
+
+
+def is_pipe(path: Path) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:  # whoever reads it will say it better
+        return False
+
+
+def preload(config: Config) -> None:
+    """Import what the children of this config will be made of. ConfigError when an engine is not installed."""
+    from asgiri.equip import load_engines
+
+    load_engines(config)
+    if config.admin.bind is not None:
+        import asgiri.admin  # noqa: F401
 
 
 def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
@@ -281,12 +300,17 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     check_files(loaded)
 
     def reread() -> Config:
+        if found is not None and is_pipe(found.path):
+            # As of -c <(...). Nobody writes there any more: reading it would hold the master up for ever.
+            raise ConfigError([Problem(str(found.path), "", "it is a pipe, and was read once, at the start")])
         reloaded = read(found)
         check_files(reloaded)
         fresh = reloaded.config
         for key in ("chdir", "umask", "pidfile"):
             if getattr(fresh.process, key) != getattr(config.process, key):
                 logger.warning("process.%s is changed by an upgrade or a restart only, and stays as it is", key)
+        if fresh.control.socket != config.control.socket:
+            logger.warning("control.socket is changed by an upgrade or a restart only, and stays as it is")
         return fresh
 
     def admin_main(boot: Boot) -> int:

@@ -138,6 +138,16 @@ def installed(find: Callable[[str], T], name: str, key: str) -> T:
         raise ConfigError([Problem("", key, f'{name} is not installed: use "auto"')]) from None
 
 
+def load_engines(config: Config) -> None:
+    """Import what the config's engines are made of: before the fork, workers share it. ConfigError when one is missing.
+
+    And a worker that is forked after an installation of another release is still all of this one.
+    """
+    installed(http1_engine, config.http1.engine, "http1.engine")
+    installed(http2_engine, config.http2.engine, "http2.engine")
+    installed(websocket_engine, config.websocket.engine, "websocket.engine")
+
+
 def response_headers(config: Config) -> list[tuple[bytes, bytes]]:
     """The header fields that answers get where the app set none of that name; the date is the sweep's to add."""
     fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in config.response_headers.items()]

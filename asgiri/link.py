@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 import msgspec
 
@@ -39,6 +40,13 @@ class BootFailed(msgspec.Struct, frozen=True, tag="failed"):
 
 Report = Booted | BootFailed
 
+# Characters of a traceback that are told, the last ones; more bytes than the line of any report then has; how much is
+# taken at once: who writes without end must not hold the master up, nor make it grow.
+TRACE_MOST: Final = 128 << 10
+LINE_MOST: Final = 2 << 20
+REPORTS_MOST: Final = 8  # of one child: it has one thing to say, or two
+_READ: Final = 64 << 10
+
 _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 
@@ -48,6 +56,10 @@ def _sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+class GarbledError(ValueError):
+    """What came up a link is no report: in the child somebody else writes there, too."""
+
+
 class ParentEnd:
     """The master's end of a link."""
 
@@ -55,6 +67,7 @@ class ParentEnd:
         self._orders = orders
         self._reports = reports
         self._buffer = b""
+        self._heard = 0
         os.set_blocking(orders, False)
         os.set_blocking(reports, False)
 
@@ -67,16 +80,25 @@ class ParentEnd:
             os.write(self._orders, order.value)
 
     def read(self) -> tuple[list[Report], bool]:
-        """The reports that have come, and whether more may."""
+        """The reports that have come, and whether more may. GarbledError where they make no sense: no more will."""
         more = True
         try:
-            while chunk := os.read(self._reports, 1 << 16):
+            while len(self._buffer) < LINE_MOST:
+                chunk = os.read(self._reports, _READ)
+                if not chunk:
+                    more = False
+                    break
                 self._buffer += chunk
-            more = False
         except BlockingIOError:
             pass
         *lines, self._buffer = self._buffer.split(b"\n")
-        return [_decoder.decode(line) for line in lines], more
+        self._heard += len(lines)
+        if len(self._buffer) >= LINE_MOST or self._heard > REPORTS_MOST:
+            raise GarbledError(f"it reports without end: more than {REPORTS_MOST} lines, or {LINE_MOST} bytes in one")
+        try:
+            return [_decoder.decode(line) for line in lines], more
+        except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors; of endless brackets it recurses
+            raise GarbledError(str(error)) from None
 
     def close(self) -> None:
         os.close(self._orders)
@@ -97,7 +119,7 @@ class ChildEnd:
     def report(self, report: Report) -> None:
         """Tell the master; one that is gone is not told."""
         if isinstance(report, BootFailed):
-            report = BootFailed(_sendable(report.message), _sendable(report.trace))
+            report = BootFailed(_sendable(report.message[:TRACE_MOST]), _sendable(report.trace[-TRACE_MOST:]))
         line = memoryview(_encode(report) + b"\n")
         with contextlib.suppress(BrokenPipeError):
             while line:

@@ -67,10 +67,7 @@ class Admin:
 
     def hear(self, child: Child) -> None:
         """Its link has something to say."""
-        reports, more = child.link.read()
-        if not more:
-            self._children().stop_listening(child)
-        for report in reports:
+        for report in self._children().reports(child):
             match report:
                 case Booted():
                     self.feed(ChildReady(child.role.id))

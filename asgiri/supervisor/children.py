@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from asgiri.config.schema import Config
 from asgiri.errors import ExitCode
-from asgiri.link import Boot, ChildMain, Order, ParentEnd, make_link
+from asgiri.link import Boot, BootFailed, ChildMain, GarbledError, Order, ParentEnd, Report, make_link
 from asgiri.sockets.listener import Listener
 from asgiri.supervisor.messages import DrainReason, Ending, Event
 from asgiri.supervisor.scoreboard import Scoreboard, Slot
@@ -58,8 +58,9 @@ class Child:
 
     @property
     def about(self) -> dict[str, int]:
-        """What the log's fields say of a worker."""
-        return {"worker": self.role.number, "generation": self.role.generation}
+        """What the log's fields say of it."""
+        numbered = {"worker": self.role.number} if self.is_worker else {}
+        return {**numbered, "generation": self.role.generation}
 
     @property
     def is_worker(self) -> bool:
@@ -70,8 +71,12 @@ class Child:
         self.link.send(ORDERS[reason])
 
     def kill(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):  # it cannot be: it is not reaped yet
+        try:
             os.kill(self.pid, number)
+        except ProcessLookupError:  # it cannot be: it is not reaped yet
+            pass
+        except PermissionError:  # it has executed a program that is another user's (setuid)
+            logger.error("%s (pid %d) is not ours to send %s any more", self, self.pid, number.name)
 
     @property
     def is_stopped(self) -> bool:
@@ -104,6 +109,7 @@ class Children:
         self._hear = hear
         self._let_go = let_go
         self._by_pid: dict[int, Child] = {}
+        self._garbled: set[int] = set()  # pids of those whose link makes no sense
 
     def __iter__(self) -> Iterator[Child]:
         return iter(list(self._by_pid.values()))
@@ -129,6 +135,7 @@ class Children:
                 slot=slot,
                 stacks=stacks.fileno(),
             )
+            self._selector.register(ours, selectors.EVENT_READ, lambda: self._read(ours))
             flush_streams()  # or the child would write what is in their buffers once more
             with self._signals.held_back():
                 pid = os.fork()
@@ -138,20 +145,36 @@ class Children:
             self._board.give_back(slot)
             if stacks is not None:
                 stacks.close()
+            if links is not None:
+                with suppress(KeyError):
+                    self._selector.unregister(links[0])
             for end in links or ():
                 end.close()
             raise
         theirs.close()
         child = Child(role, pid, ours, slot, stacks)
         self._by_pid[pid] = child
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._read(child))
         return child
 
-    def _read(self, child: Child) -> Iterable[Event]:
-        return self._hear(child) if child.pid in self._by_pid else ()  # it may have been reaped in the same round
+    def _read(self, link: ParentEnd) -> Iterable[Event]:
+        child = next((child for child in self._by_pid.values() if child.link is link), None)
+        return self._hear(child) if child is not None else ()  # it may have been reaped in the same round
 
-    def stop_listening(self, child: Child) -> None:
-        """Its link has ended."""
+    def reports(self, child: Child) -> list[Report]:
+        """What its link has to say. One that makes no sense is heard no more; a child that boots has failed by it."""
+        if child.pid in self._garbled:
+            return []
+        try:
+            reports, more = child.link.read()
+        except GarbledError as error:
+            logger.error("%s (pid %d) is not heard any more: %s", child, child.pid, error, extra={"about": child.about})
+            self._garbled.add(child.pid)
+            reports, more = [BootFailed("what it reports makes no sense")], False
+        if not more:
+            self._stop_listening(child)
+        return reports
+
+    def _stop_listening(self, child: Child) -> None:
         with suppress(KeyError):
             self._selector.unregister(child.link)
 
@@ -167,7 +190,8 @@ class Children:
         return (pid, status, self._by_pid.get(pid)) if pid else None
 
     def forget(self, child: Child) -> None:
-        self.stop_listening(child)
+        self._stop_listening(child)
+        self._garbled.discard(child.pid)
         child.link.close()
         child.stacks.close()
         self._board.give_back(child.slot)

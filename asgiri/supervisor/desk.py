@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class Desk:
-    """``reload`` begins one, and returns why not, and events; ``stop``, ``drain`` and ``status`` do what they say."""
+    """``reload`` begins one, and returns why not, and events; ``stop``, ``drain`` and ``status`` do what they say.
+
+    Once ``is_stopping``, nothing can be asked that a service which goes would not do, or would look well again by.
+    """
 
     def __init__(
         self,
@@ -35,11 +38,13 @@ class Desk:
         stop: Callable[[str], list[Event]],
         drain: Callable[[bool], None],
         status: Callable[[], ServiceStatus],
+        is_stopping: Callable[[], bool],
     ) -> None:
         self._reload = reload
         self._stop = stop
         self._drain = drain
         self._status = status
+        self._is_stopping = is_stopping
         self._submitted: list[Call] = []  # they wait for a reload that has no number yet
         self._begun: dict[int, list[Call]] = {}  # by generation
 
@@ -49,6 +54,8 @@ class Desk:
                 call.reply(self._status())
             case AskReload(wait):
                 return self._answer_reload(call, wait)
+            case AskScale() | AskRecycle() | AskDrain() if self._is_stopping():
+                call.fail("the service stops")
             case AskScale(count):
                 call.reply({"count": count})
                 return [Resize(count)]

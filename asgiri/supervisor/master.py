@@ -114,7 +114,13 @@ class Master:
         self._fleet = Fleet(Policy.of(config.workers))
         self._status = Status(self._fleet, self._workers)
         self._herald = Herald(origin.notifier, self._fleet, self._board, self._status)
-        self._desk = Desk(reload=self._reload, stop=self._stop, drain=self._look_drained, status=self._full_status)
+        self._desk = Desk(
+            reload=self._reload,
+            stop=self._stop,
+            drain=self._look_drained,
+            status=self._full_status,
+            is_stopping=self._is_stopping,
+        )
         self._control: ControlServer | None = None
         self._admin = Admin(hooks.admin_main, self._plans, lambda: self._children)
         self._heir = origin.heir  # we are one, and not the master yet
@@ -143,10 +149,12 @@ class Master:
 
     def _show(self) -> None:
         """Be the one that people find. The pid file comes after the sockets: who finds them taken leaves it alone."""
-        config = self._plans[1].config
         self._pidfile.write()
+        self._open_control()
+
+    def _open_control(self) -> None:
         self._control = open_control(
-            config.control.socket,
+            self._plans[1].config.control.socket,
             Runtime.of_this_process(),
             self._selector,
             self._desk.answer,
@@ -264,16 +272,24 @@ class Master:
             case signal.SIGHUP:
                 return self._reload("HUP")[1]
             case signal.SIGTTIN:
-                logger.info("TTIN: one worker more")
-                return [Scale(+1)]
+                return self._scale(+1, "TTIN: one worker more")
             case signal.SIGTTOU:
-                logger.info("TTOU: one worker less, where there is more than one")
-                return [Scale(-1)]
+                return self._scale(-1, "TTOU: one worker less, where there is more than one")
             case signal.SIGUSR1:
                 self._reopen_logs()
             case signal.SIGUSR2:
                 self._begin_upgrade()
         return []
+
+    def _scale(self, by: int, text: str) -> list[Event]:
+        if self._is_stopping():
+            logger.warning("%s: not now, the service stops", text.partition(":")[0])
+            return []
+        logger.info("%s", text)
+        return [Scale(by)]
+
+    def _is_stopping(self) -> bool:
+        return self._fleet.phase in (Phase.STOPPING, Phase.GONE)
 
     def _on_stop_signal(self, name: str) -> list[Event]:
         """The second one means it."""
@@ -334,11 +350,8 @@ class Master:
         if not child.is_worker:
             self._admin.hear(child)
             return
-        reports, more = child.link.read()
-        if not more:
-            self._children.stop_listening(child)
         worker_id = child.role.id
-        for report in reports:
+        for report in self._children.reports(child):
             match report:
                 case Booted():
                     logger.info("%s is ready (pid %d)", child, child.pid, extra={"about": child.about})
@@ -360,7 +373,8 @@ class Master:
 
     def _reload(self, who: str) -> tuple[str, list[Event]]:
         """Read and check the config, bind what is new. Whatever fails leaves everything as it is; why, if it does."""
-        if self._fleet.phase in (Phase.STOPPING, Phase.GONE):
+        if self._is_stopping():
+            logger.warning("%s: no reload, the service stops", who)
             return "the service stops", []
         logger.info("%s: reloading", who)
         self._herald.begin_reload()
@@ -416,15 +430,19 @@ class Master:
         if heir.is_master():
             self._selector.unregister(heir)
             self._plans.own()
-            try:
-                self._show()
-            except AsgiriError as error:
-                logger.error("the new master goes on without: %s", error)
+            for show in (self._pidfile.write, self._open_control):
+                try:
+                    show()
+                except AsgiriError as error:
+                    logger.error("the new master goes on without: %s", error)
             heir.close()
             self._heir = None
             if self._board.master.announced:
                 self._herald.announce()
-            logger.info("the upgrade is complete: this master (pid %d) is the one that serves", os.getpid())
+                logger.info("the upgrade is complete: this master (pid %d) is the one that serves", os.getpid())
+            else:
+                logger.warning("the old master is gone: this one (pid %d) starts in its place", os.getpid())
+                self._start_admin()  # as at any start: nobody else's /readyz is there to be answered for
         return ()
 
     # Commands

@@ -19,7 +19,8 @@ def fill_standard_streams() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            # It takes the lowest number that is free. Programs that are executed are to have it, as they expect.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def apply_process(process: Process) -> None:
@@ -51,9 +52,14 @@ class PidFile:
             return
         fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         try:
-            fresh.write_text(f"{os.getpid()}\n", encoding="ascii")
+            with suppress(FileNotFoundError):
+                fresh.unlink()  # of a process that had this id before
+            with fresh.open("x", encoding="ascii") as file:  # follows no link that somebody has put there
+                file.write(f"{os.getpid()}\n")
             fresh.replace(self._file)
         except OSError as error:
+            with suppress(OSError):
+                fresh.unlink()
             what = f'cannot write "{printable(str(self._file))}": {error.strerror}'
             raise ConfigError([Problem("", "process.pidfile", what)]) from error
 

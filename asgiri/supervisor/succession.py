@@ -35,6 +35,7 @@ class Succession:
         self._signals = signals
         self._handed = handed
         self._upgrade: Upgrade | None = None
+        self._service_stops = False
 
     @property
     def is_under_way(self) -> bool:
@@ -60,18 +61,27 @@ class Succession:
 
     def tick(self, now: float) -> None:
         """Give up an heir that is overdue."""
-        if self._upgrade is not None and self._upgrade.deadline is not None and self._upgrade.deadline <= now:
-            self._upgrade.give_up(now)
+        upgrade = self._upgrade
+        if upgrade is not None and upgrade.deadline is not None and upgrade.deadline <= now:
+            if upgrade.stage is Stage.STARTED:
+                logger.error("the new master (pid %d) is not ready in time, and is stopped", upgrade.pid)
+            else:
+                logger.error("the new master (pid %d) does not exit, and is killed", upgrade.pid)
+            upgrade.give_up(now)
 
     def stop(self, now: float) -> None:
         """The service stops: in the heir, too."""
+        self._service_stops = True
         if self._upgrade is not None and self._upgrade.stage is Stage.STARTED:
             self._upgrade.give_up(now)
 
     def note_exit(self, pid: int, how: str) -> None:
         """A process was reaped that is no child as others are."""
         if self._upgrade is not None and self._upgrade.pid == pid:
-            logger.error("the upgrade failed, this master goes on: the new one %s", how)
+            if self._service_stops:
+                logger.info("the upgrade is over, the service stops: the new master %s", how)
+            else:
+                logger.error("the upgrade failed, this master goes on: the new one %s", how)
             self._end()
 
     def close_in_child(self) -> None:
@@ -80,15 +90,17 @@ class Succession:
 
     def _hear(self) -> Iterable[Event]:
         upgrade = self._upgrade
-        assert upgrade is not None
+        if upgrade is None:  # its exit was found in the same round
+            return ()
         match upgrade.is_ready():
             case True if upgrade.stage is Stage.STARTED:
                 events = self._handed(upgrade.pid)
                 upgrade.hand()
                 self._end()
                 return events
-            case None:  # its exit tells the rest
+            case None:
                 self._selector.unregister(upgrade)
+                upgrade.is_gone(time.monotonic())
         return ()
 
     def _end(self) -> None:

@@ -18,6 +18,7 @@ the same. What is stopped before HANDED stops the other as well: a TERM ends the
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -43,6 +44,7 @@ GIVEN: Final = (
     "LISTEN_PID",
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
 )
 READY: Final = b"READY\n"
 YOURS: Final = b"YOURS\n"
@@ -60,16 +62,26 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How this master was started, for its heir to be started so: taken before anything has changed it."""
+    """How this master was started, for its heir to be started so: taken before anything has changed it.
+
+    ``directory`` is empty where it was removed before: then an heir starts where its master is.
+    """
 
     arguments: tuple[str, ...]
     directory: str
     environ: dict[str, str]
+    umask: int
 
     @classmethod
     def taken(cls, environ: MutableMapping[str, str]) -> Self:
         given = {name: value for name, value in environ.items() if name not in GIVEN}
-        return cls((sys.executable, *sys.orig_argv[1:]), os.getcwd(), given)
+        try:
+            directory = os.getcwd()
+        except OSError:
+            directory = ""
+        umask = os.umask(0o077)  # it cannot be asked for without being set
+        os.umask(umask)
+        return cls((sys.executable, *sys.orig_argv[1:]), directory, given, umask)
 
 
 class Upgrade:
@@ -86,14 +98,21 @@ class Upgrade:
         return self._channel.fileno()
 
     def is_ready(self) -> bool | None:
-        """What the channel says: True, it is ready; False, nothing yet; None, it has gone."""
+        """What the channel says: True, it is ready; False, nothing yet; None, it has gone, whatever it said before."""
         try:
-            data = self._channel.recv(64)
+            if self._channel.recv(len(READY)) != READY:
+                return None
         except BlockingIOError:
             return False
         except OSError:
             return None
-        return True if data == READY else None
+        try:
+            self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return None  # there is nothing more to say: this is the end of file
 
     def hand(self) -> None:
         """It is the master now."""
@@ -101,6 +120,11 @@ class Upgrade:
         self.deadline = None
         with suppress(OSError):  # it has gone meanwhile
             self._channel.send(YOURS)
+
+    def is_gone(self, now: float) -> None:
+        """It says nothing any more: its exit, which tells the rest, is due."""
+        if self.stage is Stage.STARTED:
+            self.deadline = min(self.deadline or math.inf, now + GRACE)
 
     def give_up(self, now: float) -> None:
         """Have it end; what is over its time a second time is killed."""
@@ -156,7 +180,9 @@ def _become(
         if "WATCHDOG_USEC" in notify:
             notify["WATCHDOG_PID"] = str(os.getpid())
         said = json.dumps({"channel": channel.fileno(), "listeners": handed})
-        os.chdir(recipe.directory)
+        os.umask(recipe.umask)
+        if recipe.directory:
+            os.chdir(recipe.directory)
         os.execve(recipe.arguments[0], recipe.arguments, {**recipe.environ, **notify, VARIABLE: said})
     except BaseException as error:
         with suppress(BaseException):

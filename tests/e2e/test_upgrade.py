@@ -128,6 +128,8 @@ def test_a_stop_in_the_middle_of_an_upgrade_stops_both(start: Start, tmp_path: P
     heir(service)
     service.signal(number)
     assert service.wait() == 0
+    service.log.wait("the upgrade is over, the service stops")
+    assert "this master goes on" not in str(service.log)
     assert eventually(lambda: not service.members())
     assert not [name for name in ("master.pid", "web.sock", "control.sock") if (tmp_path / name).exists()]
 

@@ -1,0 +1,193 @@
+"""What an operator or an application does at the worst moment, seen from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.bench.soak_run import ROOT
+from tests.e2e.conftest import Start
+from tests.e2e.service import Service, control, eventually, get
+
+APP = (ROOT / "tests" / "e2e" / "app.py").read_text("utf-8")
+DEMO = ("--app-dir", str(ROOT / "tests" / "e2e"), "app:app")
+# Writes to every pipe that the process can write to: its link to the master is one.
+VANDAL = """
+import os
+for fd in map(int, os.listdir("/proc/self/fd")):
+    try:
+        if fd > 2 and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+            os.write(fd, b"garbage\\n")
+    except OSError:
+        pass
+"""
+
+
+def test_an_application_that_writes_on_the_link_does_not_end_the_master(start: Start, tmp_path: Path) -> None:
+    code = tmp_path / "own.py"
+    code.write_text(APP, "utf-8")
+    service = start("-w", "2", "--app-dir", str(tmp_path), app="own:app").ready()
+    before = service.workers()
+    code.write_text(APP + VANDAL, "utf-8")
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload failed, generation 1 goes on: what it reports makes no sense")
+    get(service, "/who")
+    assert eventually(lambda: service.workers() == before)
+
+
+def test_a_worker_that_serves_and_writes_on_the_link_goes_on(start: Start, tmp_path: Path) -> None:
+    serves = APP.replace(
+        'case "/who":',
+        'case "/vandal":\n            exec(VANDAL)\n            await answer(send, {})\n        case "/who":',
+    )
+    (tmp_path / "own.py").write_text(f"{serves}\nVANDAL = {VANDAL!r}\n", "utf-8")
+    service = start("--app-dir", str(tmp_path), app="own:app").ready()
+    get(service, "/vandal")
+    service.log.wait(r"worker 1 gen 1 \(pid \d+\) is not heard any more")
+    before = get(service, "/who")
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload is complete")
+    assert get(service, "/who")["pid"] != before["pid"]
+
+
+def test_an_heir_whose_old_master_dies_while_it_boots_has_an_admin_child(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        port, admin = one.getsockname()[1], two.getsockname()[1]
+    (tmp_path / "own.py").write_text(f"{APP}\ntime.sleep(0.5)\n", "utf-8")
+    config = f"listen: [{{bind: '127.0.0.1:{port}'}}]\nadmin: {{bind: '127.0.0.1:{admin}'}}\napp: own:app\n"
+    service = start(config=config, app=None, bind=False).ready()
+    service.signal(signal.SIGUSR2)
+    assert eventually(lambda: len(service.masters()) == 2)
+    os.kill(service.pid, signal.SIGKILL)
+
+    def says_yes() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    assert service.wait() == -signal.SIGKILL
+    assert eventually(says_yes), str(service.log)
+    assert "the old master is gone" in str(service.log)
+
+
+def test_what_is_asked_of_a_service_that_stops_is_refused_aloud(start: Start, tmp_path: Path) -> None:
+    config = "control: {socket: control.sock}\nworkers: {drain_delay: 60s}\n"
+    service = start(config=config).ready()
+    control(tmp_path / "control.sock", "stop")
+    service.log.wait("serving for 1m more")
+    for verb, more in (("scale", {"count": 2}), ("recycle", {}), ("drain", {"off": True}), ("reload", {})):
+        with pytest.raises(AssertionError, match="the service stops"):
+            control(tmp_path / "control.sock", verb, **more)
+    status = control(tmp_path / "control.sock", "status")
+    assert (status["state"], status["draining"], status["count"]) == ("stopping", True, 1)
+    for number, name in (
+        (signal.SIGHUP, "HUP: no reload"),
+        (signal.SIGTTIN, "TTIN: not now"),
+        (signal.SIGUSR2, "USR2: no"),
+    ):
+        service.signal(number)
+        service.log.wait(name)
+    get(service, "/who")
+    began = time.monotonic()
+    service.signal(signal.SIGQUIT)
+    assert service.wait() == 0
+    assert time.monotonic() - began < 10
+
+
+def test_a_control_socket_that_a_reload_cannot_move_is_named(start: Start, tmp_path: Path) -> None:
+    service = start(config="control: {socket: control.sock}\n").ready()
+    (tmp_path / "asgiri.yaml").write_text("control: {socket: other.sock}\n", "utf-8")
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload is complete")
+    assert "control.socket is changed by an upgrade or a restart only" in str(service.log)
+    assert control(tmp_path / "control.sock", "status")["generation"] == 2
+
+
+CURIOUS = """
+import sys
+BEFORE = {name for name in sys.modules if name.startswith("asgiri")}
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        found = {name for name in sys.modules if name.startswith("asgiri")} - BEFORE
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(sorted(found)).encode()})
+"""
+
+
+def test_a_worker_imports_nothing_that_another_release_may_have_replaced(start: Start, tmp_path: Path) -> None:
+    """Workers die and are recycled between an installation and USR2; and they all share what the master has."""
+    (tmp_path / "own.py").write_text(f"import json\n{CURIOUS}", "utf-8")
+    service = start("--app-dir", str(tmp_path), app="own:app").ready()
+    assert get(service, "/") == []
+
+
+def test_an_engine_that_is_not_installed_is_a_wrong_configuration(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['wsproto'] = None\n", "utf-8")
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    service = start(env=env).ready()
+    (tmp_path / "asgiri.yaml").write_text("websocket: {engine: wsproto}\n", "utf-8")
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload is refused, generation 1 goes on: .*wsproto is not installed")
+    get(service, "/who")
+
+
+def test_a_start_in_a_directory_that_was_removed(start: Start, tmp_path: Path) -> None:
+    place = tmp_path / "release"
+    place.mkdir()
+    shell = f'cd {place} && rmdir {place} && exec "$@"'
+    service = Service(tmp_path, "-b", "127.0.0.1:0", *DEMO, prefix=["sh", "-c", shell, "sh"])
+    try:
+        service.ready()
+        service.signal(signal.SIGUSR2)
+        assert service.wait() == 0
+        assert eventually(lambda: len(service.masters()) == 1 and service.workers())
+    finally:
+        service.close()
+
+
+def test_an_heir_has_the_umask_that_its_master_was_started_with(start: Start, tmp_path: Path) -> None:
+    service = start(config="process: {umask: '077'}\n").ready()
+
+    def umask(pid: int) -> int:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("Umask:")), 8)
+
+    assert umask(service.pid) == 0o077
+    (tmp_path / "asgiri.yaml").write_text("", "utf-8")
+    service.signal(signal.SIGUSR2)
+    assert service.wait() == 0
+    [new] = service.masters()
+    assert umask(new) == umask(os.getpid())
+
+
+def test_an_heir_without_a_pid_file_has_a_control_socket(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    service = start(config="process: {pidfile: run/master.pid}\ncontrol: {socket: control.sock}\n").ready()
+    (tmp_path / "run" / "master.pid").unlink()
+    (tmp_path / "run").rmdir()
+    service.signal(signal.SIGUSR2)
+    assert service.wait() == 0
+    [new] = service.masters()
+    service.log.wait("the new master goes on without: .*cannot write")
+    assert eventually(lambda: control(tmp_path / "control.sock", "status")["pid"] == new)
+
+
+def test_a_reload_of_a_config_that_came_by_a_pipe_is_refused(start: Start, tmp_path: Path) -> None:
+    shell = """exec "$0" "$@" -c <(echo 'workers: {count: 1}')"""
+    service = Service(tmp_path, "-b", "127.0.0.1:0", *DEMO, prefix=["bash", "-c", shell])
+    try:
+        service.ready()
+        service.signal(signal.SIGHUP)
+        service.log.wait("the reload is refused, generation 1 goes on: .*it is a pipe")
+        get(service, "/who")
+    finally:
+        service.close()
