@@ -57,7 +57,9 @@ class Slot:
 
     @property
     def state(self) -> State:
-        return State(self._words[0])
+        """BOOTING, which nobody counts on, for what is no state: any child may write anything."""
+        word = self._words[0]
+        return State(word) if word <= State.DRAINING else State.BOOTING
 
     @state.setter
     def state(self, value: State) -> None:

@@ -1,0 +1,54 @@
+"""The scoreboard: slots that are given away and come back, and what becomes of nonsense in them."""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from asgiri.supervisor.scoreboard import Scoreboard, State
+
+
+def test_slots_are_given_away_once_and_come_back_as_new() -> None:
+    board = Scoreboard(slots=2)
+    first, second = board.take(), board.take()
+    assert first is not None
+    assert second is not None
+    assert board.take() is None
+    first.introduce(10, 1, 3)
+    first.state = State.SERVING
+    first.beat(served=5, requests=1, memory=2, accepted=3)
+    assert [slot.number for slot in board.workers()] == [1]
+    board.give_back(first)
+    assert list(board) == [second]
+    again = board.take()
+    assert again is first
+    assert (again.state, again.pid, again.number, again.served) == (State.BOOTING, 0, 0, 0)
+
+
+def test_a_child_sees_what_the_master_and_the_others_write() -> None:
+    board = Scoreboard()
+    slot = board.take()
+    assert slot is not None
+    pid = os.fork()
+    if pid == 0:
+        slot.introduce(os.getpid(), 7, 2)
+        other = board.take()  # of its own memory, but the words are everybody's
+        os._exit(0 if other is not None else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (slot.pid, slot.number, slot.generation) == (pid, 7, 2)
+
+
+def test_nonsense_that_a_worker_writes_is_nobodys_end() -> None:
+    """A worker whose application goes astray can write everywhere: the master reads it all the same."""
+    board = Scoreboard(slots=4)
+    for _ in range(3):
+        board.take()
+    memory = board._memory
+    assert isinstance(memory, mmap.mmap)
+    for byte in (b"\xff", b"\x07"):
+        memory[:] = byte * len(memory)
+        assert {slot.state for slot in board} == {State.BOOTING}
+        assert len(board.workers()) == 4
+        board.want(2)
+        assert board.master.wanted == 2
+        assert not any(slot.is_serving for slot in board)
