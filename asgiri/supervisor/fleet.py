@@ -452,12 +452,7 @@ class Fleet:
                 pass
 
     def _retire_replaced(self) -> None:
-        """Let the old go whose number is taken over; an old one that still boots is of no use to anybody.
-
-        While the new generation is failing, the old one keeps what it has: a successor may be READY and die at once.
-        Not when a reload waits, which may be the cure, and needs room.
-        """
-        failing = self._backoff.failures > 0 and self._queued is None
+        """Let the old go whose number is taken over; an old one that still boots is of no use to anybody."""
         ranked = sorted(self._ready(), key=lambda worker: (worker.generation, worker.id))
         newest = {worker.number: worker.id for worker in ranked}  # which may be old, too: worn by now
         for worker in self._active():
@@ -465,7 +460,7 @@ class Fleet:
                 continue
             if worker.state is WorkerState.BOOTING:
                 self._kill(worker, KillHow.TERM)
-            elif newest[worker.number] != worker.id and not (failing and self._is_outdated(worker)):
+            elif newest[worker.number] != worker.id:
                 self._drain(worker)
 
     def _retire_surplus(self) -> None:
