@@ -136,6 +136,8 @@ async def serve(server: Server, boot: Boot, access: AccessLog | None, heart: Hea
         again.cancel()
     await draining
     heart.stop()
+    # The loop is about to go, and its wakeup descriptor with it: a signal in between would find that closed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
 
 
 def window(order: Order) -> float:
