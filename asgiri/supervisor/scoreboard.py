@@ -4,6 +4,9 @@ One slot for the master and one for each child. A slot is a row of 64-bit words,
 only, in one piece (an aligned store of eight bytes), so that nobody locks and nobody reads half of one. Two words of
 one slot may be of two moments. Times are CLOCK_MONOTONIC, which is the same in all processes, in nanoseconds.
 
+An application can write here whatever it likes, over any of it. So whoever reads takes any number, and what the master
+must be sure of, such as which slots are free, it keeps to itself.
+
 The pages that nobody uses cost nothing.
 """
 
@@ -132,12 +135,21 @@ class Slot:
 
 
 class MasterSlot:
-    """What the master tells; only the master writes."""
+    """What the master tells; only the master writes. What somebody else writes over it lasts a second."""
 
-    __slots__ = ("_words",)
+    __slots__ = ("_said", "_words")
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
+        self._said = dict.fromkeys(range(9), 0)  # in the master: what the words should be
+
+    def _say(self, index: int, value: int) -> None:
+        self._said[index] = self._words[index] = value
+
+    def say_again(self) -> None:
+        """The master's, each second."""
+        for index, value in self._said.items():
+            self._words[index] = value
 
     @property
     def pid(self) -> int:
@@ -145,7 +157,7 @@ class MasterSlot:
 
     @pid.setter
     def pid(self, value: int) -> None:
-        self._words[0] = value
+        self._say(0, value)
 
     @property
     def beat_ns(self) -> int:
@@ -154,7 +166,7 @@ class MasterSlot:
 
     @beat_ns.setter
     def beat_ns(self, value: int) -> None:
-        self._words[1] = value
+        self._say(1, value)
 
     def is_fresh(self, now_ns: int) -> bool:
         return now_ns - self._words[1] < STALE_SECONDS * 1e9
@@ -166,7 +178,7 @@ class MasterSlot:
 
     @wanted.setter
     def wanted(self, value: int) -> None:
-        self._words[2] = value
+        self._say(2, value)
 
     @property
     def reached(self) -> int:
@@ -175,7 +187,7 @@ class MasterSlot:
 
     @reached.setter
     def reached(self, value: int) -> None:
-        self._words[7] = value
+        self._say(7, value)
 
     @property
     def generation(self) -> int:
@@ -184,7 +196,7 @@ class MasterSlot:
 
     @generation.setter
     def generation(self, value: int) -> None:
-        self._words[3] = value
+        self._say(3, value)
 
     @property
     def announced(self) -> bool:
@@ -193,7 +205,7 @@ class MasterSlot:
 
     @announced.setter
     def announced(self, value: bool) -> None:
-        self._words[4] = value
+        self._say(4, value)
 
     @property
     def draining(self) -> bool:
@@ -202,7 +214,7 @@ class MasterSlot:
 
     @draining.setter
     def draining(self, value: bool) -> None:
-        self._words[5] = value
+        self._say(5, value)
 
     @property
     def handed_over(self) -> bool:
@@ -211,7 +223,7 @@ class MasterSlot:
 
     @handed_over.setter
     def handed_over(self, value: bool) -> None:
-        self._words[8] = value
+        self._say(8, value)
 
     @property
     def used(self) -> int:
@@ -220,7 +232,7 @@ class MasterSlot:
 
     @used.setter
     def used(self, value: int) -> None:
-        self._words[6] = value
+        self._say(6, value)
 
 
 class Scoreboard:
@@ -232,6 +244,7 @@ class Scoreboard:
         self._most = slots
         self.master = MasterSlot(self._row(0))
         self._slots: list[Slot] = []  # as far as they have been looked at
+        self._given = 0  # slots that have ever been given away: what ``master.used`` tells the others
         self._returned: list[int] = []  # slots that were given away, and are free again
 
     def _row(self, index: int) -> memoryview:
@@ -246,11 +259,12 @@ class Scoreboard:
         """The master's: a cleared slot for a child that is about to be forked; None when all are taken."""
         if self._returned:
             index = self._returned.pop()
-        elif len(self._slots) < self._most:
-            index = len(self._slots)
-            self.master.used = index + 1
+        elif self._given < self._most:
+            index = self._given
+            self._given = index + 1
         else:
             return None
+        self.master.used = self._given
         slot = self._slot(index)
         slot.clear(time.monotonic_ns())
         return slot
@@ -261,8 +275,11 @@ class Scoreboard:
         self._returned.append(self._slots.index(slot))
 
     def want(self, count: int) -> None:
-        """The master's, each second: there should be so many workers."""
+        """The master's, each second: there should be so many workers. What is its alone to say, it says again."""
         master = self.master
+        master.say_again()
+        for index in self._returned:
+            self._slot(index).free()
         serving = sum(slot.state is State.SERVING for slot in self.workers())
         master.wanted, master.reached = count, min(count, max(master.reached, serving))
 

@@ -191,3 +191,45 @@ def test_a_reload_of_a_config_that_came_by_a_pipe_is_refused(start: Start, tmp_p
         get(service, "/who")
     finally:
         service.close()
+
+
+# Writes all over the scoreboard: its process has it in memory.
+SCRIBBLER = """
+import sys
+frame = sys._getframe()
+while "boot" not in frame.f_locals:
+    frame = frame.f_back
+words = frame.f_locals["boot"].board._words
+for index in range(len(words)):
+    words[index] = int(query["word"])
+"""
+
+
+@pytest.mark.parametrize("word", [0, 2, 99, 2**64 - 1])
+def test_an_application_that_writes_all_over_the_scoreboard_hurts_no_master(
+    start: Start, tmp_path: Path, word: int
+) -> None:
+    serves = APP.replace(
+        'case "/who":',
+        'case "/scribble":\n            exec(SCRIBBLER)\n            await answer(send, {})\n        case "/who":',
+    )
+    (tmp_path / "own.py").write_text(f"{serves}\nSCRIBBLER = {SCRIBBLER!r}\n", "utf-8")
+    config = "control: {socket: control.sock}\n"
+    service = start("-w", "2", "--app-dir", str(tmp_path), app="own:app", config=config).ready()
+    before = service.workers()
+    get(service, f"/scribble?word={word}")
+    uptime = control(tmp_path / "control.sock", "status")["uptime"]
+    assert eventually(lambda: control(tmp_path / "control.sock", "status")["uptime"] > uptime + 1.1)  # a pulse
+    mark = len(service.log)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    for number in (1, 2):
+        service.log.wait(rf"worker {number} gen 1 is ready", mark)
+    get(service, "/who")
+    status = control(tmp_path / "control.sock", "status")
+    assert [worker["state"] for worker in status["workers"]] == ["serving", "serving"]
+    service.signal(signal.SIGHUP)
+    service.log.wait("the reload is complete")
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert "Traceback" not in str(service.log)

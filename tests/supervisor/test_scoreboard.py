@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 
+import pytest
+
 from asgiri.supervisor.scoreboard import Scoreboard, State
 
 
@@ -52,3 +54,26 @@ def test_nonsense_that_a_worker_writes_is_nobodys_end() -> None:
         board.want(2)
         assert board.master.wanted == 2
         assert not any(slot.is_serving for slot in board)
+
+
+@pytest.mark.parametrize("word", [0, 2, 99, 2**64 - 1])
+def test_whatever_is_written_all_over_it_slots_are_to_be_had(word: int) -> None:
+    board = Scoreboard(8)
+    first, gone = board.take(), board.take()
+    assert first is not None
+    assert gone is not None
+    board.give_back(gone)
+    for index in range(len(board._words)):
+        board._words[index] = word
+    assert len(board.workers()) <= 8
+    board.want(3)
+    assert not board.master.draining
+    assert not board.master.handed_over
+    assert len(board.workers()) <= 1  # not who is gone, nor who never was
+    rest = [board.take() for _ in range(7)]
+    assert None not in rest
+    assert first not in rest
+    assert board.take() is None
+    board.give_back(first)
+    assert board.take() is first
+    assert board.master.used == 8
