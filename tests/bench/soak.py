@@ -114,7 +114,8 @@ class Kill:
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """``act`` does it, for about ``stand.seconds``. ``workers`` is the config's section, ``sleep`` and ``burn`` are
-    what the import takes, in seconds. ``limit`` is on the p99 while the work is under way.
+    what the import takes, in seconds. ``limit`` is on the p99 while the work is under way, ``growth`` on the resident
+    memory of the master, in bytes.
     """
 
     says: str
@@ -125,6 +126,7 @@ class Scenario:
     burn: float = 0.0
     limit: float | None = P99_MOST
     same_master: bool = True
+    growth: int = GROWTH_MOST
 
 
 def every(seconds: float, times: int, begin: Callable[[int], None]) -> None:
@@ -275,7 +277,8 @@ SCENARIOS = {
     ),
     "upgrade": Scenario("USR2 five times", upgrades, same_master=False),
     "kill": Scenario("kill -9 of a worker each second", kills, seconds=30.0, sleep=0.1, limit=None),
-    "broken": Scenario("reloads that must fail", broken),
+    # Contexts of OpenSSL come and go in some MiB of heap, of which more or less is resident: after 40 rounds as after 2.
+    "broken": Scenario("reloads that must fail", broken, growth=8 << 20),
 }
 
 
@@ -299,7 +302,7 @@ def run(scenario: Scenario, args: argparse.Namespace, cores: tuple[int, int] | N
                 scenario.act(stand)
             stand.expect(stand.is_settled, "all workers serving at the end, and no others")
             if scenario.same_master:
-                compare(stand)
+                compare(stand, scenario.growth)
             judge(stand, scenario, load.seen)
             return stand, load.seen
         finally:
@@ -343,7 +346,7 @@ def footprint(pid: int) -> tuple[int, int]:
     return fds, int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def compare(stand: Stand) -> None:
+def compare(stand: Stand, most: int) -> None:
     """The master has not grown. A connection that has just asked for the status takes a moment to be gone."""
     before = stand.before
     eventually(lambda: footprint(stand.master)[0] == before[0], patience=2.0)
@@ -351,7 +354,7 @@ def compare(stand: Stand) -> None:
     stand.notes.append(f"master: {before[0]} -> {after[0]} fds, {before[1] >> 10} -> {after[1] >> 10} KiB")
     if after[0] != before[0]:
         stand.problems.append("the master has another number of descriptors")
-    if after[1] > before[1] + GROWTH_MOST:
+    if after[1] > before[1] + most:
         stand.problems.append("the master has grown")
 
 
