@@ -277,7 +277,7 @@ SCENARIOS = {
     ),
     "upgrade": Scenario("USR2 five times", upgrades, same_master=False),
     "kill": Scenario("kill -9 of a worker each second", kills, seconds=30.0, sleep=0.1, limit=None),
-    # Contexts of OpenSSL come and go in some MiB of heap, of which more or less is resident: after 40 rounds as after 2.
+    # Contexts of OpenSSL come and go in some MiB of heap, more or less of it resident: after 40 rounds as after 2.
     "broken": Scenario("reloads that must fail", broken, growth=8 << 20),
 }
 
