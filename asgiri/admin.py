@@ -22,6 +22,7 @@ from setproctitle import setproctitle
 from asgiri.child import stacks
 from asgiri.child.heart import Heart
 from asgiri.child.privileges import become
+from asgiri.child.rotation import Rotation
 from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
 from asgiri.config.nodes import printable
 from asgiri.config.schema import Config, Http2, Limits, Timeouts, Workers
@@ -77,19 +78,20 @@ def main(boot: Boot) -> int:
     stacks.register(boot.stacks)
     config = boot.config
     setproctitle(printable(f"{config.process.title}: admin"))
+    rotation = Rotation()
     try:
         log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="admin")
         become(boot)
         server = Server(Admin(routes(boot.board)), config=SETTINGS, listeners=boot.listeners)
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-            runner.run(serve(server, boot))
+            runner.run(serve(server, boot, rotation))
     except AsgiriError as error:
         boot.link.report(BootFailed(str(error)))
         return error.exit_code
     return 0
 
 
-async def serve(server: Server, boot: Boot) -> None:
+async def serve(server: Server, boot: Boot, rotation: Rotation) -> None:
     """Start, say so, serve until told to stop or the master is gone."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
@@ -99,7 +101,8 @@ async def serve(server: Server, boot: Boot) -> None:
     def take_signals() -> None:
         loop.add_signal_handler(signal.SIGQUIT, lambda: None)
         loop.add_signal_handler(signal.SIGUSR1, log.reopen)
-        log.reopen()  # in case that one came while it booted
+        if rotation.came:
+            log.reopen()
 
     await server.start(take_signals)
     heart.enter(State.SERVING)

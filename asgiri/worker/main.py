@@ -20,6 +20,7 @@ from setproctitle import setproctitle
 
 from asgiri.child import privileges, stacks
 from asgiri.child.heart import Heart
+from asgiri.child.rotation import Rotation
 from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
@@ -48,6 +49,7 @@ def main(boot: Boot) -> int:
     stacks.register(boot.stacks)  # before anything that could hang
     name_process(boot)
     keep_heap()
+    rotation = Rotation()
     try:
         log.configure(
             level=config.log.level,
@@ -67,7 +69,7 @@ def main(boot: Boot) -> int:
             server = Server(app, config=config, listeners=boot.listeners, access_log=access, post=post)
             heart = Heart(boot.slot, lambda: server.counts, share.refresh)
             with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
-                runner.run(serve(server, boot, access, heart))
+                runner.run(serve(server, boot, access, heart, rotation))
     except AppError as error:
         boot.link.report(BootFailed(str(error), error.trace))
         return ExitCode.APP
@@ -106,7 +108,7 @@ def call_later(seconds: float, callback: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, callback)
 
 
-async def serve(server: Server, boot: Boot, access: AccessLog | None, heart: Heart) -> None:
+async def serve(server: Server, boot: Boot, access: AccessLog | None, heart: Heart, rotation: Rotation) -> None:
     """Start, say so, serve until told to stop, drain."""
     loop = asyncio.get_running_loop()
     heart.start()
@@ -117,7 +119,8 @@ async def serve(server: Server, boot: Boot, access: AccessLog | None, heart: Hea
         limit_orphan(boot.master_pid, boot.config.workers.drain_timeout)
         loop.add_signal_handler(signal.SIGQUIT, quit_now, server, orders)
         loop.add_signal_handler(signal.SIGUSR1, reopen_logs, access)
-        reopen_logs(access)  # in case that one came while the worker booted
+        if rotation.came:
+            reopen_logs(access)
 
     await server.start(take_signals)
     loop.add_reader(boot.link.fileno(), hear, boot, orders, loop)

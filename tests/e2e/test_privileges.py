@@ -162,6 +162,8 @@ def test_what_takes_root_is_done_before_and_the_application_is_nobody(start: Sta
     assert found["env"] == {"HOME": "/from-env", "USER": "nobody", "LOGNAME": "somebody", "SECRET": "of root's"}
     assert os.stat(f"/proc/{service.process.pid}").st_uid == 0
 
+    assert "cannot" not in str(service.log), "nobody has asked for the logs to be opened anew"
+
     # The rotated file is root's and cannot be opened any more: it says so, and goes on with the old one.
     (private / "access.log").rename(private / "access.log.1")
     service.process.send_signal(signal.SIGUSR1)
