@@ -15,6 +15,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from traceback import format_exception
 
 from setproctitle import setproctitle
 
@@ -33,6 +34,7 @@ from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
 from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Post, Server
 from asgiri.supervisor.scoreboard import State
+from asgiri.tracebacks import describe
 from asgiri.worker.share import BoardShare
 
 logger = logging.getLogger("asgiri.worker")
@@ -76,6 +78,11 @@ def main(boot: Boot) -> int:
     except AsgiriError as error:
         boot.link.report(BootFailed(str(error)))
         return error.exit_code
+    except BaseException as error:  # the application may raise KeyboardInterrupt and what else is no Exception
+        if boot.slot.state is not State.BOOTING:
+            raise
+        boot.link.report(BootFailed(f"it crashed: {describe(error)}", "".join(format_exception(error))))
+        return ExitCode.FAILED
     return 0
 
 

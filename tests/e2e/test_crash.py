@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import signal
 import time
 from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 from tests.bench.soak import Kill, running
 from tests.bench.soak_run import ROOT, Load
@@ -97,3 +101,29 @@ def test_what_crashes_again_and_again_is_tried_more_and_more_slowly(start: Start
     service.signal(signal.SIGHUP)
     service.log.wait("the reload is complete: generation 2 serves")
     assert list(service.workers().values()) == ["asgiri: worker 1 gen 2 [own:app]"]
+
+
+@pytest.mark.parametrize("where", ["import", "startup"])
+@pytest.mark.parametrize("what", ["KeyboardInterrupt", "GeneratorExit", "BaseException('bare')"])
+def test_what_is_no_exception_fails_a_reload_with_its_traceback(
+    start: Start, tmp_path: Path, where: str, what: str
+) -> None:
+    code = tmp_path / "own.py"
+    good = (ROOT / "tests" / "e2e" / "app.py").read_text("utf-8")
+    code.write_text(good, "utf-8")
+    service = start(
+        *("--app-dir", str(tmp_path), "--lifespan", "on", "-w", "1", "--set", "log.format=json"),
+        app="own:app",
+        config=CONFIG,
+    ).ready()
+    before = service.workers()
+    starts = '    scope["state"]["started"] = os.getpid()\n'
+    assert starts in good
+    raises = {"import": f"{good}\nraise {what}\n", "startup": good.replace(starts, f"    raise {what}\n")}
+    code.write_text(raises[where], "utf-8")
+    with pytest.raises(AssertionError, match=f"the reload failed: .*own.py.*raise {re.escape(what)[:12]}"):
+        control(tmp_path / "control.sock", "reload", wait=True)
+    assert service.workers() == before
+    told = [json.loads(line) for line in str(service.log).splitlines() if f"raise {what[:12]}" in line]
+    assert len(told) == 1, "one message that carries the traceback"
+    assert "the reload failed, generation 1 goes on" in told[0]["message"]
