@@ -234,6 +234,7 @@ def check_files(loaded: Loaded) -> None:
     The workers read them; whether they can is known before any is forked, and before a reload begins.
     """
     config = loaded.config
+    refuse_pipes(loaded)
     if config.env_file is not None:
         read_env_file(config.env_file)
     checks: list[Callable[[], object]] = [partial(preload, config)]
@@ -260,10 +261,34 @@ def check_files(loaded: Loaded) -> None:
         raise ConfigError(problems)
 
 
-def is_pipe(path: Path) -> bool:
+def refuse_pipes(loaded: Loaded) -> None:
+    """ConfigError when a file that master and workers read is a pipe: one gets it, and the others wait for ever."""
+    config = loaded.config
+    files = {"env_file": config.env_file}
+    for index, listen in enumerate(config.listen):
+        if (tls := listen.tls) is not None:
+            key = f"listen[{index}].tls"
+            for name in ("certfile", "keyfile", "password_file", "client_ca"):
+                files[f"{key}.{name}"] = getattr(tls, name)
+            for server, pair in tls.sni.items():
+                files[f"{key}.sni.{server}.certfile"], files[f"{key}.sni.{server}.keyfile"] = (
+                    pair.certfile,
+                    pair.keyfile,
+                )
+    what = "it is a pipe, which can be read only once; name a file"
+    problems = [
+        Problem(loaded.origins.get(key, ""), key, f'"{file}": {what}')
+        for key, file in files.items()
+        if file is not None and is_pipe(file)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def is_pipe(path: str | Path) -> bool:
     try:
         return stat.S_ISFIFO(os.stat(path).st_mode)
-    except OSError:  # whoever reads it will say it better
+    except (OSError, ValueError):  # whoever reads it will say it better; ValueError: a NUL in it
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import pytest
 from tests.bench.soak_run import ROOT
 from tests.e2e.conftest import Start
 from tests.e2e.service import Service, control, eventually, get
+from tests.pki import Pki
 
 APP = (ROOT / "tests" / "e2e" / "app.py").read_text("utf-8")
 DEMO = ("--app-dir", str(ROOT / "tests" / "e2e"), "app:app")
@@ -233,3 +235,19 @@ def test_an_application_that_writes_all_over_the_scoreboard_hurts_no_master(
     service.signal(signal.SIGTERM)
     assert service.wait() == 0
     assert "Traceback" not in str(service.log)
+
+
+@pytest.mark.parametrize("key", ["env_file", "certfile", "password_file"])
+def test_a_pipe_that_a_reload_would_read_is_refused(start: Start, tmp_path: Path, pki: Pki, key: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    config = f"app: app:app\napp_dir: {ROOT / 'tests' / 'e2e'}\nlisten:\n  - bind: 127.0.0.1:{port}\n"
+    service = start(config=config, app=None, bind=False).ready()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    tls = {"certfile": pki.certfile, "keyfile": pki.keyfile, key: pipe}
+    more = f"env_file: {pipe}\n" if key == "env_file" else f"    tls: {json.dumps(tls, default=str)}\n"
+    (tmp_path / "asgiri.yaml").write_text(config + more, "utf-8")
+    service.signal(signal.SIGHUP)
+    service.log.wait(f'the reload is refused, generation 1 goes on: .*{key}: "{pipe}": it is a pipe')
+    get(service, "/who")
