@@ -305,8 +305,15 @@ def test_a_closed_stderr_does_not_matter(capfd: pytest.CaptureFixture[str]) -> N
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_does_not_matter(capfd: pytest.CaptureFixture[str]) -> None:
     to_file(Path("/dev/full"))
-    LOG.info("a")
+    LOG.error("a")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_why_a_program_ends_is_told_on_stderr_where_the_log_has_no_room(capfd: pytest.CaptureFixture[str]) -> None:
+    to_file(Path("/dev/full"))
+    LOG.critical("no room for the pid file")
+    assert without_stamp(capfd.readouterr().err) == ["CRIT  [master] no room for the pid file"]
 
 
 def test_a_reader_that_went_away_does_not_matter(capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,20 +3,23 @@
 A line is one ``write(2)`` to a descriptor in append mode, so that master and workers share a file without
 mixing their lines. What a peer or an application puts into a message can neither forge a line nor steer a
 terminal: control characters are escaped. Logging never fails the program, and waits no longer than a second for a
-reader that is stuck: what cannot be written is lost, in silence.
+reader that is stuck: what cannot be written is lost, in silence. Only a program's last words (critical) go to stderr
+then.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 from asgiri.errors import ConfigError, Problem
-from asgiri.log.file import LogFile, check_writable
+from asgiri.log.file import STDERR, LogFile, check_writable
 
 LOGGER: Final = "asgiri"
 
@@ -105,7 +108,9 @@ class LineHandler(logging.Handler):
         except BlockingIOError:
             self._patience = 0.0
         except OSError:
-            pass
+            if record.levelno >= logging.CRITICAL and self.file != STDERR:
+                with suppress(OSError):
+                    os.write(2, data)
 
     def reopen(self) -> None:
         """Go on in the file that has the name now; on OSError nothing changes."""
