@@ -365,7 +365,9 @@ class Fleet:
         for worker in self._workers.values():
             told = pulse.vitals.get(worker.id)
             late = max(0.0, self._now - max(pulsed, worker.since) - PULSE_EVERY)
-            if worker.state is WorkerState.READY:
+            if worker.state is WorkerState.READY and told and told.drains and self._phase is Phase.RUNNING:
+                self._drains_unasked(worker)
+            elif worker.state is WorkerState.READY:
                 self._note_beat(worker, max(worker.heard + late, told.heard if told else 0.0))
                 if told and not self._is_old(worker) and self._phase is Phase.RUNNING:
                     self._note_wear(worker, told)
@@ -392,6 +394,12 @@ class Fleet:
             worker.worn = worker.worn or "it was silent"
             self._enter(worker, WorkerState.READY)
             self._note_beat(worker, heard)
+
+    def _drains_unasked(self, worker: Worker) -> None:
+        """Somebody has sent it a TERM: it serves nobody any more, and ends when its last request does."""
+        penalty = self._back_off(worker, Ending.KILLED) if self._is_penalised(worker) else ""
+        self._report("warning", f"{worker} drains, which the master has not asked for{penalty}", worker)
+        self._drain(worker)
 
     def _note_wear(self, worker: Worker, vitals: Vitals) -> None:
         worker.worn = worker.wear(vitals, self._now)

@@ -56,7 +56,7 @@ from asgiri.supervisor.notify import Notifier
 from asgiri.supervisor.plans import Plans
 from asgiri.supervisor.process import PidFile
 from asgiri.supervisor.runtime import Runtime
-from asgiri.supervisor.scoreboard import BEAT_SECONDS, Scoreboard
+from asgiri.supervisor.scoreboard import BEAT_SECONDS, Scoreboard, State
 from asgiri.supervisor.sidecar import Want
 from asgiri.supervisor.signals import SignalQueue
 from asgiri.supervisor.status import STATES, Status
@@ -241,7 +241,8 @@ class Master:
             heard = min(now, child.slot.beat_ns / 1e9)  # any worker may write anything there
             if now - heard > BEAT_SECONDS and child.is_stopped:
                 heard = now
-            found[worker_id] = Vitals(heard, child.slot.served, child.slot.memory)
+            slot = child.slot
+            found[worker_id] = Vitals(heard, slot.served, slot.memory, slot.state is State.DRAINING)
         return found
 
     def _feed(self, event: Event) -> None:

@@ -81,11 +81,15 @@ class Ending(Enum):
 
 
 class Vitals(msgspec.Struct, frozen=True):
-    """What a worker's slot tells: when it was last heard (monotonic seconds), requests served, resident bytes."""
+    """What a worker's slot tells: when it was last heard (monotonic seconds), requests served, resident bytes.
+
+    ``drains``: it has begun to, whoever has asked it.
+    """
 
     heard: float
     served: int = 0
     memory: int = 0
+    drains: bool = False
 
 
 # Events: what the master tells the fleet.

@@ -251,3 +251,17 @@ def test_a_pipe_that_a_reload_would_read_is_refused(start: Start, tmp_path: Path
     service.signal(signal.SIGHUP)
     service.log.wait(f'the reload is refused, generation 1 goes on: .*{key}: "{pipe}": it is a pipe')
     get(service, "/who")
+
+
+def test_a_worker_that_somebody_sends_a_term_is_replaced_while_it_finishes(start: Start, tmp_path: Path) -> None:
+    service = start(env={"MARKS": str(tmp_path)}).ready()
+    pid = get(service, "/who")["pid"]
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as slow:
+        slow.sendall(b"GET /slow?seconds=3 HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert eventually((tmp_path / "slow").exists)
+        os.kill(pid, signal.SIGTERM)
+        service.log.wait("worker 1 gen 1 drains, which the master has not asked for")
+        assert get(service, "/who")["pid"] != pid
+        assert pid in service.workers(), "it is not done yet"
+        assert b" 200 " in slow.recv(1000)
+    assert eventually(lambda: pid not in service.workers())

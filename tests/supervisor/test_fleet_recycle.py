@@ -12,6 +12,7 @@ from asgiri.supervisor.messages import (
     Failed,
     Fork,
     Kill,
+    KillHow,
     Policy,
     Pulse,
     Ready,
@@ -52,6 +53,46 @@ def vitals(at: float, *, served: dict[int, int] | None = None, memory: dict[int,
 
 def worn(worker: str = "worker 1 gen 1", why: str = "") -> Says:
     return Says("info", f"{worker} is to be replaced: {why}")
+
+
+# Who drains by itself.
+
+
+def drains(at: float, worker_id: int) -> Pulse:
+    return Pulse({worker_id: Vitals(at, drains=True)})
+
+
+def test_a_worker_that_somebody_else_has_told_to_drain_is_replaced_at_once() -> None:
+    fleet = running(1, drain_timeout=30)
+    play(
+        fleet,
+        (20, vitals(20, served={1: 1}), []),
+        (21, drains(21, 1), [
+            Says("warning", "worker 1 gen 1 drains, which the master has not asked for"),
+            Drain(1, RETIRE),
+            Fork(2, 1, 1),
+        ]),
+        (22, drains(22, 1), []),  # said once
+        (23, Ready(2), []),
+        (53, Tick(), [Kill(1, KillHow.KILL), Says("warning", "worker 1 gen 1 was still draining after 32s")]),
+        (53, left(1), []),
+    )  # fmt: skip
+    assert numbers(fleet) == [(1, 1)]
+
+
+def test_one_that_drains_as_soon_as_it_is_ready_does_not_make_the_fleet_spin() -> None:
+    fleet = running(1)
+    told = fleet.handle(drains(2, 1), 2)
+    assert [type(command) for command in told] == [Report, Drain]
+    assert isinstance(told[0], Report)
+    assert "backing off for 100ms" in told[0].text
+    play(fleet, (2.1, Tick(), [Fork(2, 1, 1)]))
+
+
+def test_in_a_stop_that_waits_nobody_is_put_in_the_place_of_one_that_drains() -> None:
+    fleet = running(2, drain_delay=5)
+    fleet.handle(Stop(), 2)
+    play(fleet, (3, drains(3, 1), []), (4, left(1), [Says("warning", "worker 1 gen 1 exited with status 0")]))
 
 
 # Limits.
