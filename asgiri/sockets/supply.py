@@ -131,6 +131,10 @@ class Supply:
         """What nobody has taken, in words."""
         return [str(one) for one in self._passed]
 
+    def left_files(self) -> list[tuple[str, FileId]]:
+        """The files of the unix sockets that nobody has taken, and that are ours to remove: path, identity."""
+        return [(one.address.removeprefix("unix:"), one.file) for one in self._passed if one.file is not None]
+
     def close(self) -> None:
         """Close what nobody has taken."""
         for one in self._passed:

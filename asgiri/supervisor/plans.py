@@ -7,12 +7,14 @@ of its generation, and *dropped* when no worker of it is left or will be.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from asgiri.config.schema import Config, Listen
 from asgiri.sockets.bind import open_listener
-from asgiri.sockets.listener import Listener, binds_alike
+from asgiri.sockets.listener import FileId, Listener, binds_alike, identity
 from asgiri.sockets.supply import Supply
 
 logger = logging.getLogger("asgiri.master")
@@ -36,6 +38,7 @@ class Plans:
 
     def __init__(self, config: Config) -> None:
         self._by_generation = {1: Plan(config)}
+        self._left_files: list[tuple[str, FileId]] = []  # of an old master's sockets that no entry of ours takes
         self._submitted: Plan | None = None  # for a reload that the fleet has been told of and has not begun
 
     def open(self, supply: Supply) -> None:
@@ -47,6 +50,7 @@ class Plans:
             self._fill(plan, [], supply)
             for left in supply.left():
                 logger.warning("a socket that was passed on is not in the configuration, and is closed: %s", left)
+            self._left_files = supply.left_files()
         finally:
             supply.close()
 
@@ -95,6 +99,11 @@ class Plans:
         """The sockets that another master handed over are ours now, with their files."""
         for listener in self.listeners:
             listener.own()
+        for path, file in self._left_files:  # of sockets that only the old one had: not before, for it may go on
+            if identity(path, os.lstat) == file:
+                with suppress(OSError):  # others find it stale, and remove it
+                    os.unlink(path)
+        self._left_files = []
 
     def close(self) -> None:
         for listener in self.listeners:

@@ -265,3 +265,22 @@ def test_a_worker_that_somebody_sends_a_term_is_replaced_while_it_finishes(start
         assert pid in service.workers(), "it is not done yet"
         assert b" 200 " in slow.recv(1000)
     assert eventually(lambda: pid not in service.workers())
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_the_file_of_a_socket_that_an_heir_has_no_use_for_goes_with_the_old_master(
+    start: Start, tmp_path: Path, succeeds: bool
+) -> None:
+    def config(app: str, *binds: str) -> str:
+        entries = ", ".join(f"{{bind: '{bind}'}}" for bind in binds)
+        return f"app: {app}\napp_dir: {ROOT / 'tests' / 'e2e'}\nlisten: [{entries}]\n"
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        tcp = f"127.0.0.1:{taken.getsockname()[1]}"
+    file = tmp_path / "own.sock"
+    service = start(config=config("app:app", tcp, f"unix:{file}"), app=None, bind=False).ready()
+    assert file.is_socket()
+    (tmp_path / "asgiri.yaml").write_text(config("app:app" if succeeds else "nosuch:app", tcp), "utf-8")
+    service.signal(signal.SIGUSR2)
+    service.log.wait("the upgrade is complete" if succeeds else "the upgrade failed, this master goes on")
+    assert file.exists() is not succeeds
