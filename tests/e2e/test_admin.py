@@ -121,7 +121,9 @@ def test_not_ready_is_said_until_the_last_worker_is_done(start: Start, tmp_path:
         slow.join(PATIENCE)
         before = dict(said)
     draining = (503, "the service is draining")
-    assert {draining} <= before.keys() <= {200, draining}
+    # The worker may have its TERM, and say so, a moment before the master has its own.
+    fewer = (503, "less than half of the workers are serving")
+    assert {draining} <= before.keys() <= {200, draining, fewer}
     assert service.wait() == 0
 
 
