@@ -21,7 +21,7 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) and shells have it
             signal.signal(number, leave)
-    from asgiri.cli import main
+    from asgiri.cli.command import main
 
     main()
 

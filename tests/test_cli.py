@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from asgiri import __version__
-from asgiri.cli import KEYS, LATER, command, from_flags, from_sets, secure
+from asgiri.cli.command import KEYS, LATER, command, from_flags, from_sets, secure
 from asgiri.config.keys import paths
 from asgiri.config.load import Setting, load
 from asgiri.config.schema import Config, Tls

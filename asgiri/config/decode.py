@@ -55,6 +55,7 @@ class Decoder:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self.places: dict[str, Place] = {}
+        self.written: dict[str, str] = {}
 
     def section(self, section: type[S], node: Node, path: str = "", later: str = "") -> S | Literal[Bad.BAD]:
         """The Struct that ``node`` describes; BAD when a key that it cannot do without is missing or bad.

@@ -30,6 +30,9 @@ def key(
     filled: bool = False,
     later: str = "",
     entry: str = "",
+    examples: tuple[str, ...] = (),
+    stays: bool = False,
+    secret: bool = False,
 ) -> msgspec.Meta:
     """What there is to know about a key besides its type and its default.
 
@@ -37,7 +40,8 @@ def key(
     ``syntax``: another notation of its own. ``least`` and ``most`` bound a number; a ``filled`` list has an
     entry. ``later``: the feature that the key, or all keys of the section, belong to and that does not
     exist yet; the loader refuses every value but those that turn it off. ``entry``: what a bare text from a
-    flag (``--bind``) sets in a list of sections.
+    flag (``--bind``) sets in a list of sections. ``examples`` are values as they stand in the file. A key that
+    ``stays`` is not changed by a reload, only by an upgrade or a restart. What is ``secret`` is never shown in a log.
     """
     extra: dict[str, object] = {
         "unit": unit,
@@ -46,8 +50,11 @@ def key(
         "most": most,
         "later": later,
         "entry": entry,
+        "examples": examples,
+        "stays": stays or None,
+        "secret": secret or None,
     }
-    extra = {name: value for name, value in extra.items() if value not in (None, "", [])}
+    extra = {name: value for name, value in extra.items() if value not in (None, "", ())}
     if filled:
         return msgspec.Meta(description=description, min_length=1, extra=extra)
     return msgspec.Meta(description=description, extra=extra)
@@ -94,6 +101,22 @@ class Key:
     def entry(self) -> str:
         """The key that a bare text stands for in this list of sections."""
         return str(self._extra("entry", ""))
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Values for the documentation, each as it stands in the file."""
+        found: tuple[str, ...] = self._extra("examples", ())
+        return found
+
+    @property
+    def stays(self) -> bool:
+        """Whether a reload leaves it as it is, and only an upgrade or a restart changes it."""
+        return bool(self._extra("stays", False))
+
+    @property
+    def secret(self) -> bool:
+        """Whether its value may be a secret: it is not shown in a log."""
+        return bool(self._extra("secret", False))
 
     @property
     def section(self) -> type[msgspec.Struct] | None:

@@ -37,12 +37,14 @@ class Loaded:
     """The config, the file it was read from, if any, and where each key that was given comes from.
 
     ``origins`` maps dotted paths (``workers.count``, ``listen[0].bind``) to ``asgiri.yaml:12``,
-    ``ASGIRI_LOOP`` or ``--workers``; a key that is not in it has its default.
+    ``ASGIRI_LOOP`` or ``--workers``; a key that is not in it has its default. ``written`` maps the paths of values
+    that variables were put into to what the file says (``${HOME}/app``): what may be shown in their place.
     """
 
     config: Config
     found: Found | None
     origins: dict[str, str]
+    written: dict[str, str]
 
 
 def find_file(
@@ -81,7 +83,7 @@ def load(file: str | Found | None, environ: AbstractMapping[str, str], flags: Ab
     check(config, decoder.places, faults)
     faults.raise_any()
     origins = {path: place.origin for path, place in decoder.places.items()}
-    return Loaded(config, found, origins)
+    return Loaded(config, found, origins, decoder.written)
 
 
 def _top(node: Node | None, faults: Faults) -> Mapping:

@@ -40,11 +40,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A single value, as its text."""
+    """A single value, as its text. ``written`` is what stands in the file where variables (``${NAME}``) were put in."""
 
     place: Place
     text: str
     kind: Kind = Kind.TEXT
+    written: str = ""
 
     def __str__(self) -> str:
         if self.kind is Kind.NULL:

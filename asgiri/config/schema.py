@@ -268,7 +268,9 @@ class Admin(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class Control(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``control``: the socket that asgirictl talks to."""
 
-    socket: Annotated[str | None, key("Path of the socket, mode 0600; null: below the runtime directory.")] = None
+    socket: Annotated[
+        str | None, key("Path of the socket, mode 0600; null: below the runtime directory.", stays=True)
+    ] = None
 
 
 class Process(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -280,10 +282,10 @@ class Process(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = None
     group: Annotated[str | None, key("Group that the workers run as, by name or number; null: the user's own.")] = None
     umask: Annotated[
-        int | None, key('File mode creation mask, octal as in "027"; null: inherited.', syntax="octal")
+        int | None, key('File mode creation mask, octal as in "027"; null: inherited.', syntax="octal", stays=True)
     ] = None
-    pidfile: Annotated[str | None, key("File that holds the process id of the master.")] = None
-    chdir: Annotated[str | None, key("Directory to work in; relative paths start there.")] = None
+    pidfile: Annotated[str | None, key("File that holds the process id of the master.", stays=True)] = None
+    chdir: Annotated[str | None, key("Directory to work in; relative paths start there.", stays=True)] = None
     title: Annotated[str, key("What the process titles in ps and top begin with.")] = "asgiri"
 
 
@@ -305,7 +307,9 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         key("ASGI lifespan; auto does without where the application does not know it."),
     ] = "auto"
     loop: Annotated[Literal["auto", "uvloop", "asyncio"], key("The event loop; auto is uvloop where present.")] = "auto"
-    env: Annotated[dict[str, str], key("Environment variables, set before the application is imported.")] = {}
+    env: Annotated[
+        dict[str, str], key("Environment variables, set before the application is imported.", secret=True)
+    ] = {}
     env_file: Annotated[
         str | None, key("File of KEY=VALUE lines, read before the application is imported; env goes over it.")
     ] = None
@@ -321,7 +325,8 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     websocket: Annotated[WebSocket, key("WebSocket connections.")] = WebSocket()
     proxy: Annotated[Proxy, key("Reverse proxies in front.", later="trust in proxies")] = Proxy()
     response_headers: Annotated[
-        dict[str, str], key("Header fields added to a response where the application set none of that name.")
+        dict[str, str],
+        key("Header fields added to a response where the application set none of that name.", secret=True),
     ] = {}
     # Off, because a version tells attackers more than it tells anyone else.
     server_header: Annotated[bool, key("Send a Server header field.")] = False

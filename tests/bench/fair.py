@@ -59,13 +59,13 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def serve(mode: str, arguments: list[str]) -> None:
-    from asgiri import cli
+    from asgiri.cli import command
     from asgiri.worker.share import BoardShare
 
     if mode == "plain":
         BoardShare.room = lambda self: sys.maxsize  # type: ignore[method-assign]
     sys.argv[1:] = arguments
-    cli.main()
+    command.main()
 
 
 @dataclass(frozen=True, slots=True)

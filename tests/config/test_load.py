@@ -93,7 +93,7 @@ def problems(loaded: Load) -> Callable[..., list[str]]:
 )
 def test_an_empty_file_is_the_default_config(loaded: Load, text: str) -> None:
     found = loaded(text)
-    assert found == Loaded(Config(), Found(Path("asgiri.yaml")), {})
+    assert found == Loaded(Config(), Found(Path("asgiri.yaml")), {}, {})
 
 
 @pytest.mark.parametrize(

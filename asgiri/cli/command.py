@@ -1,29 +1,21 @@
-"""The ``asgiri`` command, and the composition root: the one place that knows every layer."""
+"""The ``asgiri`` command: what a user types, to a configuration and what is to be done with it."""
 
 from __future__ import annotations
 
-import logging
 import os
-import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from asgiri import __version__
-from asgiri.build import BUILD
-from asgiri.config.envfile import read_env_file
 from asgiri.config.load import Found, Loaded, Setting, load
-from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode, Problem
+from asgiri.errors import AsgiriError, ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from asgiri.config.schema import Config, HttpVersion
-    from asgiri.link import Boot
+    from asgiri.config.schema import HttpVersion
 
 # Flags that set one key of the file each: parameter -> (what the user typed, dotted path).
 KEYS = {
@@ -140,8 +132,12 @@ def command(
 
     loaded = read(config)
     if check_config:
+        from asgiri.cli.check import check
+
         check(loaded, import_)
     else:
+        from asgiri.cli.serve import serve
+
         sys.exit(serve(loaded, read))
 
 
@@ -194,172 +190,3 @@ def secure(loaded: Loaded, certfile: str, keyfile: str | None) -> Loaded:
             origins |= {f"listen[{index}].tls.{name}": f"--{name}" for name in ("certfile", "keyfile")}
     config = with_certificate(loaded.config, Tls(certfile=certfile, keyfile=keyfile))
     return replace(loaded, config=config, origins=origins)
-
-
-def check(loaded: Loaded, import_app: bool) -> None:
-    """``--check-config``: the configuration is good, or ConfigError says what is not."""
-    from asgiri.supervisor.process import apply_process
-
-    config = loaded.config
-    apply_process(config.process)  # relative paths start where the master would work
-    check_files(loaded)
-    if import_app:
-        from asgiri.child.privileges import drop, resolve
-        from asgiri.loader import load_app
-        from asgiri.worker.main import read_environment
-
-        variables = read_environment(config)
-        identity = resolve(config.process)
-        if identity is not None:
-            drop(identity)  # for good: this process only checks
-        os.environ.update(variables)
-        try:
-            load_app(
-                config.target,
-                app_dir=config.app_dir,
-                factory=config.factory,
-                interface=config.interface,
-            )
-        except AppError as error:
-            click.echo(f"asgiri: {error}", err=True)
-            if error.trace:
-                click.echo(error.trace.rstrip("\n"), err=True)
-            sys.exit(ExitCode.USAGE)
-    click.echo(f"asgiri: {loaded.found.path if loaded.found else 'the configuration'} is good")
-
-
-def check_files(loaded: Loaded) -> None:
-    """ConfigError when a file that the config names cannot be used, or a user that it names cannot be had.
-
-    The workers read them; whether they can is known before any is forked, and before a reload begins.
-    """
-    config = loaded.config
-    refuse_pipes(loaded)
-    if config.env_file is not None:
-        read_env_file(config.env_file)
-    checks: list[Callable[[], object]] = [partial(preload, config)]
-    for index, listen in enumerate(config.listen):
-        if listen.tls is not None:
-            from asgiri.tls import server_context  # and with it OpenSSL: only where there is need for it
-
-            checks.append(partial(server_context, listen.tls, listen.http, f"listen[{index}].tls"))
-    if config.log.access.enabled:
-        from asgiri.log.setup import check_file
-
-        checks.append(partial(check_file, "log.access.file", config.log.access.file))
-    if config.process.user is not None or config.process.group is not None:
-        from asgiri.child.privileges import resolve
-
-        checks.append(partial(resolve, config.process))
-    problems: list[Problem] = []
-    for one in checks:
-        try:
-            one()
-        except ConfigError as error:
-            problems += [replace(what, where=loaded.origins.get(what.key, what.where)) for what in error.problems]
-    if problems:
-        raise ConfigError(problems)
-
-
-def refuse_pipes(loaded: Loaded) -> None:
-    """ConfigError when a file that master and workers read is a pipe: one gets it, and the others wait for ever."""
-    config = loaded.config
-    files = {"env_file": config.env_file}
-    for index, listen in enumerate(config.listen):
-        if (tls := listen.tls) is not None:
-            key = f"listen[{index}].tls"
-            for name in ("certfile", "keyfile", "password_file", "client_ca"):
-                files[f"{key}.{name}"] = getattr(tls, name)
-            for server, pair in tls.sni.items():
-                files[f"{key}.sni.{server}.certfile"], files[f"{key}.sni.{server}.keyfile"] = (
-                    pair.certfile,
-                    pair.keyfile,
-                )
-    what = "it is a pipe, which can be read only once; name a file"
-    problems = [
-        Problem(loaded.origins.get(key, ""), key, f'"{file}": {what}')
-        for key, file in files.items()
-        if file is not None and is_pipe(file)
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
-def is_pipe(path: str | Path) -> bool:
-    try:
-        return stat.S_ISFIFO(os.stat(path).st_mode)
-    except (OSError, ValueError):  # whoever reads it will say it better; ValueError: a NUL in it
-        return False
-
-
-def preload(config: Config) -> None:
-    """Import what the children of this config will be made of. ConfigError when an engine is not installed."""
-    from asgiri.equip import load_engines
-
-    load_engines(config)
-    if config.admin.bind is not None:
-        import asgiri.admin  # noqa: F401
-
-
-def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
-    """Be the master until stopped. ``read`` is how the configuration is read once more, for a reload."""
-    # The workers' modules are imported here, before any fork, so that workers share them and start at once.
-    from asgiri.equip import loop_factory
-    from asgiri.log import setup as log
-    from asgiri.sockets.supply import Supply
-    from asgiri.supervisor.master import Hooks, Master, Origin
-    from asgiri.supervisor.notify import Notifier
-    from asgiri.supervisor.process import apply_process, fill_standard_streams, title
-    from asgiri.supervisor.upgrade import Heir, Recipe
-    from asgiri.worker.main import main as worker_main
-
-    recipe = Recipe.taken(os.environ)
-    config = loaded.config
-    fill_standard_streams()
-    notifier = Notifier.from_environ(os.environ)
-    loop_factory(config.loop)  # whether it is installed, a reload or not
-    found = loaded.found
-    if found is not None and config.process.chdir is not None:
-        found = replace(found, path=found.path.absolute())  # a reload reads it again, from wherever that leads
-    apply_process(config.process)
-    check_files(loaded)
-
-    def reread() -> Config:
-        if found is not None and is_pipe(found.path):
-            # As of -c <(...). Nobody writes there any more: reading it would hold the master up for ever.
-            raise ConfigError([Problem(str(found.path), "", "it is a pipe, and was read once, at the start")])
-        reloaded = read(found)
-        check_files(reloaded)
-        fresh = reloaded.config
-        for key in ("chdir", "umask", "pidfile"):
-            if getattr(fresh.process, key) != getattr(config.process, key):
-                logger.warning("process.%s is changed by an upgrade or a restart only, and stays as it is", key)
-        if fresh.control.socket != config.control.socket:
-            logger.warning("control.socket is changed by an upgrade or a restart only, and stays as it is")
-        return fresh
-
-    def admin_main(boot: Boot) -> int:
-        from asgiri.admin import main  # a service without it pays nothing for it
-
-        return main(boot)
-
-    def apply(config: Config) -> None:
-        log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")
-        title(config.process.title, "master", config.target)
-
-    apply(config)
-    logger = logging.getLogger("asgiri.master")
-    logger.info("asgiri %s (%s), Python %s, pid %d", __version__, BUILD, sys.version.split()[0], os.getpid())
-    if not config.app:
-        logger.info("no application is named: serving the built-in demo (%s)", config.target)
-    hooks = Hooks(load=reread, apply=apply, worker_main=worker_main, admin_main=admin_main)
-    try:
-        heir = Heir.from_environ(os.environ)
-        supply = heir.supply() if heir else Supply.from_systemd(os.environ, os.getpid())
-        with Master(config, hooks, Origin(recipe, notifier, supply, heir)) as master:
-            code = master.run()
-    except AsgiriError as error:
-        logger.critical("%s", error)
-        return error.exit_code
-    logger.info("stopped") if code is ExitCode.STOPPED else logger.critical("stopped, with exit code %d", code)
-    return code

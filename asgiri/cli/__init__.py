@@ -1,0 +1,1 @@
+"""The ``asgiri`` command: what is typed, whether that can be served, and serving it (the composition root)."""

@@ -1,0 +1,74 @@
+"""Values as people write them: the reverse of decode.py, for all that shows a configuration."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from asgiri.config.keys import keys_of
+from asgiri.units import format_duration, format_size, parse_duration
+
+if TYPE_CHECKING:
+    from asgiri.config.keys import Key
+
+# Texts that stand in YAML as they are, in a list in brackets too, and are read as texts again. By parsers of YAML 1.1
+# as well: editors and other tools read the file.
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+@%=-]*(?::[A-Za-z0-9_./@%=-]+)*", re.ASCII)
+_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+
+
+def written(key: Key, value: object) -> str:
+    """``value`` of ``key`` in one line of YAML that is read as the same: ``30s``, ``"0660"``, ``[h2, http/1.1]``."""
+    if value is None:
+        return "null"
+    if isinstance(value, msgspec.Struct):
+        pairs = (f"{name}: {written(below, getattr(value, name))}" for name, below in keys_of(type(value)).items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, dict):
+        element = key.element()
+        return f"{{{', '.join(f'{quoted(name)}: {written(element, one)}' for name, one in value.items())}}}"
+    if isinstance(value, tuple):
+        element = key.element()
+        return f"[{', '.join(written(element, one) for one in value)}]"
+    return _scalar(key, value)
+
+
+def quoted(text: str) -> str:
+    """``text`` as YAML, in quotes where it needs them; what would be read as a variable is escaped (``$${``)."""
+    text = text.replace("${", "$${")
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    return '"' + "".join(_escaped(letter) for letter in text) + '"'
+
+
+def _scalar(key: Key, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    match key.notation:
+        case "duration":
+            return _duration(float(str(value)))
+        case "size":
+            return format_size(int(str(value)))
+        case "octal":
+            return f'"{value:04o}"'
+    return str(value) if isinstance(value, int) else quoted(str(value))
+
+
+def _duration(seconds: float) -> str:
+    text = format_duration(seconds)
+    if parse_duration(text) != seconds:  # it has less than milliseconds
+        text = format(Decimal(repr(seconds)).quantize(Decimal("1e-15")).normalize(), "f")
+    return text
+
+
+def _escaped(letter: str) -> str:
+    """A letter within double quotes (YAML 1.2 section 5.7)."""
+    if letter in '"\\':
+        return f"\\{letter}"
+    if letter.isprintable():
+        return letter
+    number = ord(letter)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
