@@ -6,11 +6,11 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from asgiri.config.envfile import read_env_file
 from asgiri.errors import AppError, ConfigError, ExitCode, Problem

@@ -6,7 +6,6 @@ there is to say about a key is said once, where it is declared.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
@@ -172,6 +171,8 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
 
     The ``prefix`` is what all names begin with; it is shown, and says nothing about likeness.
     """
+    import difflib  # only what is wrong needs it
+
     close = difflib.get_close_matches(name.removeprefix(prefix), [one.removeprefix(prefix) for one in known], n=1)
     return f'; did you mean "{prefix}{close[0]}"?' if close else ""
 

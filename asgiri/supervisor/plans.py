@@ -10,7 +10,8 @@ import logging
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from asgiri.config.schema import Config, Listen
 from asgiri.sockets.bind import open_listener
@@ -20,8 +21,7 @@ from asgiri.sockets.supply import Supply
 logger = logging.getLogger("asgiri.master")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(Struct, frozen=True, eq=False):
     """What the workers of one generation are given; ``admin`` is what the admin child listens on."""
 
     config: Config
