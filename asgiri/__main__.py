@@ -19,7 +19,7 @@ QUESTIONS = {"--check-config", "--print-config", "--schema"}
 
 
 def main() -> NoReturn:
-    # Nearly all that is imported stays: looking for garbage in it would be a tenth of a start. The master frees it again.
+    # Nearly all that is imported stays: looking for garbage in it is a tenth of a start. The master enables it again.
     gc.disable()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) and shells have it

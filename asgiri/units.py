@@ -88,7 +88,7 @@ def parse_size(value: str | int) -> int:
         raise ValueError(f'expected {SIZE_EXPECTED}, got "{value}"')
     # In whole numbers: as a float, 1.001KB is no whole number of bytes.
     whole, _, decimals = match[1].partition(".")
-    size, rest = divmod(int(whole + decimals) * factor, 10 ** len(decimals))
+    size, rest = divmod(int(whole + decimals) * factor, int("1" + "0" * len(decimals)))
     if rest:
         raise ValueError(f'expected {SIZE_EXPECTED}, got "{value}", which is no whole number of bytes')
     return size
