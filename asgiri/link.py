@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
@@ -18,6 +19,7 @@ from msgspec import Struct
 from asgiri.config.schema import Config
 from asgiri.sockets.listener import Listener
 from asgiri.supervisor.scoreboard import Scoreboard, Slot
+from asgiri.tracebacks import Trouble
 
 
 class Order(Enum):
@@ -25,20 +27,42 @@ class Order(Enum):
 
     RETIRE = b"r"  # drain and exit: others go on serving
     STOP = b"s"  # drain and exit: the service stops
+    # Under reload only (docs/design/reload.md).
+    HOLD = b"h"  # accept nothing, read nothing from idle connections: newer code is on its way
+    RESUME = b"c"  # it did not come up: go on
+    NEWS = b"n"  # the bulletin has changed
 
 
 class Booted(msgspec.Struct, frozen=True, tag="booted"):
-    """The application is imported, its lifespan is up, the listeners are taken."""
+    """The application is imported, its lifespan is up, the listeners are taken.
+
+    Under reload: ``trouble`` is why the error page is served in the application's place; ``modules`` are those that
+    it has imported from outside the watched folders, in the order of their import.
+    """
+
+    trouble: Trouble | None = None
+    modules: tuple[str, ...] = ()
 
 
 class BootFailed(msgspec.Struct, frozen=True, tag="failed"):
-    """The worker cannot serve. ``message`` is one sentence, ``trace`` the application's traceback or empty."""
+    """The worker cannot serve. ``message`` is one sentence, ``trace`` the application's traceback or empty.
+
+    ``trouble`` is the same as data, where the application is to blame; under reload only.
+    """
 
     message: str
     trace: str = ""
+    trouble: Trouble | None = None
 
 
-Report = Booted | BootFailed
+class Changed(msgspec.Struct, frozen=True, tag="changed"):
+    """From the watcher: the first few of ``total`` files that have changed, as a person would name them."""
+
+    files: tuple[str, ...]
+    total: int
+
+
+Report = Booted | BootFailed | Changed
 
 # Characters of a traceback that are told, the last ones; more bytes than the line of any report then has; how much is
 # taken at once: who writes without end must not hold the master up, nor make it grow.
@@ -155,6 +179,10 @@ class Boot(Struct, frozen=True):
 
     ``number`` is the worker's, 0 for a child that is none. ``slot`` is its own on the ``board``. ``stacks`` is a
     descriptor: what is written there on SIGUSR2 the master reads (see :mod:`asgiri.child.stacks`).
+
+    Under reload only, else -1 or None: ``bulletin`` is a descriptor to read :mod:`asgiri.supervisor.bulletin` of;
+    ``transfer`` the two ends, to give and to take, of what hands idle connections over. ``first``: nothing has served
+    before, so a broken application is shown and not refused.
     """
 
     number: int
@@ -166,6 +194,9 @@ class Boot(Struct, frozen=True):
     board: Scoreboard
     slot: Slot
     stacks: int
+    bulletin: int = -1
+    transfer: tuple[socket.socket, socket.socket] | None = None
+    first: bool = False
 
 
 # The child's main: takes its boot, returns its exit status. The master gets it from the composition root.

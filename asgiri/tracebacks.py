@@ -8,8 +8,35 @@ from itertools import chain
 from traceback import StackSummary, TracebackException, walk_tb
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Frame(Struct, frozen=True):
+    """One frame of the application's: ``source`` are lines around ``line``, and begin with line ``first``; from 1."""
+
+    file: str
+    line: int
+    function: str
+    first: int = 0
+    source: tuple[str, ...] = ()
+
+
+class Trouble(Struct, frozen=True):
+    """Why an application cannot be started, as data.
+
+    ``message`` is one sentence, ``kind`` and ``text`` name the exception and what it says, ``trace`` is its traceback
+    as :func:`user_traceback` gives it, and ``frames`` are those of the application, the innermost last.
+    """
+
+    message: str
+    kind: str = ""
+    text: str = ""
+    trace: str = ""
+    frames: tuple[Frame, ...] = ()
+
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # Compiled modules name their files as the build saw them, from the root of the checkout on.

@@ -31,6 +31,7 @@ class Policy(msgspec.Struct, frozen=True):
     max_lifetime: float = 0.0
     backoff_first: float = 0.1
     backoff_most: float = 10.0
+    hold: bool = False  # under reload: requests wait for the newer code
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -191,6 +192,18 @@ class Drain(msgspec.Struct, frozen=True):
     reason: DrainReason
 
 
+class Hold(msgspec.Struct, frozen=True):
+    """Under reload: have the worker accept nothing, while a candidate boots."""
+
+    worker_id: int
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Have a worker that was held go on: the candidate has failed."""
+
+    worker_id: int
+
+
 class Kill(msgspec.Struct, frozen=True):
     """Send the signal."""
 
@@ -247,4 +260,6 @@ class Exit(msgspec.Struct, frozen=True):
     code: ExitCode
 
 
-Command: TypeAlias = Fork | Drain | Kill | AskStacks | Commit | Abandon | Settled | Announce | Report | Exit
+Command: TypeAlias = (
+    Fork | Drain | Hold | Resume | Kill | AskStacks | Commit | Abandon | Settled | Announce | Report | Exit
+)

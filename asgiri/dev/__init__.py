@@ -1,0 +1,1 @@
+"""What is there under --reload only: the watcher, the zygote, the error page and the live reload."""
