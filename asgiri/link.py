@@ -6,20 +6,26 @@ reads end of file has a worker that is about to exit.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 from msgspec import Struct
 
 from asgiri.config.schema import Config
+from asgiri.errors import ExitCode
 from asgiri.sockets.listener import Listener
 from asgiri.supervisor.scoreboard import Scoreboard, Slot
 from asgiri.tracebacks import Trouble
+
+logger = logging.getLogger("asgiri.master")
 
 
 class Order(Enum):
@@ -55,6 +61,12 @@ class BootFailed(msgspec.Struct, frozen=True, tag="failed"):
     trouble: Trouble | None = None
 
 
+class Aside(msgspec.Struct, frozen=True, tag="aside"):
+    """From the zygote: it cannot be one, and exits; ``why`` is a clause: "import torch has started a thread"."""
+
+    why: str
+
+
 class Changed(msgspec.Struct, frozen=True, tag="changed"):
     """From the watcher: the first few of ``total`` files that have changed, as a person would name them."""
 
@@ -62,7 +74,7 @@ class Changed(msgspec.Struct, frozen=True, tag="changed"):
     total: int
 
 
-Report = Booted | BootFailed | Changed
+Report = Booted | BootFailed | Changed | Aside
 
 # Characters of a traceback that are told, the last ones; more bytes than the line of any report then has; how much is
 # taken at once: who writes without end must not hold the master up, nor make it grow.
@@ -174,6 +186,28 @@ def make_link() -> tuple[ParentEnd, ChildEnd]:
     return ParentEnd(orders_write, reports_read), ChildEnd(orders_read, reports_write)
 
 
+class Errand(Struct, frozen=True):
+    """What the zygote is asked for: a worker; goes pickled, with the descriptors of its link and of its stacks.
+
+    ``listeners`` and ``slot`` are numbers, for the zygote has both already: of its own listeners, and on the board.
+    """
+
+    number: int
+    generation: int
+    config: Config
+    listeners: tuple[int, ...]
+    slot: int
+    first: bool
+
+
+class Warm(Struct, frozen=True):
+    """What a zygote is given besides: where it is asked, the modules to import, and the folders whose code is not."""
+
+    sock: socket.socket
+    modules: tuple[str, ...]
+    watched: tuple[str, ...]
+
+
 class Boot(Struct, frozen=True):
     """All that a child needs to come up: made by the master, read by the child after the fork.
 
@@ -182,7 +216,7 @@ class Boot(Struct, frozen=True):
 
     Under reload only, else -1 or None: ``bulletin`` is a descriptor to read :mod:`asgiri.supervisor.bulletin` of;
     ``transfer`` the two ends, to give and to take, of what hands idle connections over. ``first``: nothing has served
-    before, so a broken application is shown and not refused.
+    before, so a broken application is shown and not refused. ``warm`` is the zygote's.
     """
 
     number: int
@@ -197,7 +231,29 @@ class Boot(Struct, frozen=True):
     bulletin: int = -1
     transfer: tuple[socket.socket, socket.socket] | None = None
     first: bool = False
+    warm: Warm | None = None
 
 
 # The child's main: takes its boot, returns its exit status. The master gets it from the composition root.
 ChildMain = Callable[[Boot], int]
+
+
+def be(main: ChildMain, boot: Boot) -> NoReturn:
+    """In a fresh child: be what it was forked for, and end without unwinding the stack of who has forked it."""
+    status = int(ExitCode.FAILED)
+    try:
+        atexit._clear()
+        status = main(boot)
+        atexit._run_exitfuncs()
+    except BaseException:
+        logger.exception("the process crashed")
+    finally:
+        flush_streams()
+        os._exit(status)
+
+
+def flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # a full disk, a closed pipe: not a reason to fail
+                stream.flush()

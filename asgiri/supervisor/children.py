@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import logging
 import os
 import selectors
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +15,18 @@ from typing import NoReturn
 from msgspec import Struct
 
 from asgiri.config.schema import Config
-from asgiri.errors import ExitCode
-from asgiri.link import Boot, BootFailed, ChildMain, GarbledError, Order, ParentEnd, Report, make_link
+from asgiri.link import (
+    Boot,
+    BootFailed,
+    ChildMain,
+    GarbledError,
+    Order,
+    ParentEnd,
+    Report,
+    be,
+    flush_streams,
+    make_link,
+)
 from asgiri.sockets.listener import Listener
 from asgiri.supervisor.messages import DrainReason, Ending, Event
 from asgiri.supervisor.scoreboard import Scoreboard, Slot
@@ -198,8 +206,8 @@ class Children:
 
     def _be(self, role: Role, boot: Boot, ours: ParentEnd, others: list[Listener]) -> NoReturn:
         """In the child: let go of all that is the master's, be what it is for, and end without unwinding its stack."""
-        status = int(ExitCode.FAILED)
-        try:
+
+        def main(boot: Boot) -> int:
             self._signals.leave_in_child()
             self._selector.close()
             self._let_go()
@@ -209,21 +217,9 @@ class Children:
                 child.stacks.close()
             for listener in others:
                 listener.sock.close()
-            atexit._clear()
-            status = role.main(boot)
-            atexit._run_exitfuncs()
-        except BaseException:
-            logger.exception("the process crashed")
-        finally:
-            flush_streams()
-            os._exit(status)
+            return role.main(boot)
 
-
-def flush_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            with suppress(OSError, ValueError):  # a full disk, a closed pipe: not a reason to fail
-                stream.flush()
+        be(main, boot)
 
 
 def in_words(status: int) -> str:

@@ -250,6 +250,13 @@ class Scoreboard:
     def _row(self, index: int) -> memoryview:
         return self._words[index * _WORDS : (index + 1) * _WORDS]
 
+    def number_of(self, slot: Slot) -> int:
+        """Which slot it is: :meth:`numbered` finds it again, in another process too."""
+        return self._slots.index(slot)
+
+    def numbered(self, number: int) -> Slot:
+        return self._slot(number)
+
     def _slot(self, index: int) -> Slot:
         while len(self._slots) <= index:
             self._slots.append(Slot(self._row(len(self._slots) + 1)))
@@ -272,7 +279,7 @@ class Scoreboard:
     def give_back(self, slot: Slot) -> None:
         """The master's: its child is reaped."""
         slot.free()
-        self._returned.append(self._slots.index(slot))
+        self._returned.append(self.number_of(slot))
 
     def want(self, count: int) -> None:
         """The master's, each second: there should be so many workers. What is its alone to say, it says again."""

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from asgiri.link import flush_streams
 from asgiri.sockets.listener import Listener
-from asgiri.supervisor.children import flush_streams
 from asgiri.supervisor.messages import Event
 from asgiri.supervisor.notify import Notifier
 from asgiri.supervisor.signals import SignalQueue
