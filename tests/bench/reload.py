@@ -161,7 +161,7 @@ def measure(project: dict[str, str], command: Sequence[str], rounds: int, rest: 
 def running(command: Sequence[str], folder: Path) -> Iterator[int]:
     """The port of a server that runs in the folder. It is ended with all its children."""
     port = free_port()
-    with (folder / "output").open("wb") as output:
+    with tempfile.TemporaryFile() as output:  # not in the folder, where a peer would see it change
         process = subprocess.Popen(
             [part.replace("PORT", str(port)) for part in command],
             cwd=folder,
