@@ -20,7 +20,7 @@ _WIDE = 100
 
 
 def banner(config: Config, urls: Sequence[str], files: Sequence[str], *, colours: bool) -> str:
-    """The lines, the last one with its newline. ``urls`` are where it listens; ``files`` are watched besides folders."""
+    """The lines, with a newline at the end. ``urls`` are where it listens; ``files`` are watched besides folders."""
     protocols = [*dict.fromkeys(_NAMES[one] for listen in config.listen for one in reversed(listen.http)), "WebSocket"]
     count = config.workers.processes
     rows = [

@@ -1,8 +1,8 @@
 """inotify(7), by ctypes: what happens in directories, told when it happens.
 
-watchfiles looks every few milliseconds whether there is anything, and knows of a write from its first byte on; the kernel
-tells when a file that was written is closed, which is when its code can be imported. So a save is known at once, and
-nobody polls.
+watchfiles looks every few milliseconds whether there is anything, and knows of a write from its first byte on; the
+kernel tells when a file that was written is closed, which is when its code can be imported. So a save is known at once,
+and nobody polls.
 """
 
 from __future__ import annotations
