@@ -61,6 +61,7 @@ class Worker(Struct):
     heard: float = 0.0  # when its event loop last turned, moved on by what the master itself was late
     worn: str = ""  # why it is to be recycled
     trouble: str = ""  # what its stacks are told with
+    held: bool = False  # it is told to leave what comes to newer code
 
     def __str__(self) -> str:
         return f"worker {self.number} gen {self.generation}"

@@ -68,6 +68,7 @@ from asgiri.supervisor.messages import (
     Failed,
     Fork,
     HandOver,
+    Hold,
     Kill,
     KillHow,
     Level,
@@ -79,6 +80,7 @@ from asgiri.supervisor.messages import (
     Reload,
     Report,
     Resize,
+    Resume,
     Scale,
     Settled,
     Start,
@@ -244,6 +246,7 @@ class Fleet:
         if self._is_over():
             return
         self._enter_stopping(code)
+        self._hold_back()
         self._farewell = reason
         if delay and self._ready():
             self._drain_at = self._now + delay
@@ -451,6 +454,7 @@ class Fleet:
                 self._retire_surplus()
                 self._fill()
                 self._begin_reload()
+                self._hold_back()
                 self._replace_next()
                 self._tell_milestones()
             case Phase.STOPPING if not self._workers:
@@ -495,7 +499,15 @@ class Fleet:
         policy, self._queued = self._queued, None
         self._last_generation += 1
         self._candidate = _Generation(self._last_generation, policy)
+        self._hold_back()
         self._fork(self._number_for_candidate(policy.count), self._candidate)
+
+    def _hold_back(self) -> None:
+        """Under reload, have nobody answer whose code is not the newest, unless that fails."""
+        for worker in self._ready():
+            if worker.held is not self._is_held_back(worker):
+                worker.held = not worker.held
+                self._commands.append(Hold(worker.id) if worker.held else Resume(worker.id))
 
     def _may_begin(self) -> bool:
         """A roll finishes first, unless the generation it rolls to is failing: a reload may be the cure."""
@@ -535,6 +547,11 @@ class Fleet:
     def _is_old(self, worker: Worker) -> bool:
         """It is to be replaced."""
         return self._is_outdated(worker) or bool(worker.worn)
+
+    def _is_held_back(self, worker: Worker) -> bool:
+        """What comes is to wait for code that is newer than this worker's. In a stop there is none to wait for."""
+        newer = [one for one in (self._candidate, self._current) if one is not None and one.number > worker.generation]
+        return not self._is_over() and any(one.policy.hold for one in newer)
 
     def _is_candidate(self, worker: Worker) -> bool:
         return self._candidate is not None and worker.generation == self._candidate.number

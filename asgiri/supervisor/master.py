@@ -110,7 +110,7 @@ class Master:
         self._board = Scoreboard()
         self._board.master.pid = os.getpid()
         self._workers: dict[int, Child] = {}  # by the fleet's id
-        self._fleet = Fleet(Policy.of(config.workers))
+        self._fleet = Fleet(Policy.of(config))
         self._status = Status(self._fleet, self._workers)
         self._herald = Herald(origin.notifier, self._fleet, self._board, self._status)
         self._desk = Desk(
@@ -391,7 +391,7 @@ class Master:
             logger.error("the reload is refused, generation %d goes on: %s", self._fleet.generation, why)
             self._herald.look()
             return f"the reload is refused: {why}", []
-        return "", [Reload(Policy.of(config.workers))]
+        return "", [Reload(Policy.of(config))]
 
     # Upgrade, as the one that is followed
 

@@ -11,7 +11,7 @@ import msgspec
 from asgiri.errors import ExitCode
 
 if TYPE_CHECKING:
-    from asgiri.config.schema import Workers
+    from asgiri.config.schema import Config
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -38,11 +38,12 @@ class Policy(msgspec.Struct, frozen=True):
             raise ValueError(f"a fleet has at least one worker, not {self.count}")
 
     @classmethod
-    def of(cls, workers: Workers) -> Policy:
+    def of(cls, config: Config) -> Policy:
+        workers, reloads = config.workers, config.reload.enabled
         return cls(
             count=workers.processes,
             boot_timeout=workers.boot_timeout,
-            heartbeat_timeout=workers.heartbeat_timeout,
+            heartbeat_timeout=0.0 if reloads else workers.heartbeat_timeout,  # a breakpoint is no hang
             drain_timeout=workers.drain_timeout,
             drain_delay=workers.drain_delay,
             max_requests=workers.max_requests,
@@ -51,6 +52,7 @@ class Policy(msgspec.Struct, frozen=True):
             max_lifetime=workers.max_lifetime,
             backoff_first=workers.respawn_backoff.first,
             backoff_most=workers.respawn_backoff.most,
+            hold=reloads,
         )
 
     def scaled(self, by: int) -> Policy:
@@ -193,13 +195,13 @@ class Drain(msgspec.Struct, frozen=True):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Under reload: have the worker accept nothing, while a candidate boots."""
+    """Under reload: have the worker accept nothing, for newer code boots, or serves already."""
 
     worker_id: int
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """Have a worker that was held go on: the candidate has failed."""
+    """Have a worker that was held go on: the candidate has failed, or the service stops."""
 
     worker_id: int
 

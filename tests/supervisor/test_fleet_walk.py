@@ -25,6 +25,7 @@ from asgiri.supervisor.messages import (
     Failed,
     Fork,
     HandOver,
+    Hold,
     Kill,
     KillHow,
     Policy,
@@ -35,6 +36,7 @@ from asgiri.supervisor.messages import (
     Reload,
     Report,
     Resize,
+    Resume,
     Scale,
     Settled,
     Start,
@@ -54,6 +56,7 @@ policies = st.builds(
     drain_timeout=st.sampled_from([0.0, 5.0]),
     drain_delay=st.sampled_from([0.0, 4.0]),
     max_requests=st.sampled_from([0, 100]),
+    hold=st.booleans(),
 )
 endings = st.sampled_from([Ending.CLEAN, Ending.FAILED, Ending.FAILED, Ending.KILLED, Ending.UNFORKED])
 
@@ -75,6 +78,7 @@ class Kernel(RuleBasedStateMachine):
         self.silent: dict[int, float] = {}  # since when, by worker
         self.quiet: dict[int, float] = {}  # how long that was, as far as the master was awake
         self.asked_at: dict[int, float] = {}  # for its stacks
+        self.held: set[int] = set()
         self.committed = 1
         self.stopped: DrainReason | None = None
         self.drain_from = 0.0  # no worker that serves is told of the stop before
@@ -92,6 +96,7 @@ class Kernel(RuleBasedStateMachine):
     def feed(self, event: Event) -> None:
         if isinstance(event, Exited):
             self.stage.pop(event.worker_id, None)
+            self.held.discard(event.worker_id)
         serving = self.having("serves")  # and not yet who is about to
         if isinstance(event, Ready) and self.stage.get(event.worker_id) == "boots":
             self.stage[event.worker_id] = "serves"
@@ -121,6 +126,14 @@ class Kernel(RuleBasedStateMachine):
                 self.drains(worker_id, reason)
             case Kill(worker_id, how):
                 self.kills(worker_id, how)
+            case Hold(worker_id):
+                assert self.stopped is None
+                assert worker_id in self.having("serves")
+                assert worker_id not in self.held, "held twice"
+                self.held.add(worker_id)
+            case Resume(worker_id):
+                assert worker_id in self.having("serves")
+                self.held.remove(worker_id)
             case AskStacks(worker_id):
                 self.gives_up(worker_id)
             case Commit(generation):
@@ -143,6 +156,8 @@ class Kernel(RuleBasedStateMachine):
 
     def drains(self, worker_id: int, reason: DrainReason) -> None:
         stage, worker = self.stage[worker_id], self.fleet.workers[worker_id]
+        assert not (self.stopped and worker_id in self.held and stage == "serves"), "nobody is there to hand over to"
+        self.held.discard(worker_id)
         goes = self.fleet.phase is Phase.STOPPING  # by itself, if the start failed
         assert reason is (self.stopped or (DrainReason.STOP if goes else DrainReason.RETIRE))
         if not goes:
@@ -167,6 +182,7 @@ class Kernel(RuleBasedStateMachine):
             case KillHow.QUIT:
                 assert self.stopped is not None
         self.stage[worker_id] = "ends"
+        self.held.discard(worker_id)
 
     def gives_up(self, worker_id: int) -> None:
         assert worker_id in self.having("boots", "serves")
@@ -211,6 +227,16 @@ class Kernel(RuleBasedStateMachine):
         for worker_id in self.having("serves"):
             if self.fleet.workers[worker_id].policy.heartbeat_timeout:
                 assert self.quiet.get(worker_id, 0.0) < self.patience(worker_id) + EPSILON
+
+    @invariant()
+    def who_serves_is_held_while_there_is_newer_code_and_only_then(self) -> None:
+        holds = {self.fleet.generation: self.fleet._current.policy.hold}
+        if self.fleet._candidate is not None:
+            holds[self.fleet._candidate.number] = self.fleet._candidate.policy.hold
+        over = self.fleet.phase in (Phase.STOPPING, Phase.GONE)
+        for worker_id in self.having("serves"):
+            newer = any(hold for number, hold in holds.items() if number > self.label[worker_id][1])
+            assert (worker_id in self.held) is (newer and not over)
 
     @invariant()
     def gone_means_exit_was_given(self) -> None:
@@ -398,6 +424,7 @@ class Kernel(RuleBasedStateMachine):
         assert sorted(self.label[worker_id] for worker_id in self.having("serves")) == wanted
         assert list(self.stage.values()) == ["serves"] * self.fleet.count
         assert not any(worker.worn for worker in self.fleet.workers.values())
+        assert not self.held
         assert (self.fleet.generation, self.fleet.candidate) == (self.committed, None)
 
 
