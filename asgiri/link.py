@@ -23,7 +23,7 @@ from asgiri.config.schema import Config
 from asgiri.errors import ExitCode
 from asgiri.sockets.listener import Listener
 from asgiri.supervisor.scoreboard import Scoreboard, Slot
-from asgiri.tracebacks import Trouble
+from asgiri.tracebacks import Trouble, encodable
 
 logger = logging.getLogger("asgiri.master")
 
@@ -85,11 +85,6 @@ _READ: Final = 64 << 10
 
 _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
-
-
-def _sendable(text: str) -> str:
-    """``text`` with its lone surrogates, which UTF-8 cannot carry, shown as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class GarbledError(ValueError):
@@ -155,7 +150,8 @@ class ChildEnd:
     def report(self, report: Report) -> None:
         """Tell the master; one that is gone is not told."""
         if isinstance(report, BootFailed):
-            report = BootFailed(_sendable(report.message[:TRACE_MOST]), _sendable(report.trace[-TRACE_MOST:]))
+            message, trace = encodable(report.message, TRACE_MOST), encodable(report.trace, -TRACE_MOST)
+            report = BootFailed(message, trace, report.trouble)
         line = memoryview(_encode(report) + b"\n")
         with contextlib.suppress(BrokenPipeError):
             while line:
@@ -208,6 +204,21 @@ class Warm(Struct, frozen=True):
     watched: tuple[str, ...]
 
 
+class Watch(Struct, frozen=True):
+    """What a watcher is given besides: folders and files, all absolute, and since when a change is news.
+
+    ``since_ns`` is a time of the wall clock, in nanoseconds; ``delay`` is in seconds. ``polling`` None: see for yourself.
+    """
+
+    dirs: tuple[str, ...]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    files: tuple[str, ...]
+    delay: float
+    polling: bool | None
+    since_ns: int
+
+
 class Boot(Struct, frozen=True):
     """All that a child needs to come up: made by the master, read by the child after the fork.
 
@@ -216,7 +227,7 @@ class Boot(Struct, frozen=True):
 
     Under reload only, else -1 or None: ``bulletin`` is a descriptor to read :mod:`asgiri.supervisor.bulletin` of;
     ``transfer`` the two ends, to give and to take, of what hands idle connections over. ``first``: nothing has served
-    before, so a broken application is shown and not refused. ``warm`` is the zygote's.
+    before, so a broken application is shown and not refused. ``warm`` is the zygote's, ``watch`` the watcher's.
     """
 
     number: int
@@ -232,6 +243,7 @@ class Boot(Struct, frozen=True):
     transfer: tuple[socket.socket, socket.socket] | None = None
     first: bool = False
     warm: Warm | None = None
+    watch: Watch | None = None
 
 
 # The child's main: takes its boot, returns its exit status. The master gets it from the composition root.

@@ -1,7 +1,10 @@
 """One server in one process: what a worker runs, and what tests and embedders import.
 
 NEW --start--> STARTING --listening--> SERVING --shutdown--> DRAINING --> STOPPED
-                   | a failing app, a taken address: back to STOPPED, and the error is raised
+                   |                   hold |  ^ release        ^
+                   |                        v  |                |
+                   |                        HELD --shutdown-----+
+                   +- a failing app, a taken address: to STOPPED, and the error is raised
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
@@ -29,12 +32,15 @@ from asgiri.equip import loop_factory, response_headers, shared_of, ways_of, wit
 from asgiri.errors import ConfigError, Problem
 from asgiri.log.access import this_process
 from asgiri.proto.accept import Intake, Share
-from asgiri.proto.connection import ExchangeLog, Shared
+from asgiri.proto.connection import Connection, ExchangeLog, Shared
 from asgiri.proto.detect import Way
 from asgiri.sockets.bind import bind_all
 from asgiri.sockets.listener import Listener
 from asgiri.tls import with_certificate
 from asgiri.types import ASGIApp
+
+if TYPE_CHECKING:
+    from asgiri.proto.transfer import Giver
 
 logger = logging.getLogger("asgiri.server")
 
@@ -51,6 +57,10 @@ TAKE_OVER_SECONDS = 0.5
 # took all of its time, in seconds. Together less than the grace after which a master kills.
 CUT_SECONDS = 0.5
 QUICK_SHUTDOWN = 1.0
+# Under reload, how long a drain lets streams and WebSockets be, in seconds: nobody waits for the end of those.
+STREAM_SECONDS = 1.0
+# Turns of the loop in which it reads what it knows of.
+TURNS = 4
 
 # Close codes of WebSockets (RFC 6455 section 7.4.1, and 1012 in IANA's registry).
 GOING_AWAY = 1001
@@ -81,6 +91,7 @@ class ServerState(Enum):
     NEW = "new"
     STARTING = "starting"
     SERVING = "serving"
+    HELD = "held"
     DRAINING = "draining"
     STOPPED = "stopped"
 
@@ -96,12 +107,15 @@ class Post(Struct, frozen=True):
     """What a server is told of its place among others.
 
     ``ways`` is what :func:`ways_of` made of its listeners, where their files were to be read before its start;
-    ``share`` is its part of the connections, without which it takes all that it can.
+    ``share`` is its part of the connections, without which it takes all that it can. ``transfer`` are the two ends, to
+    give and to take, on which connections are handed over under reload: a pair of SOCK_SEQPACKET, not blocking, which
+    several servers share.
     """
 
     identity: Identity = Identity()
     ways: Sequence[Way] | None = None
     share: Share | None = None
+    transfer: tuple[socket.socket, socket.socket] | None = None
 
 
 class Counts(Struct, frozen=True):
@@ -271,6 +285,10 @@ class Server:
         for listener, way in zip(listeners, ways, strict=True):
             self._intake.open(listener.sock, listener.url, way.maker(shared), way.secure)
             self.sockets.append(listener.sock)
+        if self._post.transfer is not None:
+            from asgiri.proto.transfer import Taker  # development alone has it
+
+            self._intake.add(Taker(self._intake, self._post.transfer[1], Way(("http/1.1",)).maker(shared)))
 
     def _request_id(self) -> Callable[[int, int], str]:
         """What the logs call a request: the same in the access log and beside it."""
@@ -308,6 +326,29 @@ class Server:
         date = [(b"date", http_date(time.time()))] if self.config.date_header else []
         self._context.set_default_headers([*self._headers, *date])
 
+    # Hold
+
+    def hold(self) -> None:
+        """Leave what comes to newer code: accept nothing, and read nothing from a connection that is, or becomes, idle.
+
+        What runs goes on. Until :meth:`release`, or a :meth:`shutdown`; when it does not serve, this does nothing.
+        """
+        if self.state is ServerState.SERVING and self._shared is not None and self._intake is not None:
+            self.state = ServerState.HELD
+            self._intake.hold()
+            self._shared.on_idle = hold
+            for connection in list(self._shared.connections):
+                connection.hold()
+
+    def release(self) -> None:
+        """There is no newer code: take what has come."""
+        if self.state is ServerState.HELD and self._shared is not None and self._intake is not None:
+            self.state = ServerState.SERVING
+            self._shared.on_idle = None
+            for connection in list(self._shared.connections):
+                connection.release()
+            self._intake.release()
+
     # Stop
 
     async def shutdown(self, *, window: float = STOP_WINDOW, retiring: bool = False) -> None:
@@ -316,13 +357,20 @@ class Server:
         Idle connections are kept ``window`` seconds, for what their clients have sent already. What is not finished
         after ``workers.drain_timeout`` is cut and logged. WebSockets are closed at once: with 1012 where another worker
         takes over (``retiring``), else with 1001. Safe to call again: who comes second waits for the first.
+
+        One that is held and retires hands its idle connections over, and keeps none.
         """
         self.should_exit = True
-        if self.state is ServerState.SERVING:
+        if self.state is ServerState.HELD and not (retiring and self._post.transfer is not None):
+            self.release()
+        if self.state in (ServerState.SERVING, ServerState.HELD):
+            giver = self._giver() if self.state is ServerState.HELD else None
             self.state = ServerState.DRAINING
             try:
-                await self._drain(window, SERVICE_RESTART if retiring else GOING_AWAY)
+                await self._drain(0.0 if giver else window, SERVICE_RESTART if retiring else GOING_AWAY, giver)
             finally:
+                if giver is not None:
+                    giver.close()
                 await self._close_all()
                 self._stopped.set()
         elif self.state is ServerState.DRAINING:
@@ -334,7 +382,14 @@ class Server:
         if self._loop is not None:
             self._loop.call_later(window, self._window_over.set)
 
-    async def _drain(self, window: float, close_code: int) -> None:
+    def _giver(self) -> Giver:
+        from asgiri.proto.transfer import Giver  # development alone has it
+
+        assert self._shared is not None
+        assert self._post.transfer is not None
+        return Giver(self._shared.loop, self._post.transfer[0])
+
+    async def _drain(self, window: float, close_code: int, giver: Giver | None) -> None:
         shared = self._shared
         intake = self._intake
         assert shared is not None
@@ -349,7 +404,9 @@ class Server:
             len(shared.connections) + shared.arriving,
             len(shared.sessions),
         )
-        for _ in range(2):  # what the loop knows of by now is read
+        if giver is not None:
+            await self._hand_over(shared, giver)
+        for _ in range(TURNS):  # what the loop knows of by now is read
             await asyncio.sleep(0)
         for connection in list(shared.connections):
             connection.begin_drain()
@@ -361,8 +418,30 @@ class Server:
         intake.cut()
         # An answer that began before the drain did not say close: its connection gets a window of its own after it.
         shared.times = replace(shared.times, keep_alive=min(shared.times.keep_alive or window, max(window, 0.001)))
+        if self.config.reload.enabled:
+            left = self._left()
+            await self._quiet(shared, self._cut, STREAM_SECONDS if left is None else min(STREAM_SECONDS, left))
+            self._cut_streams(shared)
         await self._quiet(shared, self._cut, self._left())
         await self._cut_off(shared)
+
+    async def _hand_over(self, shared: Shared, giver: Giver) -> None:
+        """Give away what is idle, and from here on what becomes so."""
+        shared.on_idle = giver.offer
+        for connection in list(shared.connections):
+            giver.offer(connection)
+        await giver.done()
+        if giver.given:
+            logger.debug("handed over: %d connections", giver.given)
+
+    def _cut_streams(self, shared: Shared) -> None:
+        """Under reload: end what may have no end of its own. What comes instead of it is there already."""
+        for session in list(shared.sessions):
+            if session.is_stream:
+                logger.debug("cut off: %s", session.summary)
+                shared.cancel(session)
+        for connection in list(shared.connections):
+            connection.cut_stream()
 
     def _left(self, least: float = 0.0) -> float | None:
         """Seconds until the drain must be over, ``least`` at least; None without a limit."""
@@ -406,6 +485,10 @@ class Server:
         for listener in self._own:
             listener.close()
         self.state = ServerState.STOPPED
+
+
+def hold(connection: Connection) -> None:
+    connection.hold()
 
 
 def http_date(seconds: float) -> bytes:

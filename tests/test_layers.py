@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
             "link",
             "loader",
             "log",
+            "proto.detect",
             "server",
             "supervisor.scoreboard",
         }

@@ -97,6 +97,9 @@ PEER_ENDED: Final = {OPEN: GONE, ENDED: HALF_CLOSED, TOLD: GONE}
 # Output states in which nothing of the answer is on the wire yet, so that another can take its place.
 UNANSWERED: Final = (NONE, HELD)
 
+# Those in which some is.
+STREAMED: Final = (SENT, FILE, TRAILERS)
+
 # When a message comes that does not belong where the answer is.
 MISPLACED: Final = {
     NONE: "before http.response.start",
@@ -164,6 +167,10 @@ class HttpSession(Session):
     def unanswered(self) -> bool:
         """Nothing of the answer is on the wire yet."""
         return self._output in UNANSWERED
+
+    @property
+    def is_stream(self) -> bool:
+        return self._output in STREAMED
 
     @property
     def summary(self) -> str:

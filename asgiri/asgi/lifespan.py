@@ -69,7 +69,7 @@ class Lifespan:
         if self._failure is not None:
             await self._end()
             reason, trace = self._words()
-            raise AppError(f"the application's startup failed: {reason}", trace)
+            raise AppError(f"the application's startup failed: {reason}", trace) from self._exception()
         if not self.is_up:
             self._unsupported(self._task)
 
@@ -79,7 +79,9 @@ class Lifespan:
         trace = self._error()
         if self._mode == "on":
             how = f"raised {type(error).__name__}" if error else "returned"
-            raise AppError(f"the application {how} before lifespan.startup was complete (lifespan: on)", trace)
+            raise AppError(
+                f"the application {how} before lifespan.startup was complete (lifespan: on)", trace
+            ) from error
         self.phase = LifespanState.UNSUPPORTED
         if error is not None and self._heard:
             # The spec says to go on; an app that was in the middle of starting up deserves to be heard all the same.
@@ -150,11 +152,12 @@ class Lifespan:
 
     def _error(self) -> str:
         """The traceback of an app that has ended with an error; empty otherwise."""
-        task = self._task
-        if task is None or not task.done() or task.cancelled():
-            return ""
-        error = task.exception()
+        error = self._exception()
         return user_traceback(error) if error else ""
+
+    def _exception(self) -> BaseException | None:
+        task = self._task
+        return None if task is None or not task.done() or task.cancelled() else task.exception()
 
     async def _run(self) -> None:
         scope = {

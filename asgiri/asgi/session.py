@@ -124,6 +124,11 @@ class Session:
         raise NotImplementedError
 
     @property
+    def is_stream(self) -> bool:
+        """What it sends may have no end of its own: it is a WebSocket, or an answer that has begun and is not whole."""
+        raise NotImplementedError
+
+    @property
     def summary(self) -> str:
         """The request as a log line shows it: no byte of the peer's unescaped."""
         raise NotImplementedError

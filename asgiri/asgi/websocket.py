@@ -201,6 +201,10 @@ class WebSocketSession(Session):
         return self._output is NONE or self._output is HELD
 
     @property
+    def is_stream(self) -> bool:
+        return True
+
+    @property
     def summary(self) -> str:
         """The WebSocket as a log line shows it: no byte of the peer's unescaped."""
         return f"WebSocket {self._request.target.decode('latin-1')!r}, request {self._stream.request_id()}"

@@ -333,7 +333,7 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     # RFC 9110 section 6.6.1: an origin server with a clock sends it.
     date_header: Annotated[bool, key("Send a Date header field.")] = True
     log: Annotated[Log, key("What happens to the server.")] = Log()
-    reload: Annotated[Reload, key("Restart on source changes, for development.", later="reload on change")] = Reload()
+    reload: Annotated[Reload, key("Restart on source changes, for development.")] = Reload()
     admin: Annotated[Admin, key("Health, metrics and status.")] = Admin()
     control: Annotated[Control, key("The socket of asgirictl.")] = Control()
     process: Annotated[Process, key("What the processes are to the operating system.")] = Process()

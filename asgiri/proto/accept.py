@@ -4,6 +4,7 @@
     YIELDING   we have more than our share, and for a moment leave what comes to other processes
     FULL       as many are open as ``limits.connections`` lets; more wait in the kernel's queue, or go to other workers
     STARVED    the system has no descriptor or no memory left for one more; more wait in the queue
+    HELD       under reload: what comes waits in the queue for newer code
     CLOSED     the listening socket is closed
 
 The table below is the whole life; a pair that is not in it is a defect of ours and raises KeyError.
@@ -17,7 +18,7 @@ import logging
 import resource
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from enum import Enum
@@ -61,6 +62,7 @@ class Phase(Enum):
     YIELDING = "yielding"
     FULL = "full"
     STARVED = "starved"
+    HELD = "held"
     CLOSED = "closed"
 
 
@@ -71,6 +73,8 @@ class Cause(Enum):
     RELIEF = "the system has something again"
     SHARE = "we have our share, and more"
     MOMENT = "the others have had their moment"
+    HOLD = "newer code is on its way"
+    RELEASE = "it did not come up"
     END = "the server stops"
 
 
@@ -86,6 +90,8 @@ LIFE: dict[tuple[Phase, Cause], Phase] = {
     (P.STARVED, C.LIMIT): P.STARVED,
     (P.STARVED, C.SHORTAGE): P.STARVED,
     (P.STARVED, C.RELIEF): P.ACCEPTING,
+    **{(phase, C.HOLD): P.HELD for phase in (P.ACCEPTING, P.YIELDING, P.FULL, P.STARVED)},
+    (P.HELD, C.RELEASE): P.ACCEPTING,
     **{(phase, C.END): P.CLOSED for phase in Phase},
 }
 
@@ -107,6 +113,7 @@ class Acceptor:
 
     def __init__(self, intake: Intake, sock: socket.socket, name: str, make: MakeConnection, connect: Connect) -> None:
         self.name = name
+        self.is_plain = connect == intake.shared.loop.connect_accepted_socket  # there is no TLS on it
         self.phase = Phase.ACCEPTING
         self.arriving: dict[asyncio.Task[Any], socket.socket] = {}
         self._short_at: float | None = None  # when the system last had nothing left, until a second went well
@@ -114,17 +121,17 @@ class Acceptor:
         self._intake = intake
         self._shared = intake.shared
         self._loop = intake.shared.loop
-        self._sock = sock
+        self.sock = sock
         # The descriptor alone: of it we make a cheaper socket than accept() does.
         self._accept: Accept = sock._accept  # type: ignore[attr-defined]
-        self._socket = socket_class(sock)
+        self.socket = socket_class(sock)
         self._kind = (sock.family, sock.type, sock.proto)
-        self._make = make
+        self.make = make
         self._connect = connect
 
     def listen(self) -> None:
         """Have the loop tell when the kernel has a connection."""
-        self._loop.add_reader(self._sock.fileno(), self._ready)
+        self._loop.add_reader(self.sock.fileno(), self._ready)
 
     def _ready(self) -> None:
         share = self._intake.share
@@ -152,7 +159,7 @@ class Acceptor:
         try:
             for _ in range(min(most, room)):
                 try:
-                    fd, _address = self._accept()
+                    self._accept_one()
                 except BlockingIOError:  # another worker was first, or there are no more
                     self._relieved()
                     return True
@@ -161,8 +168,6 @@ class Acceptor:
                         self._starve(error)
                         return False
                     logger.debug("%s: a connection was gone before it was accepted: %s", self.name, error)
-                else:
-                    self._arrive(self._socket(*self._kind, fd))
         finally:
             self._intake.tell()
         if room > 0:
@@ -171,8 +176,14 @@ class Acceptor:
             self._move(Cause.LIMIT)
         return False
 
-    def _arrive(self, sock: socket.socket) -> None:
-        task = self._loop.create_task(self._connect(self._make, sock))
+    def _accept_one(self) -> None:
+        """OSError when none is there, or none can be had."""
+        fd, _address = self._accept()
+        sock = self.socket(*self._kind, fd)
+        self._arrive(sock, self._connect(self.make, sock))
+
+    def _arrive(self, sock: socket.socket, making: Coroutine[Any, Any, Any]) -> None:
+        task = self._loop.create_task(making)
         self.arriving[task] = sock
         self._shared.arriving += 1
         self._intake.taken += 1
@@ -203,11 +214,23 @@ class Acceptor:
             self.take(BURST)
 
     def take_over(self) -> bool:
-        """Accept what is in the queue and has room; whether some of it waits on."""
+        """Accept what is in the queue and has room; whether some of it waits on. While held, it is for others."""
+        if self.phase is Phase.HELD:
+            return False
         self.resume()
         if self.phase is Phase.FULL:
             self.go_on()
         return not self.take(BURST) and self.has_queue()
+
+    def hold(self) -> None:
+        """Leave what comes to newer code."""
+        if self.phase is not Phase.HELD and self.phase is not Phase.CLOSED:
+            self._move(Cause.HOLD)
+
+    def release(self) -> None:
+        """There is no newer code: take it."""
+        if self.phase is Phase.HELD:
+            self._move(Cause.RELEASE)
 
     def _starve(self, error: OSError) -> None:
         if self._short_at is None:
@@ -238,7 +261,7 @@ class Acceptor:
             if self.phase is Phase.ACCEPTING:
                 self.listen()
             elif before is Phase.ACCEPTING:
-                self._loop.remove_reader(self._sock.fileno())
+                self._loop.remove_reader(self.sock.fileno())
         if self.phase is Phase.YIELDING:
             self._yielding = self._intake.call_later(YIELD_SECONDS, self._moment_over)
             self._intake.wait_for_room()
@@ -251,14 +274,14 @@ class Acceptor:
     def has_queue(self) -> bool:
         """Whether the kernel has a connection that nobody has accepted."""
         queue = select.poll()
-        queue.register(self._sock, select.POLLIN)
+        queue.register(self.sock, select.POLLIN)
         return bool(queue.poll(0))
 
     def close(self) -> None:
         """Accept no more, and close the socket. What has arrived goes on."""
         if self.phase is not Phase.CLOSED:
             self._move(Cause.END)
-            self._sock.close()
+            self.sock.close()
 
 
 class Intake:
@@ -284,9 +307,22 @@ class Intake:
         """Accept connections from a listening socket, and close it at the end. ``make`` makes their protocols."""
         loop = self.shared.loop
         connect = secure.connect(loop) if secure is not None else loop.connect_accepted_socket
-        acceptor = Acceptor(self, sock, name, make, connect)
+        self.add(Acceptor(self, sock, name, make, connect))
+
+    def add(self, acceptor: Acceptor) -> None:
+        """One more, which takes its part in all that holds for the others."""
         self.acceptors.append(acceptor)
         acceptor.listen()
+
+    def hold(self) -> None:
+        """Leave what comes to newer code."""
+        for acceptor in self.acceptors:
+            acceptor.hold()
+
+    def release(self) -> None:
+        """There is no newer code: take it."""
+        for acceptor in self.acceptors:
+            acceptor.release()
 
     def room(self) -> int:
         """How many connections the limit lets us accept now."""

@@ -140,6 +140,8 @@ class Shared:
     on_quiet: Callable[[], None] = lambda: None
     # Called when there is one connection less: what acceptors wait for that are at a limit.
     on_room: Callable[[], None] = lambda: None
+    # While the server holds, called with each connection that has nothing to do, in a turn of the loop of its own.
+    on_idle: Callable[[Connection], None] | None = None
 
     def __post_init__(self) -> None:
         self.outbox = Outbox(self.loop.call_soon)
@@ -148,6 +150,14 @@ class Shared:
     def quiet(self) -> bool:
         """No connection is open or being made, and no application is running."""
         return not self.connections and not self.sessions and not self.arriving
+
+    def tell_idle(self, connection: Connection) -> None:
+        if self.on_idle is not None:
+            self.loop.call_soon(self._idle, connection)
+
+    def _idle(self, connection: Connection) -> None:
+        if self.on_idle is not None and connection in self.connections:
+            self.on_idle(connection)
 
     def forget_connection(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -227,6 +237,7 @@ class Connection(asyncio.Protocol):
         self._serial = self.shared.accepted
         self.shared.connections.add(self)
         self.connected()
+        self.shared.tell_idle(self)
 
     def take_over(self, before: Connection) -> None:
         """Go on as what ``before`` turned out to be: from now on its transport is ours, and it is no connection more.
@@ -245,6 +256,7 @@ class Connection(asyncio.Protocol):
         shared.connections.add(self)
         self.transport.set_protocol(self)
         self.connected()
+        shared.tell_idle(self)
 
     def connected(self) -> None:
         """There is a transport now, new or taken over, and it is known who is at its other end."""
@@ -275,6 +287,26 @@ class Connection(asyncio.Protocol):
     def close_idle(self) -> None:
         """The drain's window is over: close unless a request is in progress."""
         raise NotImplementedError
+
+    # Under reload, where newer code is to answer what comes next
+
+    def hold(self) -> None:
+        """Read nothing, if nothing of a request is here; what the peer sends waits in the kernel."""
+
+    def release(self) -> None:
+        """Read on: there is no newer code, or nobody to give the connection to."""
+
+    @property
+    def is_free(self) -> bool:
+        """It is held, and all that there is of it is in the kernel: another process may go on with it."""
+        return False
+
+    def retire(self) -> None:
+        """It is idle, and cannot be another's: end it so that nothing is lost of what the peer has sent."""
+        self.release()
+
+    def cut_stream(self) -> None:
+        """It is cut if what it carries has no end of its own."""
 
     def abort(self) -> None:
         """Cut the connection, whatever is in progress. Answers that are whole leave, as far as the transport can."""

@@ -25,6 +25,7 @@ from asgiri.proto.http11_life import (
     CLOSED,
     DISCARDING,
     DONE,
+    HELD,
     IDLE,
     LINGERING,
     ON_ANSWERED,
@@ -79,7 +80,9 @@ class Http11Connection(Http11Ends):
         events = codec.receive(data)
         if events or state is DONE:
             self._dispatch(events)
-        elif state is IDLE and data.strip(EMPTY_LINE):  # empty lines begin no request (RFC 9112 section 2.2)
+        elif (state is IDLE or state is HELD) and data.strip(
+            EMPTY_LINE
+        ):  # empty lines begin no request (RFC 9112 section 2.2)
             self._move(Signal.BYTES)
         if codec.rest or not self._reading or self._state is RECEIVING:
             self._pace()
@@ -114,7 +117,7 @@ class Http11Connection(Http11Ends):
         codec = self._codec
         for _ in range(IN_A_ROW):
             if self._writable is None and codec.renew():
-                self._leave()
+                self._become_idle()
                 return
             if not codec.reusable:
                 self._end_exchanges()
@@ -209,7 +212,7 @@ class Http11Connection(Http11Ends):
     def _pace(self) -> None:
         """Read on, or not: a body waits for the app, and pipelined requests wait for their turn."""
         state = self._state
-        on = True  # what is discarded is read all the same
+        on = state is not HELD  # what is discarded is read all the same
         if state is RECEIVING:
             session = self._session
             on = session is None or session.buffered <= HIGH_WATER
@@ -252,6 +255,12 @@ class Http11Connection(Http11Ends):
         self._state = ON_NEXT[self._state]
         self._since = self.shared.now
 
+    def _become_idle(self) -> None:
+        """The same, and nothing of a next one is here."""
+        self._leave()
+        if self.shared.on_idle is not None:
+            self.shared.tell_idle(self)
+
     def _next_exchange(self) -> list[Event]:
         self._leave()
         codec = self._codec
@@ -262,6 +271,8 @@ class Http11Connection(Http11Ends):
         events = codec.next_request()
         if pending and not events:
             self._move(Signal.BYTES)
+        elif not pending:
+            self.shared.tell_idle(self)
         return events
 
     def _end_exchanges(self) -> None:
@@ -360,7 +371,7 @@ class Http11Connection(Http11Ends):
         elif self.shared.requests:  # a turn later the app has returned, and counts no more
             self.shared.loop.call_soon(self._advance)
         elif self._reading and self._writable is None and self._codec.renew():  # the plain case of _advance()
-            self._leave()
+            self._become_idle()
         else:
             self._advance()
 

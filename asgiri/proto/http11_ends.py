@@ -19,6 +19,7 @@ from asgiri.proto.http11_life import (
     CLOSED,
     DISCARDING,
     HEAD,
+    HELD,
     IDLE,
     LIFE,
     LINGERING,
@@ -117,7 +118,7 @@ class Http11Ends(Connection):
 
     def _refuse(self, failure: Failure) -> None:
         """The peer broke the protocol: tell it, if the answer is still ours to give, and hear no more of it."""
-        if self._state is IDLE or self._state is HEAD:
+        if self._state is IDLE or self._state is HEAD or self._state is HELD:
             self._answer(HTTPStatus(failure.status), failure.reason)
         elif self._state is RECEIVING:
             self._cut_short(HTTPStatus(failure.status), failure.reason)
@@ -200,6 +201,26 @@ class Http11Ends(Connection):
             self._close()
         elif self._state is DISCARDING:  # the answer is out, and nothing that comes is of use
             self._linger()
+
+    # Under reload
+
+    def hold(self) -> None:
+        if self._state is IDLE:
+            self.push()
+            self._read(False)
+            self._move(Signal.HOLD)
+
+    def release(self) -> None:
+        if self._state is HELD:
+            self._move(Signal.RELEASE)
+            self._read(True)
+
+    @property
+    def is_free(self) -> bool:
+        transport = self.transport
+        if self._state is not HELD or self.secure is not None or transport.is_closing():
+            return False
+        return not transport.get_write_buffer_size()
 
     # Time
 

@@ -1,6 +1,7 @@
 """The life of an HTTP/1.1 connection (RFC 9112 section 9), as a table.
 
     IDLE        nothing of a request is here; the connection waits
+    HELD        the same, and under reload it is not read: what comes is for newer code
     HEAD        bytes of a request's head are here
     RECEIVING   the head is here, the body is arriving, the answer is not complete
     ANSWERING   the request is whole, the answer is not
@@ -22,6 +23,7 @@ class State(Enum):
     __hash__ = object.__hash__  # Enum's own is written in Python, and LIFE is asked several times a request
 
     IDLE = "idle"
+    HELD = "held"
     HEAD = "head"
     RECEIVING = "receiving"
     ANSWERING = "answering"
@@ -40,12 +42,15 @@ class Signal(Enum):
     END = "the body's end"
     ANSWERED = "the answer's end"
     NEXT = "the next exchange"
+    HOLD = "newer code is on its way"
+    RELEASE = "it did not come up"
     REFUSED = "an error answer was sent"
     CLOSED = "the transport closes"
 
 
 # For the hot path: a member of an Enum by its class is a slow look-up on Python 3.11.
 IDLE: Final = State.IDLE
+HELD: Final = State.HELD
 HEAD: Final = State.HEAD
 RECEIVING: Final = State.RECEIVING
 ANSWERING: Final = State.ANSWERING
@@ -58,6 +63,13 @@ LIFE: Final[dict[tuple[State, Signal], State]] = {
     (IDLE, G.BYTES): HEAD,
     (IDLE, G.REQUEST): RECEIVING,
     (IDLE, G.WHOLE_REQUEST): ANSWERING,
+    (IDLE, G.HOLD): HELD,
+    (HELD, G.RELEASE): IDLE,
+    # A TLS transport that is told not to read may still give what it has decrypted.
+    (HELD, G.BYTES): HEAD,
+    (HELD, G.REQUEST): RECEIVING,
+    (HELD, G.WHOLE_REQUEST): ANSWERING,
+    (HELD, G.REFUSED): LINGERING,
     (HEAD, G.REQUEST): RECEIVING,
     (HEAD, G.WHOLE_REQUEST): ANSWERING,
     (RECEIVING, G.END): ANSWERING,

@@ -98,6 +98,9 @@ class Http11Tunnel(Connection):
         self.protocol = protocol
         self._session = session
 
+    def cut_stream(self) -> None:
+        self.abort()
+
     def request_id(self) -> str:
         return self.shared.request_id(self._serial, self._request.stream_id)
 

@@ -21,6 +21,7 @@ from asgiri.proto.http2_life import (
     CLOSED,
     FINISHING,
     HALF_CLOSED,
+    HELD,
     LIFE,
     LINGERING,
     OPEN,
@@ -85,8 +86,10 @@ class Http2Connection(Connection):
         self.due = False  # a flush will come in this turn of the loop, or at the beginning of the next one
 
     def _move(self, signal: Signal) -> None:
-        self._state = LIFE[self._state, signal]
+        before, self._state = self._state, LIFE[self._state, signal]
         self._since = self.shared.now
+        if before is HELD and self._state is not CLOSED and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def connected(self) -> None:
         self.template = scope_template(self.peers, self.shared.context)
@@ -193,7 +196,7 @@ class Http2Connection(Connection):
                 if data == LAST_PING and self._state is WARNED:
                     self._finish()
             case GoAway():
-                if self._state is OPEN or self._state is WARNED:
+                if self._state in (OPEN, WARNED, HELD):
                     self._finish()
             case Failure():  # its GOAWAY waits in the codec
                 self._end()
@@ -372,12 +375,14 @@ class Http2Connection(Connection):
             self.ended = held
         if not streams:
             self._since = self.shared.now
+            self.shared.tell_idle(self)
 
     def forget(self, number: int) -> None:
         """Forget a stream that is over, and has nothing that waits."""
         self.streams.pop(number, None)
         if not self.streams and self._state is OPEN:
             self._since = self.shared.now
+            self.shared.tell_idle(self)
 
     # Ends
 
@@ -403,6 +408,24 @@ class Http2Connection(Connection):
             self._finish()
             if not self.streams:
                 self._close()
+
+    # Under reload
+
+    def hold(self) -> None:
+        if self._state is OPEN and not self.streams and self._upgrading is None and not self.transport.is_closing():
+            self._move(Signal.HOLD)
+            self.transport.pause_reading()
+
+    def release(self) -> None:
+        if self._state is HELD:
+            self._move(Signal.RELEASE)
+            if self._head_since is not None:
+                self._head_since = self.shared.now  # the time that we did not read is not the peer's
+
+    def retire(self) -> None:
+        """What the peer has sent, and we have not read, is above the last stream of the GOAWAY: it may ask again."""
+        if self._state is HELD:
+            self._finish()
 
     def turn_away(self, code: ErrorCode) -> None:
         """Hear nothing of the peer, and end; it is told why."""
@@ -482,6 +505,8 @@ class Http2Connection(Connection):
 
     def _check_open(self, now: float) -> None:
         times = self.shared.times
+        if self._state is HELD and not self.streams:
+            return
         if self._upgrading is not None and self._upgrading.is_served:
             self._head_since = now
         elif not self.codec.in_head:

@@ -2,6 +2,7 @@
 
 A connection
     OPEN         streams come and go
+    HELD         there is none, and under reload it is not read: what comes is for newer code
     WARNED       a first GOAWAY has said that the end is near, nothing is refused yet
     FINISHING    the last GOAWAY is out: the streams that are open finish
     HALF_CLOSED  the peer sends nothing more, though it may still read: what it asked for is answered
@@ -28,6 +29,7 @@ class State(Enum):
     __hash__ = object.__hash__  # Enum's own is written in Python
 
     OPEN = "open"
+    HELD = "held"
     WARNED = "warned"
     FINISHING = "finishing"
     HALF_CLOSED = "half closed"
@@ -38,6 +40,8 @@ class State(Enum):
 class Signal(Enum):
     __hash__ = object.__hash__
 
+    HOLD = "newer code is on its way"
+    RELEASE = "it did not come up"
     WARNING = "a GOAWAY that refuses nothing"
     LAST = "a GOAWAY with the last stream that is served"
     PEER_ENDED = "the peer's end of file"
@@ -46,6 +50,7 @@ class Signal(Enum):
 
 
 OPEN: Final = State.OPEN
+HELD: Final = State.HELD
 WARNED: Final = State.WARNED
 FINISHING: Final = State.FINISHING
 HALF_CLOSED: Final = State.HALF_CLOSED
@@ -53,8 +58,15 @@ LINGERING: Final = State.LINGERING
 CLOSED: Final = State.CLOSED
 G = Signal
 LIFE: Final[dict[tuple[State, Signal], State]] = {
+    (OPEN, G.HOLD): HELD,
+    (HELD, G.RELEASE): OPEN,
     (OPEN, G.WARNING): WARNED,
     (OPEN, G.LAST): FINISHING,
+    # A TLS transport that is told not to read may still give what it has decrypted.
+    (HELD, G.WARNING): WARNED,
+    (HELD, G.LAST): FINISHING,
+    (HELD, G.PEER_ENDED): HALF_CLOSED,
+    (HELD, G.ENDED): LINGERING,
     (WARNED, G.LAST): FINISHING,
     (OPEN, G.PEER_ENDED): HALF_CLOSED,
     (WARNED, G.PEER_ENDED): HALF_CLOSED,

@@ -7,6 +7,7 @@ import logging
 import os
 import selectors
 import signal
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +50,17 @@ class Role(Struct, frozen=True):
     id: int
     number: int
     generation: int
+
+
+class Lent(Struct, frozen=True):
+    """What a worker has of the master's under reload; by the names of :class:`asgiri.link.Boot`."""
+
+    bulletin: int = -1
+    transfer: tuple[socket.socket, socket.socket] | None = None
+    first: bool = False
+
+
+NOTHING_LENT = Lent()
 
 
 class Child(Struct, frozen=True, eq=False):
@@ -121,7 +133,14 @@ class Children:
     def __iter__(self) -> Iterator[Child]:
         return iter(list(self._by_pid.values()))
 
-    def fork(self, role: Role, config: Config, listeners: list[Listener], others: list[Listener]) -> Child:
+    def fork(
+        self,
+        role: Role,
+        config: Config,
+        listeners: list[Listener],
+        others: list[Listener],
+        lent: Lent = NOTHING_LENT,
+    ) -> Child:
         """Fork a child that has ``listeners``, and not the ``others``. OSError when there is no process to be had."""
         slot = self._board.take()
         if slot is None:
@@ -141,6 +160,9 @@ class Children:
                 board=self._board,
                 slot=slot,
                 stacks=stacks.fileno(),
+                bulletin=lent.bulletin,
+                transfer=lent.transfer,
+                first=lent.first,
             )
             self._selector.register(ours, selectors.EVENT_READ, lambda: self._read(ours))
             flush_streams()  # or the child would write what is in their buffers once more

@@ -9,18 +9,20 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
-from asgiri.link import Booted, BootFailed, ChildMain
+from asgiri.link import Booted, BootFailed, ChildMain, Order
 from asgiri.log import setup as log
 from asgiri.sockets.supply import Supply
 from asgiri.supervisor.admin import Admin
-from asgiri.supervisor.children import Child, Children, Role, ending, in_words
+from asgiri.supervisor.children import NOTHING_LENT, Child, Children, Lent, Role, ending, in_words
 from asgiri.supervisor.control import ControlServer, open_control
+from asgiri.supervisor.crew import WorkerState
 from asgiri.supervisor.desk import Desk
 from asgiri.supervisor.fleet import PULSE_EVERY, Fleet, Phase
 from asgiri.supervisor.herald import Herald
@@ -38,6 +40,7 @@ from asgiri.supervisor.messages import (
     Failed,
     Fork,
     HandOver,
+    Hold,
     Kill,
     KillHow,
     Policy,
@@ -46,6 +49,7 @@ from asgiri.supervisor.messages import (
     Ready,
     Reload,
     Report,
+    Resume,
     Scale,
     Settled,
     Start,
@@ -64,7 +68,11 @@ from asgiri.supervisor.status import STATES, Status
 from asgiri.supervisor.succession import Succession
 from asgiri.supervisor.upgrade import Heir, Recipe
 from asgiri.supervisor.verbs import ServiceStatus
+from asgiri.tracebacks import Trouble
 from asgiri.units import format_duration
+
+if TYPE_CHECKING:
+    from asgiri.supervisor.workshop import Workshop
 
 logger = logging.getLogger("asgiri.master")
 
@@ -123,6 +131,7 @@ class Master:
         self._control: ControlServer | None = None
         self._admin = Admin(hooks.admin_main, self._plans, lambda: self._children)
         self._heir = origin.heir  # we are one, and not the master yet
+        self._workshop: Workshop | None = None  # there under reload
         self._pending: list[Event] = []  # made while commands were run
         self._traces: dict[int, str] = {}  # the application's tracebacks, by worker, until they are logged
         self._last_stacks: dict[int, str] = {}  # of the worker that was reaped last
@@ -138,6 +147,10 @@ class Master:
         except BaseException:
             self._signals.close()
             raise
+        if self._plans[1].config.reload.enabled:
+            from asgiri.supervisor.workshop import Workshop  # production pays nothing for it
+
+            self._workshop = Workshop()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
         self._children = Children(self._board, self._signals, self._selector, self._hear, self._let_go)
@@ -165,6 +178,8 @@ class Master:
         if self._control is not None:
             self._control.close()
         self._selector.close()
+        if self._workshop is not None:
+            self._workshop.close()
         self._plans.close()
         self._pidfile.remove()
 
@@ -353,12 +368,22 @@ class Master:
         worker_id = child.role.id
         for report in self._children.reports(child):
             match report:
-                case Booted():
+                case Booted(trouble):
                     logger.info("%s is ready (pid %d)", child, child.pid, extra={"about": child.about})
+                    if trouble is not None:
+                        self._note_error_page(trouble)
                     yield Ready(worker_id)
-                case BootFailed(message, trace):
+                case BootFailed(message, trace, trouble):
                     self._traces[worker_id] = trace
+                    if self._workshop is not None:
+                        self._workshop.note_trouble(child.role.generation, trouble)
                     yield Failed(worker_id, message)
+
+    def _note_error_page(self, trouble: Trouble) -> None:
+        """A worker had nobody beside it, and shows what is wrong; each of the first ones says the same."""
+        if self._workshop is not None and self._workshop.post(trouble, self._workers.values()):
+            text = "%s; serving an error page until the application can be imported"
+            logger.error(text, trouble.message, extra={"trace": trouble.trace})
 
     def _let_go(self) -> None:
         """In a child: close what is the master's alone."""
@@ -383,15 +408,29 @@ class Master:
             why = "an upgrade is under way"
         else:
             try:
-                config = self._hooks.load()
+                config = self._as_begun(self._hooks.load())
                 self._plans.submit(config)
             except AsgiriError as error:
                 why = "; ".join(str(error).splitlines())
         if why:
             logger.error("the reload is refused, generation %d goes on: %s", self._fleet.generation, why)
+            self._post(Trouble(why))
             self._herald.look()
             return f"the reload is refused: {why}", []
         return "", [Reload(Policy.of(config))]
+
+    def _as_begun(self, config: Config) -> Config:
+        """With what only a restart can change."""
+        was = self._workshop is not None
+        if config.reload.enabled is was:
+            return config
+        logger.warning("reload.enabled is changed by an upgrade or a restart only, and stays as it is")
+        return replace(config, reload=replace(config.reload, enabled=was))
+
+    def _post(self, trouble: Trouble | None) -> None:
+        """Under reload: tell the workers why the newest code does not serve, or that it does."""
+        if self._workshop is not None:
+            self._workshop.post(trouble, self._workers.values())
 
     # Upgrade, as the one that is followed
 
@@ -454,6 +493,9 @@ class Master:
             case Drain(worker_id, reason):
                 if child := self._workers.get(worker_id):  # else its exit is among the events that come next
                     child.tell(reason)
+            case Hold(worker_id) | Resume(worker_id):
+                if child := self._workers.get(worker_id):
+                    child.link.send(Order.HOLD if isinstance(command, Hold) else Order.RESUME)
             case Kill(worker_id, how):
                 if child := self._workers.get(worker_id):
                     child.kill(SIGNALS[how])
@@ -461,6 +503,7 @@ class Master:
                 if child := self._workers.get(worker_id):
                     child.stacks.ask(child.pid)
             case Commit(generation):
+                self._post(None)
                 self._apply(self._plans[generation].config)
                 self._start_admin()
             case Abandon(generation, why):
@@ -482,6 +525,8 @@ class Master:
         text = "the reload failed, generation %d goes on: %s"
         extra = {"trace": trace, "about": {"generation": generation}}
         logger.error(text, self._fleet.generation, why, extra=extra)
+        if self._workshop is not None:
+            self._workshop.post_failure(generation, why, trace, self._workers.values())
         self._desk.note_failed(generation, why, trace)
         self._plans.drop(generation)
 
@@ -515,12 +560,19 @@ class Master:
         self._desk.note_begun(command.generation)
         role = Role(self._hooks.worker_main, command.worker_id, command.number, command.generation)
         try:
-            child = self._children.fork(role, plan.config, plan.listeners, self._plans.listeners)
+            child = self._children.fork(role, plan.config, plan.listeners, self._plans.listeners, self._lent(command))
         except OSError as error:
             how = f"could not be forked: {error.strerror}"
             self._pending.append(Exited(command.worker_id, how, Ending.UNFORKED))
         else:
             self._workers[command.worker_id] = child
+
+    def _lent(self, command: Fork) -> Lent:
+        """What the worker has of the workshop. Of the current code, and with nobody beside it, it is a first one."""
+        if self._workshop is None:
+            return NOTHING_LENT
+        serves = any(worker.state is WorkerState.READY for worker in self._fleet.workers.values())
+        return self._workshop.lent(first=command.generation == self._fleet.generation and not serves)
 
     def _drop_plans(self) -> None:
         """Let go of the plans that nobody needs any more, and of their sockets."""

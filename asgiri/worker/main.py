@@ -2,7 +2,7 @@
 
 boot      signals have their default effect; logs, keys and the environment are read, the user is changed, then come the
           application and its lifespan; once there is a loop, it beats
-serving   TERM, or an order, begins the drain; QUIT cuts it short
+serving   TERM, or an order, begins the drain; QUIT cuts it short; under reload it may be held, and go on
 end       the application's exit handlers run
 """
 
@@ -13,9 +13,10 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from traceback import format_exception
+from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
@@ -32,10 +33,15 @@ from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
 from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
-from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Identity, Post, Server
+from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Counts, Identity, Post, Server
 from asgiri.supervisor.scoreboard import State
-from asgiri.tracebacks import describe
+from asgiri.tracebacks import Trouble, describe
 from asgiri.worker.share import BoardShare
+
+if TYPE_CHECKING:
+    from asgiri.proto.detect import Way
+    from asgiri.types import ASGIApp
+    from asgiri.worker.development import Development
 
 logger = logging.getLogger("asgiri.worker")
 
@@ -65,15 +71,12 @@ def main(boot: Boot) -> int:
             variables = read_environment(config)
             privileges.become(boot)
             os.environ.update(variables)
-            app = load_app(config.target, app_dir=config.app_dir, factory=config.factory, interface=config.interface)
-            share = BoardShare(boot.board, boot.slot)
-            post = Post(Identity(boot.number, boot.generation), ways, share)
-            server = Server(app, config=config, listeners=boot.listeners, access_log=access, post=post)
-            heart = Heart(boot.slot, lambda: server.counts, share.refresh)
+            worker = Worker(boot, ways, access, rotation)
+            worker.load()
             with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
-                runner.run(serve(server, boot, access, heart, rotation))
+                runner.run(worker.serve())
     except AppError as error:
-        boot.link.report(BootFailed(str(error), error.trace))
+        boot.link.report(BootFailed(str(error), error.trace, trouble_with(error, config)))
         return ExitCode.APP
     except AsgiriError as error:
         boot.link.report(BootFailed(str(error)))
@@ -84,6 +87,15 @@ def main(boot: Boot) -> int:
         boot.link.report(BootFailed(f"it crashed: {describe(error)}", "".join(format_exception(error))))
         return ExitCode.FAILED
     return 0
+
+
+def trouble_with(error: AppError, config: Config) -> Trouble | None:
+    """The failure as data; under reload only."""
+    if not config.reload.enabled:
+        return None
+    from asgiri.worker import development
+
+    return development.trouble_with(error)
 
 
 def keep_heap() -> None:
@@ -115,67 +127,132 @@ def call_later(seconds: float, callback: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(seconds, callback)
 
 
-async def serve(server: Server, boot: Boot, access: AccessLog | None, heart: Heart, rotation: Rotation) -> None:
-    """Start, say so, serve until told to stop, drain."""
-    loop = asyncio.get_running_loop()
-    heart.start()
-    orders: asyncio.Queue[Order] = asyncio.Queue()
+class Worker:
+    """What serves, from the application's import to the end of its drain."""
 
-    def take_signals() -> None:  # from here on there may be requests, which a signal must not cut
-        loop.add_signal_handler(signal.SIGTERM, orders.put_nowait, Order.STOP)
-        limit_orphan(boot.master_pid, boot.config.workers.drain_timeout)
-        loop.add_signal_handler(signal.SIGQUIT, quit_now, server, orders)
-        loop.add_signal_handler(signal.SIGUSR1, reopen_logs, access)
-        if rotation.came:
-            reopen_logs(access)
+    def __init__(self, boot: Boot, ways: Sequence[Way], access: AccessLog | None, rotation: Rotation) -> None:
+        self._boot = boot
+        self._access = access
+        self._rotation = rotation
+        share = BoardShare(boot.board, boot.slot)
+        self._post = Post(Identity(boot.number, boot.generation), ways, share, boot.transfer)
+        self._server: Server | None = None
+        self._heart = Heart(boot.slot, self._counts, share.refresh)
+        self._orders: asyncio.Queue[Order] = asyncio.Queue()  # to finish
+        self._dev = self._development()
 
-    await server.start(take_signals)
-    loop.add_reader(boot.link.fileno(), hear, boot, orders, loop)
-    gc.collect()
-    gc.freeze()  # what start-up made stays: no later collection needs to look at it
-    heart.enter(State.SERVING)
-    boot.link.report(Booted())
-    order = await orders.get()
-    heart.enter(State.DRAINING)
-    draining = asyncio.create_task(server.shutdown(window=window(order), retiring=order is Order.RETIRE))
-    while not draining.done():
-        again = asyncio.create_task(orders.get())
-        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
-        if again.done():  # retiring, and now the whole service stops: only the window can get shorter
-            server.shorten(window(again.result()))
-        again.cancel()
-    await draining
-    heart.stop()
-    # The loop is about to go, and its wakeup descriptor with it: a signal in between would find that closed.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    def _development(self) -> Development | None:
+        if not self._boot.config.reload.enabled:
+            return None
+        from asgiri.worker.development import Development
 
+        return Development(self._boot)
 
-def window(order: Order) -> float:
-    """How long idle connections are kept, in seconds."""
-    return RETIRE_WINDOW if order is Order.RETIRE else STOP_WINDOW
+    def load(self) -> None:
+        """Import the application. AppError when that cannot be; under reload an error page may be served."""
+        config, dev = self._boot.config, self._dev
+        try:
+            app = load_app(config.target, app_dir=config.app_dir, factory=config.factory, interface=config.interface)
+        except AppError as error:
+            if dev is None or not dev.stands_in:
+                raise
+            app = dev.error_page(error)
+        self._server = self._serving(app)
 
+    def _serving(self, app: ASGIApp) -> Server:
+        boot, dev = self._boot, self._dev
+        if dev is not None:
+            app = dev.wrapped(app)
+        return Server(app, config=boot.config, listeners=boot.listeners, access_log=self._access, post=self._post)
 
-def hear(boot: Boot, orders: asyncio.Queue[Order], loop: asyncio.AbstractEventLoop) -> None:
-    """Take the orders that have come; a master that is gone has no more, and leaves nobody to serve for."""
-    read = boot.link.read()
-    if read is None:
-        loop.remove_reader(boot.link.fileno())
-        logger.warning("the master is gone: draining")
-        end_by_alarm(boot.config.workers.drain_timeout)
-        read = [Order.STOP]
-    for order in read:
-        orders.put_nowait(order)
+    def _counts(self) -> Counts:
+        return Counts() if self._server is None else self._server.counts
+
+    async def serve(self) -> None:
+        """Start, say so, serve until told to stop, drain."""
+        boot, orders = self._boot, self._orders
+        self._heart.start()
+        server = await self._started()
+        asyncio.get_running_loop().add_reader(boot.link.fileno(), self._hear, server)
+        gc.collect()
+        gc.freeze()  # what start-up made stays: no later collection needs to look at it
+        self._heart.enter(State.SERVING)
+        boot.link.report(Booted() if self._dev is None else self._dev.booted())
+        order = await orders.get()
+        self._heart.enter(State.DRAINING)
+        draining = asyncio.create_task(
+            server.shutdown(window=self._window(order), retiring=order is Order.RETIRE),
+        )
+        while not draining.done():
+            again = asyncio.create_task(orders.get())
+            await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+            if again.done():  # retiring, and now the whole service stops: only the window can get shorter
+                server.shorten(self._window(again.result()))
+            again.cancel()
+        await draining
+        self._heart.stop()
+        # The loop is about to go, and its wakeup descriptor with it: a signal in between would find that closed.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+
+    async def _started(self) -> Server:
+        """The server, once it serves. AppError when the application's startup fails; or what stands in for that one."""
+        assert self._server is not None
+        try:
+            await self._server.start(self._take_signals)
+        except AppError as error:
+            if self._dev is None or not self._dev.stands_in:
+                raise
+            self._server = self._serving(self._dev.error_page(error))
+            await self._server.start(self._take_signals)
+        return self._server
+
+    def _take_signals(self) -> None:
+        """From here on there may be requests, which a signal must not cut."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._orders.put_nowait, Order.STOP)
+        limit_orphan(self._boot.master_pid, self._boot.config.workers.drain_timeout)
+        loop.add_signal_handler(signal.SIGQUIT, self._quit)
+        loop.add_signal_handler(signal.SIGUSR1, reopen_logs, self._access)
+        if self._rotation.came:
+            reopen_logs(self._access)
+
+    def _quit(self) -> None:
+        if self._server is not None:
+            self._server.cut()
+        self._orders.put_nowait(Order.STOP)
+
+    def _hear(self, server: Server) -> None:
+        """Take the orders that have come; a master that is gone has no more, and leaves nobody to serve for."""
+        boot = self._boot
+        read = boot.link.read()
+        if read is None:
+            asyncio.get_running_loop().remove_reader(boot.link.fileno())
+            logger.warning("the master is gone: draining")
+            end_by_alarm(boot.config.workers.drain_timeout)
+            read = [Order.STOP]
+        for order in read:
+            match order:
+                case Order.HOLD:
+                    server.hold()
+                case Order.RESUME:
+                    server.release()
+                case Order.NEWS:
+                    if self._dev is not None:
+                        self._dev.hear_news()
+                case _:
+                    self._orders.put_nowait(order)
+
+    def _window(self, order: Order) -> float:
+        """How long idle connections are kept, in seconds. At a stop in development, nobody is to be waited for."""
+        if order is Order.RETIRE:
+            return RETIRE_WINDOW
+        return STOP_WINDOW if self._dev is None else 0.0
 
 
 def reopen_logs(access: AccessLog | None) -> None:
     log.reopen()
     if access is not None:
         access.reopen()
-
-
-def quit_now(server: Server, orders: asyncio.Queue[Order]) -> None:
-    server.cut()
-    orders.put_nowait(Order.STOP)
 
 
 def name_process(boot: Boot) -> None:

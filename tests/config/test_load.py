@@ -425,7 +425,6 @@ def test_a_wrong_value(problems: Problems, text: str, error: str) -> None:
             LEAVE_OUT,
         ),
         ("proxy: {trusted: ['*']}", "1:18: proxy.trusted", "trust in proxies", LEAVE_OUT),
-        ("reload: {dirs: [.]}", "1:16: reload.dirs", "reload on change", LEAVE_OUT),
     ],
 )
 def test_what_does_not_exist_yet_is_refused_not_ignored(
@@ -628,7 +627,6 @@ def test_flags(loaded: Load, setting: Setting, config: Config) -> None:
             "--bind: listen[1].bind: a:1 is bound already, by listen[0].bind (--bind)",
         ),
         (Setting("--admin", "admin.bind", "a"), f'--admin: admin.bind: {BIND}, got "a"'),
-        (Setting("--reload", "reload.enabled", True), f"--reload: reload.enabled: {not_yet('reload on change')}"),
         (Setting("--set", "listen[0].bind", "a:1"), '--set: unknown key "listen[0].bind"; did you mean "listen"?'),
         (Setting("--set", "app.x", "a:1"), '--set: unknown key "app.x"; did you mean "app"?'),
         (Setting("--set", "", "a:1"), '--set: unknown key ""'),

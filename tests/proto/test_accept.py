@@ -145,17 +145,17 @@ async def test_a_defect_in_what_makes_connections_is_loud_and_leaks_nothing() ->
     async with Server(hello, config=config()) as server:
         loop.set_exception_handler(lambda _, context: heard.append(context.get("exception")))
         acceptor = acceptor_of(server)
-        good = acceptor._make
+        good = acceptor.make
 
         def broken() -> Any:
             raise KeyError("a defect")
 
-        acceptor._make = broken
+        acceptor.make = broken
         async with waiting(server) as client:
             with contextlib.suppress(ConnectionResetError):
                 assert await client.rest() == b"", "the socket is closed"
         assert isinstance(heard[0], KeyError)
-        acceptor._make = good
+        acceptor.make = good
         async with connected(server) as client:
             assert (await client.ask(request("/a"))).body == b"/a"
     assert len(heard) == 1
@@ -237,13 +237,13 @@ async def test_connections_are_not_made_in_the_context_of_an_earlier_one() -> No
 
     async with Server(app, config=limited(1)) as server:
         acceptor = acceptor_of(server)
-        make = acceptor._make
+        make = acceptor.make
 
         def noted() -> Any:
             made_by.append(WHO.get())
             return make()
 
-        acceptor._make = noted
+        acceptor.make = noted
         for number in range(3):
             async with waiting(server) as client:
                 client.send(request(f"/{number}", "Connection: close"))

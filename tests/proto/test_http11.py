@@ -1281,13 +1281,16 @@ async def test_the_request_timeout_counts_from_its_own_head() -> None:
 # The table
 
 HERE = "only an exchange that has begun has a body, an answer and a successor"
+BETWEEN = {S.IDLE, S.HELD}  # two requests
 IMPOSSIBLE: dict[tuple[State, Signal], str] = {
-    **{(state, G.BYTES): "the head is here already, or is not looked for" for state in set(S) - {S.IDLE, S.HEAD}},
-    **{(state, G.REQUEST): "no head is looked for" for state in set(S) - {S.IDLE, S.HEAD}},
-    **{(state, G.WHOLE_REQUEST): "no head is looked for" for state in set(S) - {S.IDLE, S.HEAD}},
+    **{(state, G.BYTES): "the head is here already, or is not looked for" for state in set(S) - BETWEEN - {S.HEAD}},
+    **{(state, G.REQUEST): "no head is looked for" for state in set(S) - BETWEEN - {S.HEAD}},
+    **{(state, G.WHOLE_REQUEST): "no head is looked for" for state in set(S) - BETWEEN - {S.HEAD}},
     **{(state, G.END): "no body is arriving" for state in set(S) - {S.RECEIVING, S.DISCARDING}},
     **{(state, G.ANSWERED): "no answer is in progress" for state in set(S) - {S.RECEIVING, S.ANSWERING}},
     **{(state, G.NEXT): "the exchange is not over on both sides" for state in set(S) - {S.DONE}},
+    **{(state, G.HOLD): "it is not idle, or is held already" for state in set(S) - {S.IDLE}},
+    **{(state, G.RELEASE): "it is not held" for state in set(S) - {S.HELD}},
     (S.HEAD, G.BYTES): "its first bytes said so already",
     (S.RECEIVING, G.REFUSED): "it becomes an answer first, and that leads to DISCARDING",
     (S.ANSWERING, G.REFUSED): "the request was whole and well-formed",

@@ -1,0 +1,47 @@
+"""Which modules came with the application from elsewhere than the watched folders: a zygote may import those before."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Iterator
+from types import ModuleType
+
+# Folders of installed packages, which are nobody's own code even where they lie below a watched one, in its ``.venv``.
+_INSTALLED = frozenset(("site-packages", "dist-packages"))
+
+
+def modules_from_elsewhere(before: Collection[str], watched: Collection[str]) -> tuple[str, ...]:
+    """The names of the modules that are imported now and were not ``before``, in the order of their import.
+
+    ``watched`` are folders. What has no file of its own, and is not built in, is left out, for nobody knows where it
+    comes from.
+    """
+    folders = tuple(os.path.join(os.path.abspath(folder), "") for folder in watched)
+    fresh = [(name, module) for name, module in list(sys.modules.items()) if name not in before]
+    return tuple(name for name, module in fresh if _can_be_imported(name, module) and _is_elsewhere(module, folders))
+
+
+def _can_be_imported(name: str, module: ModuleType) -> bool:
+    """Under this very name, that is: a package may put others under names of its own."""
+    spec = getattr(module, "__spec__", None)
+    return spec is not None and spec.name == name and name.partition(".")[0] not in ("asgiri", "__main__")
+
+
+def _is_elsewhere(module: ModuleType, folders: tuple[str, ...]) -> bool:
+    places = list(_places(module))
+    return bool(places) and all(_is_outside(place, folders) for place in places)
+
+
+def _places(module: ModuleType) -> Iterator[str]:
+    file = getattr(module, "__file__", None)
+    if isinstance(file, str):
+        yield os.path.abspath(file)
+    elif module.__name__ in sys.builtin_module_names:
+        yield ""
+    else:
+        yield from map(os.path.abspath, getattr(module, "__path__", ()))
+
+
+def _is_outside(place: str, folders: tuple[str, ...]) -> bool:
+    return not place.startswith(folders) or not _INSTALLED.isdisjoint(place.split(os.sep))
