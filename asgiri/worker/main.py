@@ -180,6 +180,8 @@ class Worker:
         boot.link.report(Booted() if self._dev is None else self._dev.booted())
         order = await orders.get()
         self._heart.enter(State.DRAINING)
+        if self._dev is not None:
+            self._dev.leave()
         draining = asyncio.create_task(
             server.shutdown(window=self._window(order), retiring=order is Order.RETIRE),
         )
