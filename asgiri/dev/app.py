@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs, quote
 
 import msgspec
@@ -210,8 +210,9 @@ async def _disconnected(receive: Receive) -> None:
 async def _either(changed: asyncio.Event, gone: asyncio.Future[None]) -> bool:
     """Whether one of them comes before it is time to say something."""
     waits = asyncio.ensure_future(changed.wait())
+    both: set[asyncio.Future[Any]] = {waits, gone}
     try:
-        done, _ = await asyncio.wait({waits, gone}, timeout=BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(both, timeout=BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waits.cancel()
     return bool(done)

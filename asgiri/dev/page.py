@@ -24,8 +24,10 @@ _TEXT = 4000
 _LINE = 300
 _NAME = 400
 _TRACE = 64 << 10
+# More characters than this are set smaller.
+_SHORT = 160
 # Frames that are shown unfolded, of the application's own code; frames in all; lines of source of one.
-_OPEN = 3
+_OPEN = 2
 _FRAMES = 40
 _LINES = 40
 
@@ -43,17 +45,14 @@ def trouble_page(trouble: Trouble, *, through: str | None, at: str = "", events:
     chief = chief_of(frames)
     kind, text = shown(trouble.kind, _NAME), shown(trouble.text, _TEXT)
     sentence = shown(sentence_of(trouble), _SENTENCE)
-    state = "nothing is served" if through is None else "the old version is still serving"
     return _PAGE.substitute(
         title=escape(_cut(": ".join(part for part in (kind, text.partition("\n")[0]) if part) or sentence, 120)),
         style=_STYLE,
-        state=state,
-        mood="down" if through is None else "up",
+        state=_DOWN if through is None else _UP.substitute(href=escape(through)),
         what=_what(sentence, kind, text),
         file="" if chief is None else _FILE.substitute(place=_place(chief)),
-        frames=_frames(frames, chief),
+        where=f"<h2>Where it happened</h2>\n{_frames(frames, chief)}" if frames else "",
         trace=_FOLD.substitute(trace=escape(shown(trouble.trace, _TRACE))) if trouble.trace else "",
-        through="" if through is None else _THROUGH.substitute(href=escape(through)),
         script=SCRIPT,
         events=escape(events),
         at=escape(at),
@@ -108,7 +107,8 @@ def _cut(text: str, most: int) -> str:
 def _what(sentence: str, kind: str, text: str) -> str:
     if not kind:
         return f"<h1>{escape(sentence)}</h1>"
-    said = f'<p class="said">{escape(text)}</p>' if text else ""
+    size = " long" if "\n" in text or len(text) > _SHORT else ""
+    said = f'<p class="said{size}">{escape(text)}</p>' if text else ""
     return f"<p>{escape(sentence)}</p>\n<h1>{escape(kind)}</h1>\n{said}"
 
 
@@ -161,7 +161,7 @@ body {
   font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
   -webkit-text-size-adjust: 100%;
 }
-header { display: flex; justify-content: space-between; gap: 1rem; color: var(--soft); font-size: .875rem; }
+header { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .25rem 1rem; color: var(--soft); font-size: .875rem; }
 header b { display: flex; gap: .5rem; align-items: center; color: var(--accent); font-weight: 600; }
 header svg { width: 1rem; height: 1rem; fill: none; stroke: currentColor; }
 header span::before {
@@ -178,7 +178,8 @@ main > h1:first-child { margin-top: 2.25rem; }
 main > .said {
   margin: .5rem 0 0; max-height: 20rem; overflow: auto; color: var(--ink); white-space: pre-wrap; font-size: 1.125rem;
 }
-code, pre, .in {
+main > .long { font-size: .9375rem; }
+code, pre, .in, .long {
   font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .875rem;
 }
 code { overflow-wrap: anywhere; }
@@ -208,11 +209,9 @@ pre i {
 }
 pre .mark { background: var(--marked); box-shadow: inset 3px 0 var(--bad); }
 pre .mark i { color: var(--bad); }
+:not(details) + .trace { margin-top: 1.75rem; }
 .trace pre { padding: .75rem 1rem; max-height: 32rem; overflow: auto; }
-footer {
-  display: flex; flex-wrap: wrap; justify-content: space-between; gap: .5rem 2rem; margin: 2rem 0 0;
-  color: var(--soft); font-size: .9375rem;
-}
+footer { margin: 2rem 0 0; color: var(--soft); font-size: .9375rem; }
 footer p { margin: 0; }
 a { color: var(--accent); text-underline-offset: .2em; text-decoration-thickness: 1px; }
 a:hover { text-decoration-thickness: 2px; }
@@ -221,7 +220,7 @@ a:focus-visible, summary:focus-visible { outline: 2px solid var(--accent); outli
   body { padding: 1.5rem 1rem 2.5rem; }
   main > p, main > h1:first-child { margin-top: 1.75rem; }
   h1 { font-size: 1.5rem; }
-  main > .said { font-size: 1rem; }
+  main > .said:not(.long) { font-size: 1rem; }
   pre i { width: 2.75rem; padding-right: .75rem; }
   .open { padding: .625rem .75rem; }
 }
@@ -233,7 +232,8 @@ _FOLD = Template(
     '<details class="trace"><summary>The whole traceback</summary>\n<pre><code>$trace</code></pre></details>'
 )
 
-_THROUGH = Template('<p><a href="$href">Go on with the old version</a></p>')
+_DOWN = "<span>Nothing else is served</span>"
+_UP = Template('<span class="up">The old version still serves: <a href="$href">go on with it</a></span>')
 
 _PAGE = Template(
     """\
@@ -251,18 +251,16 @@ $style</style>
 </head>
 <body>
 <header><b><svg viewBox="0 0 16 16" aria-hidden="true"><path d="M2 4h9M5 8h9M3 12h7" stroke-width="2" \
-stroke-linecap="round"/></svg>asgiri</b><span class="$mood">$state</span></header>
+stroke-linecap="round"/></svg>asgiri</b>$state</header>
 <main>
 $what
 $file
-<h2>Where</h2>
-$frames
+$where
 $trace
 </main>
 <footer>
 <p>This page reloads itself when the code is fixed.
 <span id="note" role="status" hidden>The server does not answer right now.</span></p>
-$through
 </footer>
 <script data-events="$events" data-at="$at">$script</script>
 </body>
