@@ -8,6 +8,7 @@ and nobody polls.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from typing import Final, NamedTuple
@@ -109,7 +110,11 @@ class Inotify:
         os.close(self._fd)
 
     def _call(self, name: str, *arguments: object) -> int:
-        result: int = getattr(self._libc, name)(*arguments)
+        try:
+            call = getattr(self._libc, name)
+        except AttributeError:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+        result: int = call(*arguments)
         if result < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))

@@ -1,0 +1,221 @@
+"""The watcher: a child that tells the master which files have changed, once for each save.
+
+On Linux the kernel tells it (asgiri.dev.inotify). Elsewhere watchfiles does. Where neither can, or the file system does
+not tell of changes that are made on another machine, it looks for itself twice a second.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import time
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+from setproctitle import setproctitle
+
+from asgiri.child.ties import tie_to_master
+from asgiri.config.nodes import printable
+from asgiri.dev.filter import Filter, Gatherer
+from asgiri.dev.inotify import Happened, Inotify
+from asgiri.dev.stale import forget_compiled
+from asgiri.dev.tree import Tree
+from asgiri.errors import AsgiriError
+from asgiri.link import Boot, Booted, BootFailed, Changed, Watch
+from asgiri.log import setup as log
+from asgiri.supervisor.scoreboard import State
+
+logger = logging.getLogger("asgiri.watcher")
+
+POLL_SECONDS: Final = 0.5
+# So many files are named; the others are counted.
+NAMED: Final = 3
+
+# File systems that do not tell of what others do to them.
+SILENT: Final = frozenset(
+    {
+        *("9p", "afs", "cifs", "drvfs", "fuse.grpcfuse", "fuse.osxfs", "fuse.sshfs", "lustre", "ncpfs", "nfs", "nfs4"),
+        *("prl_fs", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "fuse.vmhgfs-fuse"),
+    }
+)
+
+
+class Source(Protocol):
+    """Where the news comes from."""
+
+    def fileno(self) -> int: ...
+
+    def read(self) -> list[Happened]: ...
+
+    def add(self, directory: str) -> None: ...
+
+    def remove(self, directory: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def main(boot: Boot) -> int:
+    """Be the watcher; the exit status."""
+    watch = boot.watch
+    assert watch is not None
+    tie_to_master(boot.master_pid)
+    boot.slot.introduce(os.getpid(), boot.number, boot.generation)
+    config = boot.config
+    setproctitle(printable(f"{config.process.title}: watcher"))
+    try:
+        log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="watcher")
+    except AsgiriError as error:
+        boot.link.report(BootFailed(str(error)))
+        return error.exit_code
+    watcher = Watcher(watch)
+    boot.slot.state = State.SERVING
+    boot.link.report(Booted())
+    while True:
+        due = watcher.due()
+        timeout = None if due is None else max(0.0, due - time.monotonic())
+        waited: list[Any] = [boot.link, *watcher.files()]
+        readable, _, _ = select.select(waited, [], [], timeout)
+        if boot.link in readable and boot.link.read() != []:  # the master is gone, or wants us to be
+            return 0
+        if changed := watcher.read(time.monotonic()):
+            forget_compiled(changed)
+            names = tuple(map(name_of, changed[:NAMED]))
+            boot.link.report(Changed(names, len(changed)))
+
+
+class Watcher:
+    """Folders, and what is new in them. Reads the clock of whoever calls."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._filter = Filter(watch.dirs, watch.include, watch.exclude, watch.files)
+        self._tree = Tree(self._filter)
+        self._gatherer = Gatherer(watch.delay)
+        self._poll_at: float | None = None
+        self._source: Source | None
+        self._source, reason = source_of(watch)
+        now = time.monotonic()
+        # The kernel tells from before the first look on: nothing falls between the two.
+        self._note(self._tree.look(watch.since_ns), now)
+        if self._source is not None:
+            reason = self._add(self._tree.folders | {os.path.dirname(file) for file in watch.files})
+            self._note(self._tree.look(), now)  # what came while folders were added
+        if reason:
+            self._begin_polling(reason)
+
+    def files(self) -> list[Source]:
+        """What to wait for."""
+        return [] if self._source is None else [self._source]
+
+    def due(self) -> float | None:
+        """When to call :meth:`read` at the latest."""
+        return min((at for at in (self._gatherer.due(), self._poll_at) if at is not None), default=None)
+
+    def read(self, now: float) -> list[str]:
+        """What has changed, when it is time to tell; else nothing yet."""
+        if self._source is not None:
+            for happened in self._source.read():
+                self._hear(happened, now)
+        if self._poll_at is not None and now >= self._poll_at:
+            self._poll_at = now + POLL_SECONDS
+            self._note(self._tree.look(), now)
+        due = self._gatherer.due()
+        return self._gatherer.take() if due is not None and now >= due else []
+
+    def _hear(self, happened: Happened, now: float) -> None:
+        path = happened.path
+        if happened.lost:
+            self._note(self._tree.look(), now)
+            reason = self._add(self._tree.folders)
+        elif happened.came:
+            folders, files = self._tree.enter(path)
+            reason = self._add(folders)
+            # Once more, now that they are watched: what was made in them in between.
+            self._note([*files, *self._tree.enter(path)[1]], now)
+        elif happened.gone:
+            if self._source is not None:
+                for folder in [one for one in self._tree.folders if one == path or one.startswith(path + "/")]:
+                    self._source.remove(folder)
+            self._note(self._tree.leave(path), now)
+            reason = ""
+        else:
+            self._note([path] if self._tree.changed(path) else [], now)
+            reason = ""
+        if reason:
+            self._begin_polling(reason)
+
+    def _note(self, paths: Iterable[str], now: float) -> None:
+        for path in paths:
+            self._gatherer.note(path, now)
+
+    def _add(self, folders: Iterable[str]) -> str:
+        """Watch more folders; why that cannot be, if so."""
+        assert self._source is not None
+        for folder in sorted(folders):
+            try:
+                self._source.add(folder)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP):
+                    continue  # it has gone again, or is none of our business
+                return f"no more folders can be watched ({error.strerror}; see fs.inotify.max_user_watches)"
+        return ""
+
+    def _begin_polling(self, reason: str) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        logger.info("polling every %g s: %s", POLL_SECONDS, reason)
+        self._poll_at = time.monotonic() + POLL_SECONDS
+        self._note(self._tree.look(), time.monotonic())
+
+
+def source_of(watch: Watch) -> tuple[Source | None, str]:
+    """Where news come from, the kernel or watchfiles; or why nobody can tell, and we have to look."""
+    if reason := polls(watch):
+        return None, reason
+    try:
+        return Inotify(), ""
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            return None, f"the system cannot tell of changes ({error.strerror})"
+    from asgiri.dev.elsewhere import Watchfiles
+
+    return Watchfiles(watch.dirs), ""
+
+
+def polls(watch: Watch) -> str:
+    """Why to poll from the start; empty: there is no reason to."""
+    if watch.polling is not None:
+        return "reload.polling says so" if watch.polling else ""
+    for folder in watch.dirs:
+        if (kind := file_system_of(folder)) in SILENT:
+            return f"{name_of(folder)} is on {kind}, which does not tell of all changes"
+    return ""
+
+
+def file_system_of(path: str) -> str:
+    """The type of the file system that a path is on (proc_pid_mountinfo(5)); empty where that cannot be seen."""
+    found = ("", "")
+    path = os.path.realpath(path)
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        point = fields.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape", "replace")
+        below = path == point or path.startswith(point.rstrip("/") + "/")
+        if below and len(point) >= len(found[0]):  # of two mounts on one point, the later one is seen
+            found = (point, rest.split()[0])
+    return found[1]
+
+
+def name_of(path: str) -> str:
+    """A path as a person would name it."""
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):
+        return path
+    return path if relative.startswith("..") else relative

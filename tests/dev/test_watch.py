@@ -1,0 +1,190 @@
+"""The watcher on real folders: one save is told once, and soon; whatever happens around it."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from asgiri.dev.elsewhere import Watchfiles
+from asgiri.dev.watch import POLL_SECONDS, Watcher, file_system_of, name_of, polls
+from asgiri.link import Watch
+
+PATIENCE = 10.0
+
+
+def watch_of(top: Path, *, files: tuple[str, ...] = (), polling: bool | None = False, since_ns: int = 0) -> Watch:
+    return Watch((str(top),), ("*.py",), (), files, 0.05, polling, since_ns)
+
+
+class Watched:
+    """A watcher, and what it has told."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watcher = Watcher(watch)
+
+    def wait(self, seconds: float = PATIENCE) -> list[str]:
+        """The next that it tells, by name; nothing when it has nothing to tell any more, or only after so long."""
+        deadline = time.monotonic() + seconds
+        while (now := time.monotonic()) < deadline:
+            due = self.watcher.due()
+            select.select(self.watcher.files(), [], [], max(0.0, min(deadline, due or deadline) - now))
+            if told := self.watcher.read(time.monotonic()):
+                return sorted(map(os.path.basename, told))
+        return []
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is on its way: the kernel has queued it before the call that caused it has returned."""
+        return self.watcher.read(time.monotonic()) == [] and self.watcher.due() is None
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[Watched]:
+    watched = Watched(watch)
+    yield watched
+    for source in watched.watcher.files():
+        source.close()
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    top = tmp_path / "project"
+    (top / "shop").mkdir(parents=True)
+    (top / "main.py").write_text("a")
+    (top / "shop/a.py").write_text("a")
+    return top
+
+
+def test_a_save_is_told_once_and_sooner_than_the_delay(top: Path) -> None:
+    with watching(watch_of(top)) as watched:
+        assert watched.is_quiet()
+        began = time.monotonic()
+        (top / "main.py").write_text("ab")
+        assert watched.wait() == ["main.py"]
+        assert time.monotonic() - began < PATIENCE / 2
+        assert watched.is_quiet()
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        pytest.param(lambda path: path.write_text("abc"), id="in place"),
+        pytest.param(lambda path: (path.unlink(), path.write_text("abc")), id="removed and made anew"),
+        pytest.param(
+            lambda path: (path.with_name("4913").write_text("x"), path.with_name("4913").replace(path)),
+            id="renamed over",
+        ),
+        pytest.param(
+            lambda path: (path.rename(path.with_name("main.py~")), path.write_text("abc")), id="a backup is kept"
+        ),
+        pytest.param(lambda path: path.unlink(), id="removed"),
+        pytest.param(lambda path: (path.touch(), path.open("a").close()), id="touched"),
+    ],
+)
+def test_however_a_file_is_saved(top: Path, save: Callable[[Path], object]) -> None:
+    with watching(watch_of(top)) as watched:
+        save(top / "main.py")
+        assert watched.wait() == ["main.py"]
+        assert watched.is_quiet()
+
+
+def test_a_storm_is_told_once(top: Path) -> None:
+    with watching(watch_of(top)) as watched:
+        for number in range(500):
+            folder = top / f"p{number % 20}"
+            folder.mkdir(exist_ok=True)
+            (folder / f"m{number}.py").write_text("x")
+            if number % 50 == 0:  # as the watcher would, in a process of its own
+                assert watched.watcher.read(time.monotonic()) == []
+        assert len(watched.wait()) == 500
+        assert watched.is_quiet()
+
+
+def test_a_folder_that_comes_is_watched_with_what_is_in_it_already(top: Path) -> None:
+    with watching(watch_of(top)) as watched:
+        (top / "new/deep").mkdir(parents=True)
+        (top / "new/deep/b.py").write_text("x")
+        assert watched.wait() == ["b.py"]
+        (top / "new/deep/b.py").write_text("xy")
+        assert watched.wait() == ["b.py"]
+        (top / "new").rename(top / "newer")
+        assert watched.wait() == ["b.py", "b.py"]
+        (top / "newer/deep/b.py").write_text("xyz")
+        assert watched.wait() == ["b.py"]
+        shutil.rmtree(top / "newer")
+        assert watched.wait() == ["b.py"]
+        assert watched.is_quiet()
+
+
+def test_what_does_not_matter_is_not_told(top: Path) -> None:
+    with watching(watch_of(top)) as watched:
+        (top / "notes.txt").write_text("x")
+        (top / ".hidden.py").write_text("x")
+        (top / "__pycache__").mkdir()
+        (top / "__pycache__/a.py").write_text("x")
+        assert watched.is_quiet()
+
+
+def test_files_outside_of_the_folders(top: Path, tmp_path: Path) -> None:
+    config = tmp_path / "etc/asgiri.yaml"
+    config.parent.mkdir()
+    config.write_text("a")
+    with watching(watch_of(top, files=(str(config),))) as watched:
+        (config.parent / "other.yaml").write_text("x")
+        assert watched.is_quiet()
+        config.write_text("ab")
+        assert watched.wait() == ["asgiri.yaml"]
+
+
+def test_what_has_changed_before_it_began(top: Path) -> None:
+    hour = 3600 * 10**9
+    now = time.time_ns()
+    os.utime(top / "shop/a.py", ns=(now - hour, now - hour))
+    with watching(watch_of(top, since_ns=now - hour // 2)) as watched:
+        assert watched.wait() == ["main.py"]
+
+
+def test_polling_sees_the_same(top: Path) -> None:
+    with watching(watch_of(top, polling=True)) as watched:
+        assert watched.watcher.files() == []
+        assert watched.wait(0.01) == []
+        (top / "main.py").write_text("ab")
+        (top / "new").mkdir()
+        (top / "new/b.py").write_text("x")
+        assert watched.wait(POLL_SECONDS + PATIENCE) == ["b.py", "main.py"]
+
+
+def test_watchfiles_tells_where_the_kernel_has_no_inotify(top: Path) -> None:
+    source = Watchfiles([str(top)])
+    try:
+        deadline = time.monotonic() + PATIENCE
+        happened: set[str] = set()
+        number = 0
+        while str(top / "main.py") not in happened and time.monotonic() < deadline:
+            (top / "main.py").write_text("x" * number)  # it does not say from when on it listens
+            number += 1
+            if select.select([source], [], [], 0.1)[0]:
+                happened |= {one.path for one in source.read()}
+        assert str(top / "main.py") in happened
+    finally:
+        source.close()
+
+
+def test_when_it_polls(tmp_path: Path) -> None:
+    assert polls(watch_of(tmp_path, polling=True)) == "reload.polling says so"
+    assert polls(watch_of(tmp_path, polling=False)) == ""
+    assert polls(watch_of(Path("/proc"), polling=None)) == ""
+    assert file_system_of("/proc/self") == "proc"
+    assert file_system_of("/sys") == "sysfs"
+
+
+def test_names_are_as_a_person_would_say_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert name_of(str(tmp_path / "shop/a.py")) == "shop/a.py"
+    assert name_of("/etc/asgiri.yaml") == "/etc/asgiri.yaml"
