@@ -91,19 +91,21 @@ class Decoder:
             value = _scalar(key, node)
         except ValueError as error:
             return self._bad(node, path, str(error))
-        return self._unless_later(value, node, path, later)
+        return self._unless_later(key, value, node, path, later)
 
     def _container(self, key: Key, node: Node, path: str, later: str) -> object:
         """A section, list or map. One with nothing in it (all commented out) is as if it were not there."""
         if is_null(node) and key.default is not msgspec.NODEFAULT:
+            if key.optional:
+                self.places[path] = node.place  # no TLS may be somebody's word
             return key.default
         if key.section:
             if key.optional and later:  # off is null, and nothing else; what is in it says nothing more
-                return self._unless_later(node, node, path, later)
+                return self._unless_later(key, node, node, path, later)
             return self.section(key.section, node, path, later)
         self.places[path] = node.place
         value = self._list(key, node, path) if key.container == "list" else self._map(key, node, path)
-        return self._unless_later(value, node, path, later)
+        return self._unless_later(key, value, node, path, later)
 
     def _list(self, key: Key, node: Node, path: str) -> object:
         if not isinstance(node, Sequence):
@@ -136,9 +138,9 @@ class Decoder:
         except ValueError as error:
             return self._bad(node, path, str(error))
 
-    def _unless_later(self, value: object, node: Node, path: str, later: str) -> object:
-        """``value``, unless it turns on what does not exist yet."""
-        if not later or value is BAD or value in _OFF:
+    def _unless_later(self, key: Key, value: object, node: Node, path: str, later: str) -> object:
+        """``value``, unless it turns on what does not exist yet: --print-config prints defaults, which must load."""
+        if not later or value is BAD or value in _OFF or value == key.default:
             return value
         return self._bad(node, path, f"this needs {later}, which this release does not have yet; leave the key out")
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from asgiri.config.keys import Key
 
 # Texts that stand in YAML as they are, in a list in brackets too, and are read as texts again. By parsers of YAML 1.1
-# as well: editors and other tools read the file.
-_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./+@%=-]*(?::[A-Za-z0-9_./@%=-]+)*", re.ASCII)
+# as well: editors and other tools read the file. What begins as .5, .inf and .nan do may be a number.
+_PLAIN = re.compile(r"(?!\.[0-9iInN])[A-Za-z_./][A-Za-z0-9_./+@%=-]*(?::[A-Za-z0-9_./@%=-]+)*", re.ASCII)
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
 
@@ -39,8 +39,11 @@ def written(key: Key, value: object) -> str:
 def quoted(text: str) -> str:
     """``text`` as YAML, in quotes where it needs them; what would be read as a variable is escaped (``$${``)."""
     text = text.replace("${", "$${")
-    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
-        return text
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else in_quotes(text)
+
+
+def in_quotes(text: str) -> str:
+    """``text`` as YAML in double quotes, with the variables (``${NAME}``) that it has."""
     return '"' + "".join(_escaped(letter) for letter in text) + '"'
 
 
@@ -60,7 +63,7 @@ def _scalar(key: Key, value: object) -> str:
 def _duration(seconds: float) -> str:
     text = format_duration(seconds)
     if parse_duration(text) != seconds:  # it has less than milliseconds
-        text = format(Decimal(repr(seconds)).quantize(Decimal("1e-15")).normalize(), "f")
+        text = f"{Decimal(repr(seconds)):.20f}".rstrip("0").rstrip(".")
     return text
 
 
