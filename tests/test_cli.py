@@ -81,7 +81,7 @@ def test_each_flag_stands_for_a_key_that_exists() -> None:
     assert {path for _, path in KEYS.values()} <= known
     names = {str(param.name) for param in command.params}
     assert names >= set(KEYS) | set(LATER)
-    own = {"config", "set_", "check_config", "import_", "http", "certfile", "keyfile", "version"}
+    own = {"config", "set_", "check_config", "print_config", "import_", "http", "certfile", "keyfile", "version"}
     assert names - own == set(KEYS) | set(LATER)  # none is taken and then forgotten
 
 

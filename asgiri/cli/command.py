@@ -48,7 +48,6 @@ OFF = {"access_log": "--no-access-log"}
 
 # Flags of features that are not in this release: parameter -> (what the user typed, the feature).
 LATER = {
-    "print_config": ("--print-config", "printing the resolved configuration"),
     "schema": ("--schema", "the JSON Schema of the file"),
 }
 
@@ -100,13 +99,14 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--set", "set_", metavar="KEY=VALUE", multiple=True, help="Any key of the file, as in workers.count=4.")
 @option("--check-config", is_flag=True, help="Check the configuration and exit: 0 is good, 2 is bad.")
 @option("--import", "import_", is_flag=True, help="With --check-config: import the application too.")
-@option("--print-config", is_flag=True, help="Print the resolved configuration (not in this release).")
+@option("--print-config", is_flag=True, help="Print the resolved configuration and exit.")
 @option("--schema", is_flag=True, help="Print the JSON Schema of the file (not in this release).")
 @click.version_option(__version__, prog_name="asgiri", message="%(prog)s %(version)s")
 def command(
     config: str | None,
     check_config: bool,
     import_: bool,
+    print_config: bool,
     set_: Sequence[str],
     http: str | None,
     certfile: str | None,
@@ -121,13 +121,15 @@ def command(
         raise click.UsageError("--import goes with --check-config")
     if keyfile is not None and certfile is None:
         raise click.UsageError("--keyfile goes with --certfile")
+    if print_config and check_config:
+        raise click.UsageError("--print-config and --check-config each stand alone: run one after the other")
     settings = [*from_flags(flags), *from_sets(set_)]
     environ = dict(os.environ)
 
     def read(file: str | Found | None) -> Loaded:
         loaded = load(file, environ, settings)
         if http in SPOKEN:
-            loaded = replace(loaded, config=loaded.config.speaking(SPOKEN[http]))
+            loaded = speaking(loaded, SPOKEN[http])
         return loaded if certfile is None else secure(loaded, certfile, keyfile)
 
     loaded = read(config)
@@ -135,6 +137,11 @@ def command(
         from asgiri.cli.check import check
 
         check(loaded, import_)
+    elif print_config:
+        from asgiri.cli.output import emit
+        from asgiri.config.show import resolved
+
+        emit(resolved(loaded))
     else:
         from asgiri.cli.serve import serve
 
@@ -179,14 +186,26 @@ def from_sets(pairs: Sequence[str]) -> list[Setting]:
     return found
 
 
+def speaking(loaded: Loaded, http: HttpVersion) -> Loaded:
+    """``--http``: what every listener speaks, whatever was said of it."""
+    spoken = tuple(f"listen[{index}].http" for index in range(len(loaded.config.listen)))
+
+    def others(texts: dict[str, str]) -> dict[str, str]:
+        return {path: text for path, text in texts.items() if not path.startswith(spoken)}
+
+    origins = others(loaded.origins) | dict.fromkeys(spoken, "--http")
+    return replace(loaded, config=loaded.config.speaking(http), origins=origins, written=others(loaded.written))
+
+
 def secure(loaded: Loaded, certfile: str, keyfile: str | None) -> Loaded:
     """``--certfile`` and ``--keyfile``: TLS on every listener that has none."""
     from asgiri.config.schema import Tls
     from asgiri.tls import with_certificate
 
+    given = {"certfile": certfile} if keyfile is None else {"certfile": certfile, "keyfile": keyfile}
     origins = dict(loaded.origins)
     for index, listen in enumerate(loaded.config.listen):
         if listen.tls is None:
-            origins |= {f"listen[{index}].tls.{name}": f"--{name}" for name in ("certfile", "keyfile")}
+            origins |= {f"listen[{index}].tls.{name}": f"--{name}" for name in given}
     config = with_certificate(loaded.config, Tls(certfile=certfile, keyfile=keyfile))
     return replace(loaded, config=config, origins=origins)

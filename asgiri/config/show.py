@@ -86,20 +86,20 @@ class _Page:
             for name, value in entries.items():
                 yield from self.key(element, value, f"{path}.{name}", f"{indent}{_name(name, indent)}:")
             return
-        for index, value in enumerate(entries):
-            below = f"{path}[{index}]"
+        for value, below in zip(entries, _below(entries, path), strict=True):
             if isinstance(value, msgspec.Struct):
                 first, *others = self._section(value, below, f"{indent}  ")
                 yield first._replace(text=f"{indent}- {first.text.lstrip()}")
                 yield from others
             else:
-                yield Row(f"{indent}- {self._text(element, value, below)}", self._origin(below))
+                yield Row(f"{indent}- {self._text(element, value, below)}", self._origin(below, path))
 
     def _fits(self, key: Key, value: Any, path: str, lead: str) -> bool:
         """Whether a list or map goes into one line, for which there is one place that it comes from."""
         if key.element().section:
             return False
-        if len({_source(self._origins.get(one, "")) for one in [path, *_below(value, path)]}) > 1:
+        whole = self._origins.get(path, "")
+        if any(_source(self._origins.get(one, whole)) != _source(whole) for one in _below(value, path)):
             return False
         return len(lead) + len(self._text(key, value, path)) < _FLOW_MOST
 
@@ -118,8 +118,9 @@ class _Page:
         # In quotes it is a text, of which every type but null is read.
         return self._written[path] if value is None else in_quotes(self._written[path])
 
-    def _origin(self, path: str) -> str:
-        origin = self._origins.get(path)
+    def _origin(self, path: str, whole: str = "") -> str:
+        """Where a value comes from; an entry that has no place of its own from where the ``whole`` does."""
+        origin = self._origins.get(path, self._origins.get(whole))
         if origin is None:
             return "default"
         if origin == "APP":
