@@ -8,7 +8,7 @@ from asgiri.errors import AsgiriError
 
 
 def emit(text: str) -> None:
-    """Write to the standard output, in UTF-8 whatever the locale. AsgiriError, of exit code 1, when it cannot be had."""
+    """Write to the standard output, in UTF-8 whatever the locale. AsgiriError (exit code 1) when it cannot be had."""
     if sys.stdout is None:  # it was closed at the start, and its descriptor may be another file by now
         raise AsgiriError("cannot write to the standard output: it is closed")
     try:

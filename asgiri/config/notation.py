@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,7 +12,11 @@ from asgiri.config.keys import keys_of
 from asgiri.units import format_duration, format_size, parse_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from asgiri.config.keys import Key
+
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 # Texts that stand in YAML as they are, in a list in brackets too, and are read as texts again. By parsers of YAML 1.1
 # as well: editors and other tools read the file. What begins as .5, .inf and .nan do may be a number.
@@ -20,19 +24,28 @@ _PLAIN = re.compile(r"(?!\.[0-9iInN])[A-Za-z_./][A-Za-z0-9_./+@%=-]*(?::[A-Za-z0
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
 
-def written(key: Key, value: object) -> str:
-    """``value`` of ``key`` in one line of YAML that is read as the same: ``30s``, ``"0660"``, ``[h2, http/1.1]``."""
+def written(key: Key, value: object, path: str = "", variables: Mapping[str, str] = NONE) -> str:
+    """``value`` of ``key`` in one line of YAML that is read as the same: ``30s``, ``"0660"``, ``[h2, http/1.1]``.
+
+    ``variables`` are the texts of the file that variables were put into, by dotted path (``Loaded.written``): where the
+    ``path`` of the value, or of one in it, is among them, that text stands there.
+    """
+    if path in variables:  # in quotes it is a text, of which everything but a null is read
+        return variables[path] if value is None else in_quotes(variables[path])
     if value is None:
         return "null"
     if isinstance(value, msgspec.Struct):
-        pairs = (f"{name}: {written(below, getattr(value, name))}" for name, below in keys_of(type(value)).items())
+        known = keys_of(type(value)).items()
+        pairs = (f"{name}: {written(one, getattr(value, name), f'{path}.{name}', variables)}" for name, one in known)
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, dict):
-        element = key.element()
-        return f"{{{', '.join(f'{quoted(name)}: {written(element, one)}' for name, one in value.items())}}}"
+        one = key.element()
+        pairs = (f"{quoted(name)}: {written(one, item, f'{path}.{name}', variables)}" for name, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
     if isinstance(value, tuple):
-        element = key.element()
-        return f"[{', '.join(written(element, one) for one in value)}]"
+        one = key.element()
+        texts = (written(one, item, f"{path}[{index}]", variables) for index, item in enumerate(value))
+        return f"[{', '.join(texts)}]"
     return _scalar(key, value)
 
 
@@ -63,6 +76,8 @@ def _scalar(key: Key, value: object) -> str:
 def _duration(seconds: float) -> str:
     text = format_duration(seconds)
     if parse_duration(text) != seconds:  # it has less than milliseconds
+        from decimal import Decimal  # rare, and slow to import
+
         text = f"{Decimal(repr(seconds)):.20f}".rstrip("0").rstrip(".")
     return text
 

@@ -9,7 +9,7 @@ import msgspec
 from asgiri import __version__
 from asgiri.config.keys import keys_of
 from asgiri.config.nodes import printable
-from asgiri.config.notation import in_quotes, quoted, written
+from asgiri.config.notation import quoted, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ class _Page:
 
     def __init__(self, loaded: Loaded) -> None:
         self._origins = loaded.origins
-        self._written = loaded.written
+        self._variables = loaded.written
 
     def key(self, key: Key, value: object, path: str, lead: str) -> Iterator[Row]:
         indent = " " * (len(lead) - len(lead.lstrip()) + 2)
@@ -104,19 +104,7 @@ class _Page:
         return len(lead) + len(self._text(key, value, path)) < _FLOW_MOST
 
     def _text(self, key: Key, value: object, path: str) -> str:
-        """A value on one line; with what the file says where variables were put into it."""
-        if isinstance(value, tuple | dict) and value:
-            texts = [
-                self._text(key.element(), one, below)
-                for one, below in zip(_values(value), _below(value, path), strict=True)
-            ]
-            if isinstance(value, tuple):
-                return f"[{', '.join(texts)}]"
-            return f"{{{', '.join(f'{quoted(name)}: {text}' for name, text in zip(value, texts, strict=True))}}}"
-        if path not in self._written:
-            return written(key, value)
-        # In quotes it is a text, of which every type but null is read.
-        return self._written[path] if value is None else in_quotes(self._written[path])
+        return written(key, value, path, self._variables)
 
     def _origin(self, path: str, whole: str = "") -> str:
         """Where a value comes from; an entry that has no place of its own from where the ``whole`` does."""
@@ -128,10 +116,6 @@ class _Page:
         # Places in files have a colon, also in those of a file whose name begins with hyphens.
         kind = "flag " if origin.startswith("--") and ":" not in origin else ""
         return f"from {kind}{printable(origin)}"
-
-
-def _values(value: Any) -> list[object]:
-    return list(value.values() if isinstance(value, dict) else value)
 
 
 def _below(value: Any, path: str) -> list[str]:
