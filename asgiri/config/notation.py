@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 # Texts that stand in YAML as they are, in a list in brackets too, and are read as texts again. By parsers of YAML 1.1
-# as well: editors and other tools read the file. What begins as .5, .inf and .nan do may be a number.
-_PLAIN = re.compile(r"(?!\.[0-9iInN])[A-Za-z_./][A-Za-z0-9_./+@%=-]*(?::[A-Za-z0-9_./@%=-]+)*", re.ASCII)
+# as well: editors and other tools read the file. What begins as .5, .inf and .nan do may be a number; an IPv4 address
+# with its port is none.
+_WORD = r"(?!\.[0-9iInN])[A-Za-z_./][A-Za-z0-9_./+@%=-]*(?::[A-Za-z0-9_./@%=-]+)*"
+_PLAIN = re.compile(rf"{_WORD}|[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}:[0-9]{{1,5}}", re.ASCII)
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
 

@@ -23,9 +23,7 @@ HttpVersion = Literal["h2", "http/1.1"]
 class SniPair(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``listen[].tls.sni.NAME``: the certificate for one server name."""
 
-    certfile: Annotated[
-        str, key("PEM file: the certificate, then those that lead to its authority.", examples=("/etc/asgiri/www.pem",))
-    ]
+    certfile: Annotated[str, key("PEM file: the certificate, then its chain.", examples=("/etc/asgiri/www.pem",))]
     keyfile: Annotated[str, key("PEM file: the private key of the certificate.", examples=("/etc/asgiri/www.key",))]
 
 
@@ -35,7 +33,7 @@ class Tls(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     certfile: Annotated[
         str,
         key(
-            "PEM file: the certificate, then those that lead to its authority. A reload reads it anew.",
+            "PEM file: the certificate, then its chain; a reload reads it anew.",
             examples=("/etc/asgiri/cert.pem",),
         ),
     ]
@@ -52,7 +50,7 @@ class Tls(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = None
     client_certs: Annotated[
         Literal["none", "optional", "required"],
-        key("Whether clients are asked for a certificate; optional lets those without one in."),
+        key("Whether clients show a certificate; optional lets those without in."),
     ] = "none"
     # RFC 8996 retired everything below 1.2.
     min_version: Annotated[Literal["1.2", "1.3"], key("The oldest TLS version that is spoken.")] = "1.2"
@@ -88,14 +86,14 @@ class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     name: Annotated[
         str | None,
         key(
-            "A FileDescriptorName of systemd: with socket activation that socket is taken, and nothing bound.",
+            "A FileDescriptorName of systemd: where there is such a socket it is taken, and nothing bound.",
             examples=("web",),
         ),
     ] = None
     http: Annotated[
         tuple[HttpVersion, ...],
         key(
-            "What is spoken; the order is the ALPN preference. Without tls, HTTP/2 begins with its preface.",
+            "What is spoken, the preferred first (ALPN). Without tls, HTTP/2 begins with its preface.",
             filled=True,
             examples=("[http/1.1]",),
         ),
@@ -254,7 +252,7 @@ class Http2(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = 1024 * 1024
     max_frame_size: Annotated[int, key("The largest frame that a peer may send, up to 16MiB.", unit="size")] = 16 * 1024
     max_header_list: Annotated[
-        int, key("All header fields of a request, uncompressed; more get 431. 0 is no limit but limits'.", unit="size")
+        int, key("All header fields of a request, uncompressed; more get 431. 0: as limits has it.", unit="size")
     ] = 64 * 1024
     # Off, because proxies that forward the header can be smuggled through.
     h2c_upgrade: Annotated[
@@ -388,14 +386,14 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     factory: Annotated[bool, key("The attribute is a function that makes the application.")] = False
     interface: Annotated[
         Literal["auto", "asgi3", "asgi2", "wsgi"],
-        key("What kind of application it is; auto looks at it. wsgi takes a2wsgi: pip install 'asgiri[wsgi]'."),
+        key("Kind of application; auto looks at it. wsgi needs the package a2wsgi."),
     ] = "auto"
     root_path: Annotated[str, key("Path that the application is mounted at (ASGI root_path).", examples=("/shop",))] = (
         ""
     )
     lifespan: Annotated[
         Literal["auto", "on", "off"],
-        key("ASGI lifespan: startup and shutdown; auto does without where the application does not know it."),
+        key("ASGI lifespan; auto does without it where the application has none."),
     ] = "auto"
     loop: Annotated[
         Literal["auto", "uvloop", "asyncio"], key("The event loop; auto is uvloop where it is installed.")
@@ -423,8 +421,9 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
             filled=True,
             entry="bind",
             examples=(
-                '[{bind: "0.0.0.0:8443", tls: {certfile: /etc/asgiri/cert.pem, keyfile: /etc/asgiri/key.pem}}]',
-                '[{bind: "unix:/run/asgiri/asgiri.sock", mode: "0660", group: www-data}]',
+                "[{bind: 0.0.0.0:8443, tls: {certfile: /etc/asgiri/cert.pem, keyfile: /etc/asgiri/key.pem, "
+                "sni: {www.example.org: {certfile: /etc/asgiri/www.pem, keyfile: /etc/asgiri/www.key}}}}]",
+                '[{bind: unix:/run/asgiri/asgiri.sock, mode: "0660", group: www-data}]',
             ),
         ),
     ] = (Listen(bind="127.0.0.1:8000"),)
