@@ -43,19 +43,13 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     apply_process(config.process)
     check_files(loaded)
 
-    def reread() -> Config:
+    def reread() -> Loaded:
         if found is not None and is_pipe(found.path):
             # As of -c <(...). Nobody writes there any more: reading it would hold the master up for ever.
             raise ConfigError([Problem(str(found.path), "", "it is a pipe, and was read once, at the start")])
         reloaded = read(found)
         check_files(reloaded)
-        fresh = reloaded.config
-        for key in ("chdir", "umask", "pidfile"):
-            if getattr(fresh.process, key) != getattr(config.process, key):
-                logger.warning("process.%s is changed by an upgrade or a restart only, and stays as it is", key)
-        if fresh.control.socket != config.control.socket:
-            logger.warning("control.socket is changed by an upgrade or a restart only, and stays as it is")
-        return fresh
+        return reloaded
 
     def admin_main(boot: Boot) -> int:
         from asgiri.admin import main  # a service without it pays nothing for it
@@ -75,7 +69,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     try:
         heir = Heir.from_environ(os.environ)
         supply = heir.supply() if heir else Supply.from_systemd(os.environ, os.getpid())
-        with Master(config, hooks, Origin(recipe, notifier, supply, heir)) as master:
+        with Master(loaded, hooks, Origin(recipe, notifier, supply, heir)) as master:
             code = master.run()
     except AsgiriError as error:
         logger.critical("%s", error)

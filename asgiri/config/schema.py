@@ -363,11 +363,9 @@ class Process(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = None
     group: Annotated[str | None, key("Group that the workers become, by name or number; null: the user's own.")] = None
     umask: Annotated[
-        int | None, key('File mode creation mask, octal as in "027"; null: inherited.', syntax="octal", stays=True)
+        int | None, key('File mode creation mask, octal as in "027"; null: inherited.', syntax="octal")
     ] = None
-    pidfile: Annotated[
-        str | None, key("File for the master's process id.", stays=True, examples=("/run/asgiri.pid",))
-    ] = None
+    pidfile: Annotated[str | None, key("File for the master's process id.", examples=("/run/asgiri.pid",))] = None
     chdir: Annotated[
         str | None,
         key("Directory to work in, where relative paths start; null: that of the start.", stays=True),
@@ -421,8 +419,10 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
             filled=True,
             entry="bind",
             examples=(
-                "[{bind: 0.0.0.0:8443, tls: {certfile: /etc/asgiri/cert.pem, keyfile: /etc/asgiri/key.pem, "
-                "sni: {www.example.org: {certfile: /etc/asgiri/www.pem, keyfile: /etc/asgiri/www.key}}}}]",
+                (
+                    "[{bind: 0.0.0.0:8443, tls: {certfile: /etc/asgiri/cert.pem, keyfile: /etc/asgiri/key.pem, "
+                    "sni: {www.example.org: {certfile: /etc/asgiri/www.pem, keyfile: /etc/asgiri/www.key}}}}]"
+                ),
                 '[{bind: unix:/run/asgiri/asgiri.sock, mode: "0660", group: www-data}]',
             ),
         ),

@@ -10,8 +10,10 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
+from asgiri.config.load import Loaded
 from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
 from asgiri.link import Booted, BootFailed, ChildMain
@@ -54,7 +56,7 @@ from asgiri.supervisor.messages import (
 )
 from asgiri.supervisor.notify import Notifier
 from asgiri.supervisor.plans import Plans
-from asgiri.supervisor.process import PidFile
+from asgiri.supervisor.process import Standing
 from asgiri.supervisor.runtime import Runtime
 from asgiri.supervisor.scoreboard import BEAT_SECONDS, Scoreboard, State
 from asgiri.supervisor.sidecar import Want
@@ -84,7 +86,7 @@ class Hooks:
     itself (its log, its title) from a config that was committed; the others are the mains of the children.
     """
 
-    load: Callable[[], Config]
+    load: Callable[[], Loaded]
     apply: Callable[[Config], None]
     worker_main: ChildMain
     admin_main: ChildMain
@@ -103,11 +105,12 @@ class Origin:
 class Master:
     """Owns the sockets, the signals and the children of one service: the first two while it is entered."""
 
-    def __init__(self, config: Config, hooks: Hooks, origin: Origin) -> None:
+    def __init__(self, loaded: Loaded, hooks: Hooks, origin: Origin) -> None:
+        config = loaded.config
         self._hooks = hooks
         self._origin = origin
-        self._plans = Plans(config)
-        self._pidfile = PidFile(config.process.pidfile)
+        self._plans = Plans(loaded)
+        self._standing = Standing(config.process, origin.recipe.umask)
         self._board = Scoreboard()
         self._board.master.pid = os.getpid()
         self._workers: dict[int, Child] = {}  # by the fleet's id
@@ -149,7 +152,7 @@ class Master:
 
     def _show(self) -> None:
         """Be the one that people find. The pid file comes after the sockets: who finds them taken leaves it alone."""
-        self._pidfile.write()
+        self._standing.show()
         self._open_control()
 
     def _open_control(self) -> None:
@@ -167,7 +170,7 @@ class Master:
             self._control.close()
         self._selector.close()
         self._plans.close()
-        self._pidfile.remove()
+        self._standing.leave()
 
     def run(self) -> ExitCode:
         """Fork, and serve until stopped. AsgiriError without the pid file or the control socket that is asked for."""
@@ -384,15 +387,16 @@ class Master:
             why = "an upgrade is under way"
         else:
             try:
-                config = self._hooks.load()
-                self._plans.submit(config)
+                loaded = self._hooks.load()
+                with self._standing.as_of(loaded.config.process):
+                    self._plans.submit(loaded, self._fleet.generation)
             except AsgiriError as error:
                 why = "; ".join(str(error).splitlines())
         if why:
             logger.error("the reload is refused, generation %d goes on: %s", self._fleet.generation, why)
             self._herald.look()
             return f"the reload is refused: {why}", []
-        return "", [Reload(Policy.of(config.workers))]
+        return "", [Reload(Policy.of(loaded.config.workers))]
 
     # Upgrade, as the one that is followed
 
@@ -431,7 +435,7 @@ class Master:
         if heir.is_master():
             self._selector.unregister(heir)
             self._plans.own()
-            for show in (self._pidfile.write, self._open_control):
+            for show in (self._standing.show, self._open_control):
                 try:
                     show()
                 except AsgiriError as error:
@@ -462,8 +466,7 @@ class Master:
                 if child := self._workers.get(worker_id):
                     child.stacks.ask(child.pid)
             case Commit(generation):
-                self._apply(self._plans[generation].config)
-                self._start_admin()
+                self._commit(generation)
             case Abandon(generation, why):
                 self._abandon(generation, why, trace)
             case Settled(generation):
@@ -505,18 +508,24 @@ class Master:
             extra["trace"] = stacks or "(it could not write its stacks)"
         logger.log(LEVELS[report.level], report.text, extra=extra)
 
-    def _apply(self, config: Config) -> None:
-        try:
-            self._hooks.apply(config)
-        except AsgiriError as error:  # the workers serve with it already: no reason to leave them
-            logger.error("the master itself goes on as it was: %s", error)
+    def _commit(self, generation: int) -> None:
+        """The config of the generation is in effect: for the master itself and its sockets, too."""
+        config = self._plans[generation].config
+        for take in (partial(self._standing.take, config.process), partial(self._hooks.apply, config)):
+            try:
+                take()
+            except AsgiriError as error:  # the workers serve with it already: no reason to leave them
+                logger.error("the master itself goes on as it was: %s", error)
+        self._plans.commit(generation)
+        self._start_admin()
 
     def _fork(self, command: Fork) -> None:
         plan = self._plans.begin(command.generation)
         self._desk.note_begun(command.generation)
         role = Role(self._hooks.worker_main, command.worker_id, command.number, command.generation)
         try:
-            child = self._children.fork(role, plan.config, plan.listeners, self._plans.listeners)
+            with self._standing.as_of(plan.config.process):
+                child = self._children.fork(role, plan.config, plan.listeners, self._plans.listeners)
         except OSError as error:
             how = f"could not be forked: {error.strerror}"
             self._pending.append(Exited(command.worker_id, how, Ending.UNFORKED))
