@@ -47,9 +47,7 @@ SPOKEN: dict[str | None, HttpVersion] = {"http/1.1": "http/1.1", "h2": "h2"}
 OFF = {"access_log": "--no-access-log"}
 
 # Flags of features that are not in this release: parameter -> (what the user typed, the feature).
-LATER = {
-    "schema": ("--schema", "the JSON Schema of the file"),
-}
+LATER: dict[str, tuple[str, str]] = {}
 
 EXAMPLES = """
 \b
@@ -100,13 +98,14 @@ def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa
 @option("--check-config", is_flag=True, help="Check the configuration and exit: 0 is good, 2 is bad.")
 @option("--import", "import_", is_flag=True, help="With --check-config: import the application too.")
 @option("--print-config", is_flag=True, help="Print the resolved configuration and exit.")
-@option("--schema", is_flag=True, help="Print the JSON Schema of the file (not in this release).")
+@option("--schema", is_flag=True, help="Print the JSON Schema of the file and exit.")
 @click.version_option(__version__, prog_name="asgiri", message="%(prog)s %(version)s")
 def command(
     config: str | None,
     check_config: bool,
     import_: bool,
     print_config: bool,
+    schema: bool,
     set_: Sequence[str],
     http: str | None,
     certfile: str | None,
@@ -123,6 +122,12 @@ def command(
         raise click.UsageError("--keyfile goes with --certfile")
     if print_config and check_config:
         raise click.UsageError("--print-config and --check-config each stand alone: run one after the other")
+    if schema:  # it says what a file may be, whatever the one that is here
+        from asgiri.cli.output import emit
+        from asgiri.config.json_schema import json_schema_text
+
+        emit(json_schema_text())
+        return
     settings = [*from_flags(flags), *from_sets(set_)]
     environ = dict(os.environ)
 

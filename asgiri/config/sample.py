@@ -27,10 +27,10 @@ _HEAD = f"""\
 #
 #     asgiri -c config/asgiri.yaml
 #
-# What is commented out shows the default; listeners are examples. Durations are 30s, 5m, 1h30m or a number of
-# seconds; sizes are 64KiB, 16MiB or a number of bytes; 0 turns a limit or a timeout off. ${{NAME}} is the value of
-# an environment variable, and ${{NAME:-text}} has a default. A flag goes over a variable of its own, that over this
-# file: ASGIRI_TIMEOUTS__KEEP_ALIVE=30s sets timeouts.keep_alive.
+# What is commented out shows the default; the further listeners are examples. Durations are 30s, 5m, 1h30m or a
+# number of seconds; sizes are 64KiB, 16MiB or a number of bytes; 0 turns a limit or a timeout off. ${{NAME}} is an
+# environment variable, ${{NAME:-text}} the text where that is not set. A flag goes over a variable of the key's own,
+# that over this file: ASGIRI_TIMEOUTS__KEEP_ALIVE=30s sets timeouts.keep_alive.
 #
 # All keys at length: docs/reference/configuration.md.
 # {GENERATED}
