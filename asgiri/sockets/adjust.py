@@ -40,7 +40,7 @@ def adjust(listener: Listener, listen: Listen) -> None:
 
 
 def take_over(listener: Listener) -> None:
-    """The same for one that another master has bound and handed over: what its entry says, for the rest is not known."""
+    """The same for one that another master has bound and handed over: what its entry says; the rest is not known."""
     listen = listener.listen
     listener.listen = replace(listen, backlog=0, mode=None, owner=None, group=None)
     adjust(listener, listen)
