@@ -136,7 +136,7 @@ def status(asker: Asker) -> None:
 def reload(asker: Asker, wait: bool) -> None:
     """Take in a changed config and changed code, as HUP does."""
     result = asker.ask("reload", wait=wait, patience=None if wait else PATIENCE)
-    asker.show(result, lambda: f"reloaded: generation {field(result, 'generation')} serves" if wait else "reloading")
+    asker.show(result, lambda: reloaded(result) if wait else "reloading")
 
 
 @verb
@@ -356,6 +356,15 @@ def in_words(error: OSError | ValueError) -> str:
 def field(result: object, name: str) -> object:
     """What the service says under this name, or a question mark."""
     return result.get(name, "?") if isinstance(result, dict) else "?"
+
+
+def reloaded(result: object) -> str:
+    """What a reload has come to for people: what it has changed, and what it could not."""
+    lines = [f"reloaded: generation {field(result, 'generation')} serves"]
+    for name, form in (("changed", "  {}"), ("stays", "  not changed, for that takes an upgrade or a restart: {}")):
+        found = field(result, name)  # a service of an earlier release does not say
+        lines += [form.format(one) for one in found] if isinstance(found, list) else []
+    return "\n".join(lines)
 
 
 def describe(result: object) -> str:

@@ -472,7 +472,7 @@ class Master:
             case Settled(generation):
                 extra = {"about": {"generation": generation}}
                 logger.info("the reload is complete: generation %d serves", generation, extra=extra)
-                self._desk.note_settled(generation)
+                self._desk.note_settled(generation, self._plans[generation].changes)
                 self._drop_plans()
             case Announce():
                 self._announce()
