@@ -87,6 +87,7 @@ class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         str | None,
         key(
             "A FileDescriptorName of systemd: where there is such a socket it is taken, and nothing bound.",
+            stays=True,
             examples=("web",),
         ),
     ] = None

@@ -154,10 +154,12 @@ def told(service: Service, mark: int) -> list[str]:
     return found
 
 
-def ask(port: int, path: str = "/", method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[Any, str]:
+def ask(
+    port: int, path: str = "/", method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
+) -> tuple[Any, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
-        connection.request(method, path, body, headers)
+        connection.request(method, path, body, headers or {})
         response = connection.getresponse()
         return response, response.read().decode()
     finally:
@@ -200,7 +202,7 @@ def test_a_reload_takes_every_key_that_it_can(start: Start, tmp_path: Path) -> N
     assert response.headers["server"]
     assert response.headers["connection"] == "close"
     assert ask(port, f"/{'a' * 1100}")[0].status == 414
-    assert ask(port, **{f"X-{number}": "a" for number in range(21)})[0].status == 431
+    assert ask(port, headers={f"X-{number}": "a" for number in range(21)})[0].status == 431
     assert ask(port, method="POST", body=b"a" * 11)[0].status == 413
     assert ask(port, "/slow")[0].status == 503
     assert first_bytes(port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith(b"HTTP/1.1 505")
