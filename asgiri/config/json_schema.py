@@ -152,13 +152,13 @@ def _definitions() -> Fragment:
         "duration": {
             "anyOf": [
                 {"type": "number", "minimum": 0, "description": "Seconds."},
-                _text(rf"^{_duration()}$", DURATION_EXPECTED),
+                _text(rf"^\s*{_duration()}\s*$", DURATION_EXPECTED),
             ]
         },
         "size": {
             "anyOf": [
                 {"type": "integer", "minimum": 0, "description": "Bytes."},
-                _text(rf"^{_NUMBER}\s*({sizes})?$", SIZE_EXPECTED),
+                _text(rf"^\s*{_NUMBER}\s*({sizes})?\s*$", SIZE_EXPECTED),
             ]
         },
         "octal": {
