@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +29,6 @@ from asgiri.config.schema import (
 from asgiri.config.settings import variables
 from asgiri.errors import ConfigError, Problem
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 DURATION = 'expected a duration such as "30s", "5m", "1h30m" or a number of seconds'
 SIZE = 'expected a size such as "64KiB", "16MiB" or a number of bytes'
@@ -227,24 +225,6 @@ def test_origins_name_the_place_of_every_key_that_was_given(loaded: Load) -> Non
         "timeouts.write": "ASGIRI_TIMEOUTS__WRITE",
         "loop": "--loop",
     }
-
-
-def test_the_sample_file_loads_and_serves_the_demo() -> None:
-    config = load(str(ROOT / "config" / "asgiri.yaml"), {}).config
-    assert config == Config(app="asgiri.demo:app", workers=Workers(count=2))
-
-
-def test_what_the_sample_file_comments_out_is_the_default(loaded: Load) -> None:
-    sample = (ROOT / "config" / "asgiri.yaml").read_text("utf-8")
-    everything = re.sub(r"^( *)# ( *(?:- )?\w+:(?: .*)?)$", r"\1\2", sample, flags=re.MULTILINE)
-    listener = Listen(bind="unix:/run/asgiri/asgiri.sock", mode=0o660, group="www-data")
-    www = SniPair(certfile="/etc/asgiri/www.pem", keyfile="/etc/asgiri/www.key")
-    tls = Tls(certfile="/etc/asgiri/cert.pem", keyfile="/etc/asgiri/key.pem", sni={"www.example.org": www})
-    listeners = (*Config().listen, Listen(bind="0.0.0.0:8443", tls=tls), listener)
-    expected = Config(app="asgiri.demo:app", workers=Workers(count=2), listen=listeners)
-    found = loaded(everything)
-    assert found.config == expected
-    assert "limits.requests_per_connection" in found.origins
 
 
 # What is refused in a file, in these words.
