@@ -29,7 +29,6 @@ from asgiri.config.schema import (
 from asgiri.config.settings import variables
 from asgiri.errors import ConfigError, Problem
 
-
 DURATION = 'expected a duration such as "30s", "5m", "1h30m" or a number of seconds'
 SIZE = 'expected a size such as "64KiB", "16MiB" or a number of bytes'
 COUNT = 'expected a number of 1 or more or "auto"'
