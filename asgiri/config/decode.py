@@ -21,7 +21,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 # What turns a feature off: the values that a key of a missing feature may have.
 _OFF: tuple[object, ...] = (0, None, False, "", (), {}, "none", "off")
 
-_BOOLS = {
+BOOLS = {
     "true": True,
     "yes": True,
     "on": True,
@@ -202,7 +202,7 @@ def _read(kind: Any, node: Scalar, key: Key) -> object:
     if get_origin(kind) is Literal:
         return node.text if node.text in get_args(kind) else BAD
     if kind is bool:
-        return _BOOLS.get(node.text.lower(), BAD)
+        return BOOLS.get(node.text.lower(), BAD)
     if kind is int:
         return int(node.text) if _WHOLE.fullmatch(node.text) and _in_range(int(node.text), key) else BAD
     return node.text if node.kind in (Kind.TEXT, Kind.NUMBER) else BAD
