@@ -13,7 +13,7 @@ import msgspec
 import yaml
 
 from asgiri.config.address import BIND_EXPECTED
-from asgiri.config.decode import OCTAL_EXPECTED, expected
+from asgiri.config.decode import BOOLS, OCTAL_EXPECTED, expected
 from asgiri.config.keys import keys_of
 from asgiri.config.notation import written
 from asgiri.config.schema import Config
@@ -26,8 +26,8 @@ Fragment = dict[str, Any]
 
 _NUMBER = r"[0-9]+(\.[0-9]+)?"
 
-# What YAML 1.1 makes of these words; most editors read 1.2, where they are texts, as asgiri does.
-_BOOLS_OF_YAML_1_1 = {"on": True, "yes": True, "off": False, "no": False}
+# ${NAME} or ${NAME:-default}, anywhere in a text, and not behind a dollar that makes it a text.
+_VARIABLE = r"(^|[^$])\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"
 
 
 def json_schema() -> Fragment:
@@ -111,91 +111,81 @@ def _value(key: Key, later: str = "") -> Fragment:
 
 
 def _scalar(key: Key) -> Fragment:
-    if not key.notation and str in key.types:  # a variable is a text like any other
-        return {"type": ["string", "number", *(["null"] if key.optional else [])]}
+    """A scalar, in an ``anyOf`` even where it stands alone: the defaults of keys with a plain ``type`` are written into
+    the file by yaml-language-server when the section's name is completed, and where one is null that fails.
+    """
     if key.notation:
-        either: list[Fragment] = [{"$ref": f"#/$defs/{key.notation}"}]
+        found: Fragment = {"$ref": f"#/$defs/{key.notation}"}
+    elif all(get_origin(kind) is Literal for kind in key.types):
+        return _choice(key)
+    elif str in key.types:  # a variable is a text like any other
+        found = {"type": ["string", "number"]}
+    elif key.types == (bool,):
+        found = {"$ref": "#/$defs/boolean"}
     else:
-        either = [one for kind in key.types for one in _alternatives(kind, key)]
-    if key.optional:
-        either.append({"type": "null"})
-    return {"anyOf": [*either, {"$ref": "#/$defs/variable"}]}
+        found = _mixed(key)
+    return {"anyOf": [found, {"type": "null"}] if key.optional else [found]}
 
 
-def _alternatives(kind: Any, key: Key) -> list[Fragment]:
-    if get_origin(kind) is Literal:
-        return _choices(get_args(kind))
-    if kind is bool:
-        return [{"$ref": "#/$defs/boolean"}]
-    assert kind is int  # a float has a unit, and a text was seen to
-    most = {} if key.most is None else {"maximum": key.most}
-    quoted = {"type": "string", "pattern": "^[1-9][0-9]{0,17}$" if key.least else "^(0|[1-9][0-9]{0,17})$"}
-    return [{"type": "integer", "minimum": key.least, **most}, quoted]
-
-
-def _choices(words: tuple[str, ...]) -> list[Fragment]:
-    """The words of a choice; and what an editor takes one for that stands there without quotes."""
-    found: list[Fragment] = [{"enum": list(words)}]
+def _choice(key: Key) -> Fragment:
+    """The words of a choice; and what a reader of YAML takes one for that stands there without quotes."""
+    words: tuple[str, ...] = get_args(key.types[0])
     numbers = [read for word in words if isinstance(read := yaml.safe_load(word), float)]
-    if numbers:
-        found.append({"enum": numbers, "description": "A version may stand without quotes."})
-    bools = [_BOOLS_OF_YAML_1_1[word] for word in words if word in _BOOLS_OF_YAML_1_1]
+    either: list[Fragment] = [{"enum": [*words, *numbers], "errorMessage": f"Expected {expected(key)}."}]
+    bools = {BOOLS[word] for word in words if word in BOOLS}
     if bools:
-        found.append({"enum": bools, "description": "What an editor that reads YAML 1.1 takes on and off for."})
-    return found
+        # By what it is not, so that no editor suggests true and false, which are no words of it.
+        others = [{"const": value} for value in (True, False) if value not in bools]
+        none: Fragment = {"type": ["string", "number", "null", "array", "object"]}
+        either.append({"not": {"anyOf": [none, *others]} if others else none, "$comment": "on and off, by YAML 1.1"})
+    return {"anyOf": [*either, {"type": "string", "pattern": _VARIABLE}]}
+
+
+def _mixed(key: Key) -> Fragment:
+    """A number, a word, or true and false: ``pattern`` is for texts alone, ``minimum`` for numbers."""
+    types, patterns = ["string"], [_VARIABLE]
+    found: Fragment = {}
+    for kind in key.types:
+        if get_origin(kind) is Literal:
+            patterns.append(f"^({'|'.join(get_args(kind))})$")
+        elif kind is bool:
+            types.append("boolean")
+            patterns.append(_bools())
+        else:
+            assert kind is int  # a float has a unit, and a text was seen to
+            types.insert(0, "integer")
+            patterns.append("^[1-9][0-9]{0,17}$" if key.least else "^(0|[1-9][0-9]{0,17})$")
+            found |= {"minimum": key.least, **({} if key.most is None else {"maximum": key.most})}
+    return {"type": types, **found, "pattern": "|".join(patterns), "errorMessage": f"Expected {expected(key)}."}
 
 
 def _definitions() -> Fragment:
-    """The notations. ``patternErrorMessage`` is what the common editors show instead of the pattern."""
+    """The notations. ``errorMessage`` is what the common editors show instead of a type or a pattern."""
     sizes = "|".join(unit for unit in BYTES if unit)
+    host = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+"
     return {
-        "duration": {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "description": "Seconds."},
-                _text(rf"^\s*{_duration()}\s*$", DURATION_EXPECTED),
-            ]
-        },
-        "size": {
-            "anyOf": [
-                {"type": "integer", "minimum": 0, "description": "Bytes."},
-                _text(rf"^\s*{_NUMBER}\s*({sizes})?\s*$", SIZE_EXPECTED),
-            ]
-        },
-        "octal": {
-            "anyOf": [
-                _text("^(0o|0)?[0-7]{1,3}$", OCTAL_EXPECTED),
-                # What comes of 0660 without quotes depends on who reads it: 432 or 660. asgiri takes it as octal.
-                {"type": "integer", "minimum": 0, "maximum": 777, "description": "Octal, and better in quotes."},
-            ]
-        },
+        "duration": _text(rf"^\s*{_duration()}\s*$", DURATION_EXPECTED, "number", minimum=0),
+        "size": _text(rf"^\s*{_NUMBER}\s*({sizes})?\s*$", SIZE_EXPECTED, "integer", minimum=0),
+        # What comes of 0660 without quotes depends on who reads it: 432 or 660. asgiri takes it as octal.
+        "octal": _text("^(0o|0)?[0-7]{1,3}$", OCTAL_EXPECTED, "integer", minimum=0, maximum=777),
         "bind": _text(
-            r"^(unix:.+|fd:[0-9]{1,9}|systemd(:[^:]{1,255})?|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5})$",
+            rf"^(unix:.+|fd:[0-9]{{1,9}}|systemd(:[^:]{{1,255}})?|({host}):[0-9]{{1,5}})$",
             BIND_EXPECTED,
         ),
-        "boolean": {
-            "anyOf": [
-                {"type": "boolean"},
-                {"enum": [0, 1]},
-                {"type": "string", "pattern": f"^({'|'.join(_any_case(word) for word in _WORDS)})$"},
-            ]
-        },
-        "variable": {
-            "type": "string",
-            "pattern": r"(^|[^$])\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}",
-            "description": "An environment variable, as in ${NAME} or ${NAME:-default}.",
-        },
+        "boolean": _text(_bools(), "true or false", "boolean", "integer", minimum=0, maximum=1),
     }
 
 
-_WORDS = ("true", "false", "yes", "no", "on", "off", "0", "1")
+def _text(pattern: str, what: str, *others: str, **bounds: int) -> Fragment:
+    """A text with a pattern, or a variable; or a value of one of the ``others`` types."""
+    types = [*others, "string"]
+    return {"type": types, **bounds, "pattern": f"{pattern}|{_VARIABLE}", "errorMessage": f"Expected {what}."}
 
 
-def _any_case(word: str) -> str:
-    return "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in word)
-
-
-def _text(pattern: str, what: str) -> Fragment:
-    return {"type": "string", "pattern": pattern, "patternErrorMessage": f"Expected {what}."}
+def _bools() -> str:
+    """A pattern for what the loader takes for true or false, in small letters and in large ones."""
+    words = ("".join(f"[{letter.upper()}{letter}]" for letter in word) for word in BOOLS if word.isalpha())
+    return f"^({'|'.join(words)}|0|1)$"
 
 
 def _duration() -> str:
