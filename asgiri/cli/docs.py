@@ -53,17 +53,20 @@ def _read(file: Path) -> str:
         return ""
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], root: Path = ROOT) -> int:
     """The exit code: 0 when all is as it should be, with --check 1 when something is stale."""
     if arguments not in ([], ["--check"]):
         print("usage: python -m asgiri.cli.docs [--check]", file=sys.stderr)
         return 2
-    found = stale()
+    if not (root / "pyproject.toml").exists():
+        print(f"{root} is no checkout of asgiri: an installed one has no documentation to write", file=sys.stderr)
+        return 2
+    found = stale(root)
     for path in found:
         if arguments:
             print(f"{path} is stale: run python -m asgiri.cli.docs", file=sys.stderr)
         else:
-            write(path)
+            write(path, root)
             print(f"{path} is written")
     return 1 if found and arguments else 0
 

@@ -49,10 +49,21 @@ def test_what_is_generated_says_so_and_what_is_stale_is_told(tmp_path: Path) -> 
     assert stale(tmp_path) == ["config/asgiri.yaml"]
 
 
-def test_the_command_checks_and_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--check"]) == 0
+def test_the_command_checks_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    assert main(["--check"], tmp_path) == 1
+    assert capsys.readouterr().err.splitlines()[0].startswith("docs/reference/configuration.md is stale: run python -m")
+    assert main([], tmp_path) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "config/asgiri.yaml is written"
+    assert main(["--check"], tmp_path) == 0
+
+
+def test_the_command_says_how_it_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--chekc"]) == 2
     assert capsys.readouterr().err == "usage: python -m asgiri.cli.docs [--check]\n"
+    assert main([], tmp_path) == 2
+    assert "is no checkout" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 # The reference page
