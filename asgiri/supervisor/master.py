@@ -52,13 +52,12 @@ from asgiri.supervisor.messages import (
     Start,
     Stop,
     Tick,
-    Vitals,
 )
 from asgiri.supervisor.notify import Notifier
 from asgiri.supervisor.plans import Plans
 from asgiri.supervisor.process import Standing
 from asgiri.supervisor.runtime import Runtime
-from asgiri.supervisor.scoreboard import BEAT_SECONDS, Scoreboard, State
+from asgiri.supervisor.scoreboard import Scoreboard
 from asgiri.supervisor.sidecar import Want
 from asgiri.supervisor.signals import SignalQueue
 from asgiri.supervisor.status import STATES, Status
@@ -209,7 +208,7 @@ class Master:
         now = time.monotonic()
         deadline = self._fleet.deadline()
         if now >= self._pulse_at or (deadline is not None and deadline <= now):
-            yield Pulse(self._vitals(now))
+            yield Pulse(self._status.vitals(now))
         if now >= self._pulse_at:
             self._pulse_at = now + self._pulse_every
             self._beat(now)
@@ -236,17 +235,6 @@ class Master:
         self._herald.pulse(now)
         if self._control is not None:
             self._control.sweep(now)
-
-    def _vitals(self, now: float) -> dict[int, Vitals]:
-        """What the slots say. Whom a signal or a debugger holds cannot beat, and is not to be blamed."""
-        found = {}
-        for worker_id, child in self._workers.items():
-            heard = min(now, child.slot.beat_ns / 1e9)  # any worker may write anything there
-            if now - heard > BEAT_SECONDS and child.is_stopped:
-                heard = now
-            slot = child.slot
-            found[worker_id] = Vitals(heard, slot.served, slot.memory, slot.state is State.DRAINING)
-        return found
 
     def _feed(self, event: Event) -> None:
         """Give the fleet an event and run what it commands, and what comes of that in turn."""
