@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from asgiri.config.changes import Change
 from asgiri.supervisor.messages import Event, Recycle, Resize
 from asgiri.supervisor.verbs import (
     AskDrain,
@@ -23,6 +22,7 @@ from asgiri.supervisor.verbs import (
 )
 
 if TYPE_CHECKING:
+    from asgiri.config.changes import Change
     from asgiri.supervisor.control import Call
 
 

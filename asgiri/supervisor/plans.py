@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+# Not where it is used: at a reload another release may lie on the disk.
 from asgiri.config.changes import Change, changes, in_effect
 from asgiri.config.load import Loaded
 from asgiri.config.schema import Config, Listen
