@@ -6,7 +6,6 @@ other lists as a whole. What a key that stays says anew is not taken by a reload
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One key that is not as before: its dotted ``path``, and ``what`` of it, both fit for a line of a log.
 
     A listener is named by its address: ``listen[127.0.0.1:8000].backlog``. One that ``stays`` is not taken by a reload.
@@ -67,8 +65,7 @@ def in_effect(old: S, new: S) -> S:
     return msgspec.structs.replace(new, **values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
+class _Side(msgspec.Struct, frozen=True):
     """A value of the old or the new config, where it is there, and what to show of values below it."""
 
     value: Any
