@@ -241,6 +241,12 @@ def test_a_wrong_configuration_is_told_whole_and_not_printed(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+def test_printing_and_checking_are_not_done_in_one(tmp_path: Path) -> None:
+    found = asgiri("--print-config", "--check-config", directory=tmp_path, stdout=subprocess.PIPE)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "--print-config and --check-config each stand alone" in found.stderr
+
+
 def test_what_cannot_be_printed_is_an_error_and_no_traceback(tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
         found = asgiri("--print-config", directory=tmp_path, stdout=full)
