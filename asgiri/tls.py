@@ -215,7 +215,7 @@ def _unusable(error: ssl.SSLError, certfile: str, keyfile: str, key: str, keyfil
 
 
 def _begins_with_authority(certfile: str) -> bool:
-    """Whether the first certificate of a file is of whom has issued another one in it: OpenSSL takes it for the server's."""
+    """Whether the first certificate of a file is of an issuer of others in it: OpenSSL takes it for the server's."""
     try:
         first, *others = certificates(certfile, "")
     except (ConfigError, ValueError):  # ValueError: there is none

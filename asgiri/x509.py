@@ -30,7 +30,7 @@ _TIME: Final = re.compile(rb"(\d{2}|\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})Z")
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """``subject`` and ``issuer`` are names as they are encoded: fit to be compared. Both dates are UTC and inclusive."""
+    """``subject`` and ``issuer`` are names as they are encoded, fit to be compared; the dates are UTC and inclusive."""
 
     subject: bytes
     issuer: bytes

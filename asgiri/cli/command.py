@@ -139,7 +139,7 @@ def command(
 
     loaded = read(config)
     if check_config:
-        from asgiri.cli.check import check
+        from asgiri.cli.preflight import check
 
         check(loaded, import_)
     elif print_config:

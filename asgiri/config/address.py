@@ -14,7 +14,7 @@ from typing import Literal
 BIND_EXPECTED = "HOST:PORT, [V6]:PORT, unix:PATH, fd:N or systemd[:NAME]"
 
 # sun_path of sockaddr_un holds 108 bytes on Linux, the closing NUL among them (unix(7)).
-_UNIX_PATH_MOST = 107
+UNIX_PATH_MOST = 107
 
 # RFC 1123 section 2.1 labels; the underscore is for the names that container networks give to their members.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -80,8 +80,8 @@ def _parse_unix(path: str) -> Address:
     if path == "@":
         raise ValueError('expected a name after "unix:@"')
     size = len(os.fsencode(path))
-    if size > _UNIX_PATH_MOST:
-        raise ValueError(f"expected a socket path of {_UNIX_PATH_MOST} bytes at most, got {size} bytes")
+    if size > UNIX_PATH_MOST:
+        raise ValueError(f"expected a socket path of {UNIX_PATH_MOST} bytes at most, got {size} bytes")
     return Address("unix", path=path)
 
 

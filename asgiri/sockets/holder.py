@@ -32,9 +32,13 @@ def holder_of_port(host: str, port: int) -> str:
     return in_words(pid) if (pid := _first_with(taken)) else ""
 
 
-def pid_of_port(host: str, port: int) -> int:
-    """The same, as a process id; 0 when it cannot be seen."""
-    return _first_with(_taken(host, port))
+def holders_of_port(host: str, port: int) -> tuple[int, bool]:
+    """Its process id, 0 when it cannot be seen; and whether that very address is taken, or one that means it.
+
+    Where more than one is taken, the process is that of one of them.
+    """
+    taken = _taken(host, port)
+    return _first_with(taken), str(ip_address(host)) in map(str, taken.values())
 
 
 def holder_of_abstract(name: str) -> str:

@@ -18,18 +18,22 @@ from typing import Any, Final
 from asgiri.config.address import Address
 from asgiri.errors import AsgiriError, BindError
 from asgiri.sockets.bind import adopt, bind_at, bind_unix_name, reason, resolve
-from asgiri.sockets.holder import pid_of_abstract, pid_of_peer, pid_of_port
+from asgiri.sockets.holder import holders_of_port, pid_of_abstract, pid_of_peer
 
 # Seconds for all names together. getaddrinfo(3) itself may take minutes, and knows no deadline.
 PATIENCE: Final = 5.0
 
 
 class InUseError(BindError):
-    """Somebody listens there: the process ``pid``, or 0 when it cannot be seen."""
+    """Somebody listens there: the process ``pid``, or 0 when it cannot be seen.
 
-    def __init__(self, pid: int) -> None:
+    ``exactly`` there, or on an address that means this one too, or is meant by it: 0.0.0.0 and 127.0.0.1.
+    """
+
+    def __init__(self, pid: int, exactly: bool = True) -> None:
         super().__init__("the address is in use")
         self.pid = pid
+        self.exactly = exactly
 
 
 class UnknownYetError(AsgiriError):
@@ -104,7 +108,7 @@ def _probe_tcp(address: Address, names: Names) -> None:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        raise InUseError(pid_of_port(str(entry[4][0]), address.port)) from error
+        raise InUseError(*holders_of_port(str(entry[4][0]), address.port)) from error
 
 
 def _probe_abstract(address: Address) -> None:

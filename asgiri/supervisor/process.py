@@ -38,7 +38,11 @@ def apply_process(process: Process) -> None:
 
 def title(prefix: str, role: str, app: str) -> None:
     """Set the process title: ``asgiri: master [module:app]``."""
-    setproctitle(printable(f"{prefix}: {role} [{app}]"))
+    setproctitle(title_text(prefix, role, app))
+
+
+def title_text(prefix: str, role: str, app: str) -> str:
+    return printable(f"{prefix}: {role} [{app}]")
 
 
 class PidFile:
