@@ -21,6 +21,8 @@ from asgiri.errors import ConfigError
 from asgiri.units import format_duration
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from asgiri.config.nodes import Node
     from asgiri.supervisor.runtime import Runtime
     from asgiri.supervisor.verbs import WorkerStatus
@@ -79,9 +81,20 @@ class Asker:
             click.echo(escape(text(), keep="\n"))
 
 
+def file_at(_context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a shell is told of a path: to complete it by itself."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 COMMON = (
     click.option(
-        "--socket", "socket_", metavar="PATH", help="The service's control socket; default: see asgirictl -h."
+        "--socket",
+        "socket_",
+        metavar="PATH",
+        shell_complete=file_at,
+        help="The service's control socket; default: see asgirictl -h.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print what the service answers as it is."),
 )
@@ -104,6 +117,13 @@ def verb(function: Callable[..., None]) -> click.Command:
     return command.command()(run)
 
 
+class Verbs(click.Group):
+    """The verbs; a shell is not offered what would be refused."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return [item for item in super().shell_complete(ctx, incomplete) if item.value not in LATER]
+
+
 PLACES = f"""
 \b
 Without --socket:
@@ -113,7 +133,9 @@ Without --socket:
 
 
 @click.group(
-    epilog=EXAMPLES + PLACES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80}
+    cls=Verbs,
+    epilog=EXAMPLES + PLACES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 @COMMON[0]
 @COMMON[1]
@@ -172,9 +194,18 @@ def stop(asker: Asker) -> None:
     asker.show(result, lambda: "stopping: requests in progress are finished")
 
 
+def words_of(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The levels of ``loglevel``, for a shell."""
+    if context.info_name != "loglevel":
+        return []
+    from asgiri.cli.flags import choices, key_at
+
+    return [level for level in choices(key_at("log.level")) if level.startswith(incomplete)]
+
+
 def add_later(name: str) -> None:
     @command.command(name, help="Not in this release.", context_settings={"ignore_unknown_options": True})
-    @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="")
+    @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="", shell_complete=words_of)
     def later(rest: tuple[str, ...]) -> None:
         del rest
         raise click.UsageError(f"{name} is not in this release")
@@ -186,6 +217,10 @@ for _name in LATER:
 
 def main() -> NoReturn:
     """The entry point."""
+    if "_ASGIRICTL_COMPLETE" in os.environ:
+        from asgiri.cli.shells import prepare
+
+        prepare()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C ends it without a word, as the shell expects
     command.main(prog_name="asgirictl")
     sys.exit(0)

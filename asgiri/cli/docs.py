@@ -6,25 +6,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from asgiri.cli.command import KEYS, command
+from asgiri.cli.flags import FLAGS
 from asgiri.config.docs import reference
 from asgiri.config.json_schema import json_schema_text
 from asgiri.config.sample import sample
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Flags that set something of every listener, and no key of one.
-OF_LISTENERS = {"http": "listen[].http", "certfile": "listen[].tls.certfile", "keyfile": "listen[].tls.keyfile"}
-
 
 def flags() -> dict[str, list[str]]:
     """Dotted path of a key -> the flags that set it."""
-    paths = {parameter: path for parameter, (_, path) in KEYS.items()} | OF_LISTENERS
-    return {
-        paths[str(one.name)]: [*one.opts, *one.secondary_opts] if one.param_type_name == "option" else ["APP"]
-        for one in command.params
-        if one.name in paths
-    }
+    return {path: [*flag.names, *filter(None, [flag.off])] for flag in FLAGS if (path := flag.key or flag.each)}
 
 
 GENERATED: dict[str, Callable[[], str]] = {
