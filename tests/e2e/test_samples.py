@@ -65,7 +65,7 @@ def test_the_sample_for_development(start: Start, tmp_path: Path) -> None:
 def test_the_sample_for_containers(start: Start, tmp_path: Path) -> None:
     env = {"PORT": "0", "ADMIN_PORT": "0", "WORKERS": "1", "ASGIRI_WORKERS__DRAIN_DELAY": "50ms"}
     service = sample(start, tmp_path, "container.yaml", env=env).ready()
-    port = service.log.wait(r'"listening on http://0\.0\.0\.0:(\d+) \(HTTP')[1]
+    port = service.log.wait(r'"listening on http://0\.0\.0\.0:(\d+) \(h2')[1]
     admin = service.log.wait(r'"listening on http://0\.0\.0\.0:(\d+) \(admin\)')[1]
     assert "asgiri" in answer(f"http://127.0.0.1:{port}/")
     assert answer(f"http://127.0.0.1:{admin}/livez")
@@ -75,6 +75,7 @@ def test_the_sample_for_containers(start: Start, tmp_path: Path) -> None:
 
 def test_the_sample_for_production(start: Start, tmp_path: Path) -> None:
     pki = Pki(tmp_path)
+    Path(pki.keyfile).chmod(0o600)  # as the file says; --check-config would warn
     (tmp_path / "run").mkdir()
     (tmp_path / "log").mkdir()
     env = {
