@@ -42,7 +42,7 @@ def written(key: Key, value: object, path: str = "", variables: Mapping[str, str
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, dict):
         one = key.element()
-        pairs = (f"{quoted(name)}: {written(one, item, f'{path}.{name}', variables)}" for name, item in value.items())
+        pairs = (f"{named(name)}: {written(one, item, f'{path}.{name}', variables)}" for name, item in value.items())
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, tuple):
         one = key.element()
@@ -53,7 +53,11 @@ def written(key: Key, value: object, path: str = "", variables: Mapping[str, str
 
 def quoted(text: str) -> str:
     """``text`` as YAML, in quotes where it needs them; what would be read as a variable is escaped (``$${``)."""
-    text = text.replace("${", "$${")
+    return named(text.replace("${", "$${"))
+
+
+def named(text: str) -> str:
+    """``text`` as a key of YAML, in quotes where it needs them: there are no variables in keys."""
     return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else in_quotes(text)
 
 

@@ -9,7 +9,7 @@ import msgspec
 from asgiri import __version__
 from asgiri.config.keys import keys_of
 from asgiri.config.nodes import printable
-from asgiri.config.notation import quoted, written
+from asgiri.config.notation import named, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,5 +133,5 @@ def _source(origin: str) -> str:
 
 def _name(name: str, indent: str) -> str:
     """The name of an entry of a map as a key of YAML."""
-    text = quoted(name)
+    text = named(name)
     return text if len(text) <= _NAME_MOST else f"? {text}\n{indent}"
