@@ -464,7 +464,7 @@ def test_a_reload_binds_what_is_new_and_closes_what_is_gone(start: Start) -> Non
     ("config", "message"),
     [
         ("log: {file: none/such}\n", "the reload failed, generation 1 goes on: log.file: cannot open"),
-        ("env_file: none\n", "the reload is refused, generation 1 goes on: env_file: cannot read"),
+        ("env_file: none\n", "the reload is refused, generation 1 goes on: asgiri.yaml:1: env_file: cannot read"),
         ("process: {chdir: /tmp}\n", r"by an upgrade \(USR2\) or a restart: process.chdir: null -> /tmp"),
     ],
 )
