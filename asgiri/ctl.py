@@ -256,8 +256,8 @@ def configured_socket(environ: Mapping[str, str]) -> str | None:
     if found is None:
         return None
     faults = Faults()
-    tree = parse_file(found.path, found.asked_by, faults)
-    if tree is None:
+    tree = parse_file(found.path, found.asked_by, environ, faults)
+    if tree is None or faults.below("control.socket") or faults.below("process.chdir"):
         try:
             faults.raise_any()
         except ConfigError as error:
@@ -268,12 +268,12 @@ def configured_socket(environ: Mapping[str, str]) -> str | None:
 
 def text_at(node: Node | None, *names: str) -> str:
     """The text below these keys; empty when there is none."""
-    from asgiri.config.nodes import Mapping, Scalar, is_null
+    from asgiri.config.nodes import Mapping, Scalar, is_broken, is_null
 
     for name in names:
         entry = node.entries.get(name) if isinstance(node, Mapping) else None
         node = entry.value if entry else None
-    return node.text if isinstance(node, Scalar) and not is_null(node) else ""
+    return node.text if isinstance(node, Scalar) and not is_null(node) and not is_broken(node) else ""
 
 
 def only_socket(runtime: Runtime) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from asgiri.config.address import BIND_EXPECTED, parse_bind
 from asgiri.config.keys import Key, keys_of, nearest
-from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_null
+from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_broken, is_null
 from asgiri.units import DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -81,16 +81,18 @@ class Decoder:
         return BAD if needed else section(**values)
 
     def _value(self, key: Key, node: Node, path: str, inherited: str) -> object:
+        if is_broken(node):
+            return BAD
         later = key.later or inherited
         if key.container:
             return self._container(key, node, path, later)
-        self.places[path] = node.place
+        self._note(node, path)
         if is_null(node) and key.optional:
             return None
         try:
             value = _scalar(key, node)
         except ValueError as error:
-            return self._bad(node, path, str(error))
+            return self._bad(node, path, _and_its_origin(error, key, node))
         return self._unless_later(key, value, node, path, later)
 
     def _container(self, key: Key, node: Node, path: str, later: str) -> object:
@@ -130,13 +132,20 @@ class Decoder:
 
     def _element(self, element: Key, node: Node, path: str) -> object:
         """An entry of a list or map; whether it belongs to a missing feature is judged for the whole."""
+        if is_broken(node):
+            return BAD
         if element.section:
             return self.section(element.section, node, path)
-        self.places[path] = node.place
+        self._note(node, path)
         try:
             return _scalar(element, node)
         except ValueError as error:
-            return self._bad(node, path, str(error))
+            return self._bad(node, path, _and_its_origin(error, element, node))
+
+    def _note(self, node: Node, path: str) -> None:
+        self.places[path] = node.place
+        if isinstance(node, Scalar) and node.written:
+            self.written[path] = node.written
 
     def _unless_later(self, key: Key, value: object, node: Node, path: str, later: str) -> object:
         """``value``, unless it turns on what does not exist yet: --print-config prints defaults, which must load."""
@@ -186,6 +195,8 @@ def _scalar(key: Key, node: Node) -> object:
     """The value of a scalar as the first of the key's types that reads it; ValueError when none does."""
     if not isinstance(node, Scalar):
         raise ValueError(f"expected {expected(key)}, got {node}")
+    if node.written and not node.text:  # of variables that are empty: not a null that somebody wrote
+        node = Scalar(node.place, "")
     if not _is_text(node.text):
         raise ValueError(f"expected {expected(key)}, got {_NO_TEXT}")
     if key.notation and node.kind in (Kind.TEXT, Kind.NUMBER):
@@ -195,6 +206,14 @@ def _scalar(key: Key, node: Node) -> object:
             return value
     quotes = "; a text that looks like this stands in quotes" if str in key.types else ""
     raise ValueError(f"expected {expected(key)}, got {node}{quotes}")
+
+
+def _and_its_origin(error: ValueError, key: Key, node: Node) -> str:
+    """What is wrong with a value, and the variables that it was made of, whose values may be secrets."""
+    if not isinstance(node, Scalar) or not node.written:
+        return str(error)
+    what = f"expected {expected(key)}, got something else" if key.secret else str(error)
+    return f"{what} (from {node.written})"
 
 
 def _read(kind: Any, node: Scalar, key: Key) -> object:

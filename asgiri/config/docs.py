@@ -37,8 +37,8 @@ variable, its path with two underscores between the levels, and `--set` as a fla
 - `asgiri --check-config` says all that is wrong, `asgiri --print-config` what every key is and where that comes from.
 - Durations are `30s`, `5m`, `1h30m`, `100ms` or a number of seconds, sizes `64KiB`, `16MiB`, `10MB` or a number of
   bytes. `0` turns a limit or a timeout off.
-- In the values of the file `${{NAME}}` is the environment variable NAME, and `${{NAME:-text}}` the text where that is empty
-  or not set; without a text, a variable that is not set is an error. `$${{` is `${{` itself.
+- In the values of the file `${{NAME}}` is the environment variable NAME, and `${{NAME:-text}}` the text where that is
+  empty or not set; without a text, a variable that is not set is an error. `$${{` is `${{` itself.
 - A section with nothing in it, all of it commented out, is as good as none.
 - The file is the plain part of YAML 1.2: `on` and `off` are texts; anchors, tags and merge keys are refused.
 - An editor knows the keys by [the JSON Schema](../../config/asgiri.schema.json) (`asgiri --schema`):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from asgiri.config.checks import check
 from asgiri.config.decode import BAD, Decoder
-from asgiri.config.nodes import Faults, Mapping, Node, Place, is_null
+from asgiri.config.nodes import Faults, Mapping, Node, Place, is_broken, is_null
 from asgiri.config.schema import Config
 from asgiri.config.settings import CONFIG_VARIABLE, Setting, from_environment, lay_over
 from asgiri.config.source import parse_file
@@ -73,7 +73,7 @@ def load(file: str | Found | None, environ: AbstractMapping[str, str], flags: Ab
     """
     faults = Faults()
     found = file if isinstance(file, Found) else find_file(file, environ)
-    written = parse_file(found.path, found.asked_by, faults) if found else None
+    written = parse_file(found.path, found.asked_by, environ, faults) if found else None
     tree = _top(written, faults)
     for setting in (*from_environment(environ, flags, faults), *flags):
         tree = lay_over(tree, setting, faults)
@@ -90,6 +90,6 @@ def _top(node: Node | None, faults: Faults) -> Mapping:
     """The top of the file as a mapping: an empty file is one without keys."""
     if isinstance(node, Mapping):
         return node
-    if node is not None and not is_null(node):
+    if node is not None and not is_null(node) and not is_broken(node):
         faults.add(node.place, "", f"expected a mapping of keys at the top, got {node}")
     return Mapping(Place(""), {})

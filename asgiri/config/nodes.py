@@ -30,12 +30,16 @@ class Place:
 
 
 class Kind(Enum):
-    """What a scalar looks like by the core schema of YAML 1.2; quoted ones are TEXT."""
+    """What a scalar looks like by the core schema of YAML 1.2; quoted ones are TEXT.
+
+    BROKEN: its variables cannot be put in, which is among the faults already.
+    """
 
     NULL = auto()
     BOOL = auto()
     NUMBER = auto()
     TEXT = auto()
+    BROKEN = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,11 @@ Node: TypeAlias = Scalar | Sequence | Mapping
 def is_null(node: Node) -> bool:
     """Whether nothing was written: ``null``, ``~``, or a key whose whole content is commented out."""
     return isinstance(node, Scalar) and node.kind is Kind.NULL
+
+
+def is_broken(node: Node) -> bool:
+    """Whether nobody knows what was meant, and that was said."""
+    return isinstance(node, Scalar) and node.kind is Kind.BROKEN
 
 
 class Faults:

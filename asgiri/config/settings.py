@@ -105,7 +105,7 @@ def _node(setting: Setting, key: Key, faults: Faults) -> Node | None:
     if isinstance(value, bool):
         return Scalar(place, "true" if value else "false", Kind.BOOL)
     if key.container:
-        return parse(value, setting.name, faults, setting.path, lines=False)
+        return parse(value, setting.name, faults, setting.path)
     null = key.optional and value in ("", "~", "null")
     return Scalar(place, value, Kind.NULL if null else Kind.TEXT)
 
