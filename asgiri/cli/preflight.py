@@ -57,7 +57,7 @@ def check(loaded: Loaded, import_app: bool) -> None:
 
 def _tried(config: Config, findings: Findings) -> Outcome | None:
     """What comes of importing the application; None where what that takes is not there, which is said already."""
-    if findings.has_error("app_dir", "env_file", "process"):
+    if findings.has_error("app_dir", "env_file", "process.chdir", "process.user", "process.group"):
         return None
     from asgiri.cli.trial import try_import
 
@@ -137,12 +137,12 @@ class Preflight:
             what = f"{address} is in use, by a process that cannot be seen from here"
             self._findings.warning(key, f"{what}: fine if that is the running service")
         elif pid == running or title == self._title:
-            who = f"the running service, pid {pid}"
+            what = f"{address} is in use by the running service, pid {pid}"
             if taken.exactly:
-                self._findings.note(key, f"{address} is in use by {who}, which keeps it")
+                self._findings.note(key, f"{what}, which keeps it")
             else:
-                what = f"{who} listens on a part of {address}, or on more"
-                self._findings.warning(key, f"{what}: a reload cannot bind it, a restart can")
+                what = f"{what}, for another address"
+                self._findings.warning(key, f"{what} of that port: a reload cannot bind it, a restart can")
         elif ": master [" in title:
             what = f"{address} is in use by another service of asgiri, pid {pid} ({title})"
             self._findings.warning(key, f"{what}: fine if that one is to reload this")
