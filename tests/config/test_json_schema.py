@@ -163,6 +163,11 @@ timeouts: {keep_alive: 1d2h3m4s5ms, request_body: 1.5h}
 timeouts: {keep_alive: "${WAIT}", write: "${NOT_SET:-10s}"}
 limits: {request_line: 8KiB, header_size: 65536, body_size: 1.5MB, requests: 0}
 limits: {body_size: "16 MiB"}
+app: ${NOT_SET:-}
+app: $${N}
+lifespan: ${NOT_SET:-off}
+factory: ${NOT_SET:-on}
+http2: {max_frame_size: "${NOT_SET:-16}KiB"}
 lifespan: on
 lifespan: off
 lifespan: "off"
@@ -210,6 +215,9 @@ workers: {count: true}
 workers: {count: "0"}
 workers: {count: "04"}
 workers: {cuont: 4}
+workers: {count: "$${N}"}
+workers: {count: "${}"}
+workers: {count: "${N"}
 workers: {respawn_backoff: 1s}
 timeouts: {keep_alive: 30 sec}
 timeouts: {keep_alive: 1s1h}
