@@ -285,9 +285,9 @@ def test_in_zsh(project: Path) -> None:
     needs("zsh")
     with contextlib.closing(Terminal(["zsh", "-f", "-i"], project)) as terminal:
         terminal.run("unsetopt zle_bracketed_paste 2>/dev/null; unset zle_bracketed_paste")
-        terminal.run("autoload -Uz compinit && compinit -D -u")
-        for name in ("ASGIRI", "ASGIRICTL"):
-            terminal.run(f'eval "$(_{name}_COMPLETE=zsh_source {name.lower()})"')
+        terminal.run("mkdir zfunc && _ASGIRICTL_COMPLETE=zsh_source asgirictl > zfunc/_asgirictl")
+        terminal.run("fpath+=$PWD/zfunc; autoload -Uz compinit && compinit -D -u")
+        terminal.run('eval "$(_ASGIRI_COMPLETE=zsh_source asgiri)"')
         terminal.run("""show() print -r -- "LINE<$BUFFER>"; zle -N show; bindkey '^T' show""")
         assert [(typed, terminal.complete(typed)) for typed, _ in LINES] == LINES
 
@@ -296,12 +296,13 @@ def test_in_fish(project: Path) -> None:
     needs("fish")
     lines = "\n".join(f"echo LINE; complete -C {shlex.quote(typed)}" for typed, _ in LINES)
     script = f"""
+        mkdir -p ~/.config/fish/completions
+        env _ASGIRICTL_COMPLETE=fish_source asgirictl > ~/.config/fish/completions/asgirictl.fish
         env _ASGIRI_COMPLETE=fish_source asgiri | source
-        env _ASGIRICTL_COMPLETE=fish_source asgirictl | source
         {lines}
     """
     ran = subprocess.run(
-        ["fish", "--no-config", "-c", script],
+        ["fish", "-c", script],
         cwd=project,
         env=environment(project),
         capture_output=True,

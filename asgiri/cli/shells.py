@@ -69,7 +69,7 @@ _ZSH: Final = """\
     return 0
 }
 
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+if [[ $funcstack[1] == _%(prog_name)s ]]; then  # as a file of $fpath this is the function, at each call
     %(complete_func)s "$@"
 else
     compdef %(complete_func)s %(prog_name)s
