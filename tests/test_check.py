@@ -101,29 +101,27 @@ listen:
   - bind: 127.0.0.1:0
     tls: {certfile: none.pem}
 admin: {bind: "unix:file"}
-control: {socket: file}
+control: {socket: asgiri.yaml}
 log: {file: none/log, access: {file: file/log}}
 process:
   user: no-such-user
   pidfile: none/pid
 """
-    assert sorted(found(text, capsys)) == sorted(
-        [
-            'asgiri.yaml:1: app_dir: the directory "gone" is not there',
-            'asgiri.yaml:2: env_file: cannot read "none": No such file or directory',
-            "asgiri.yaml:4: listen[0].bind: cannot bind 192.0.2.1:80: this machine has no such address",
-            'asgiri.yaml:5: listen[1].bind: cannot bind unix:nowhere/x.sock: there is no directory "nowhere"',
-            'asgiri.yaml:6: listen[1].owner: there is no user "no-such-user"',
-            "asgiri.yaml:7: listen[1].group: 99999999999 is larger than any id (4294967294)",
-            'asgiri.yaml:9: listen[2].tls.certfile: cannot read "none.pem": No such file or directory',
-            'asgiri.yaml:10: admin.bind: cannot bind unix:file: "file" is a file that is no socket, and is in the way',
-            'asgiri.yaml:11: control.socket: "file" is a file that is no socket, and is in the way',
-            'asgiri.yaml:12: log.file: cannot open "none/log": No such file or directory',
-            'asgiri.yaml:12: log.access.file: cannot open "file/log": Not a directory',
-            'asgiri.yaml:14: process.user: there is no user "no-such-user"',
-            'asgiri.yaml:15: process.pidfile: there is no directory "none"',
-        ]
-    )
+    assert found(text, capsys) == [
+        'asgiri.yaml:1: app_dir: the directory "gone" is not there',
+        'asgiri.yaml:2: env_file: cannot read "none": No such file or directory',
+        "asgiri.yaml:4: listen[0].bind: cannot bind 192.0.2.1:80: this machine has no such address",
+        'asgiri.yaml:5: listen[1].bind: cannot bind unix:nowhere/x.sock: there is no directory "nowhere"',
+        'asgiri.yaml:6: listen[1].owner: there is no user "no-such-user"',
+        "asgiri.yaml:7: listen[1].group: 99999999999 is larger than any id (4294967294)",
+        'asgiri.yaml:9: listen[2].tls.certfile: cannot read "none.pem": No such file or directory',
+        'asgiri.yaml:10: admin.bind: cannot bind unix:file: "file" is a file that is no socket, and is in the way',
+        'asgiri.yaml:11: control.socket: "asgiri.yaml" is a file that is no socket, and is in the way',
+        'asgiri.yaml:12: log.access.file: cannot open "file/log": Not a directory',
+        'asgiri.yaml:12: log.file: cannot open "none/log": No such file or directory',
+        'asgiri.yaml:14: process.user: there is no user "no-such-user"',
+        'asgiri.yaml:15: process.pidfile: there is no directory "none"',
+    ]
 
 
 def test_nothing_to_say(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,10 +210,15 @@ control: {socket: control}
 
 
 OTHER = """\
-import socket, sys
+import os, socket, sys
+if sys.argv[1]:
+    from setproctitle import setproctitle
+    setproctitle(sys.argv[1])
+if os.path.exists("live"):
+    os.unlink("live")
 tcp, file, name = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
 file.bind("live")
-name.bind("\\0asgiri-check-taken")
+name.bind(f"\\0asgiri-check-{os.getpid()}")
 file.listen()
 name.listen()
 print(tcp.getsockname()[1], flush=True)
@@ -224,9 +227,9 @@ sys.stdin.read()
 
 
 @contextmanager
-def other_program() -> Iterator[tuple[int, int]]:
-    """Pid and port of another program, which listens at unix:live and unix:@asgiri-check-taken, too."""
-    with subprocess.Popen([sys.executable, "-c", OTHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+def other_program(title: str = "") -> Iterator[tuple[int, int]]:
+    """Pid and port of another program, which listens at unix:live and unix:@asgiri-check-PID, too."""
+    with subprocess.Popen([sys.executable, "-c", OTHER, title], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         yield other.pid, int(other.stdout.readline())
         other.communicate()
@@ -237,22 +240,51 @@ def test_an_address_that_is_taken_by_another_program(capsys: pytest.CaptureFixtu
         text = f"""\
 listen:
   - bind: 127.0.0.1:{port}
-  - bind: 0.0.0.0:{port}
   - bind: unix:live
-  - bind: unix:@asgiri-check-taken
-control: {{socket: live}}
+  - bind: unix:@asgiri-check-{pid}
 """
         said = found(text, capsys)
+        said += found(f'admin: {{bind: "0.0.0.0:{port}"}}\ncontrol: {{socket: live}}', capsys)
     name = re.search(r"pid \d+ (\(.*?\))", said[0])
     assert name is not None
     who = f"the address is in use by pid {pid} {name[1]}"
     assert said == [
         f"asgiri.yaml:2: listen[0].bind: cannot bind 127.0.0.1:{port}: {who}",
-        f"asgiri.yaml:3: listen[1].bind: cannot bind 0.0.0.0:{port}: {who}",
-        f"asgiri.yaml:4: listen[2].bind: cannot bind unix:live: {who}",
-        f"asgiri.yaml:5: listen[3].bind: cannot bind unix:@asgiri-check-taken: {who}",
-        f'asgiri.yaml:6: control.socket: on "live" listens pid {pid} {name[1]}',
+        f"asgiri.yaml:3: listen[1].bind: cannot bind unix:live: {who}",
+        f"asgiri.yaml:4: listen[2].bind: cannot bind unix:@asgiri-check-{pid}: {who}",
+        f"asgiri.yaml:1: admin.bind: cannot bind 0.0.0.0:{port}: {who}",
+        f'asgiri.yaml:2: control.socket: on "live" listens pid {pid} {name[1]}',
     ]
+
+
+def test_what_a_process_is_called_tells_whether_it_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(title: str, more: str = "") -> str:
+        with other_program(title) as (pid, port):
+            text = f'process: {{title: shop, pidfile: pid}}\nlisten: [{{bind: "127.0.0.1:{port}"{more}}}]\n'
+            [line] = found(text, capsys)
+        return line.replace(str(port), "PORT").replace(str(pid), "PID")
+
+    taken = "asgiri.yaml:2: listen[0].bind: 127.0.0.1:PORT is in use by"
+    assert said("shop: master [asgiri.demo:app]") == f"note: {taken} the running service, pid PID, which keeps it"
+    other = f"warning: {taken} another service of asgiri, pid PID"
+    assert said("asgiri: master [a:b]") == f"{other} (asgiri: master [a:b]): fine if that one is to reload this"
+    # gunicorn's titles have the same form.
+    error = "asgiri.yaml:2: listen[0].bind: cannot bind 127.0.0.1:PORT: the address is in use by"
+    assert said("gunicorn: master [a:b]") == f"{error} pid PID (gunicorn: maste)"
+    assert said("systemd") == f"{error} pid PID (systemd)"
+    assert said("systemd", ", name: web") == f"note: {taken} systemd, which passes it on by the name web"
+
+
+@as_root
+@pytest.mark.usefixtures("for_all")
+def test_the_pid_file_tells_of_a_service_that_cannot_be_looked_into(capsys: pytest.CaptureFixture[str]) -> None:
+    with other_program("asgiri: master [a:b]") as (pid, port):
+        Path("pid").write_text(f"{pid}\n", "utf-8")
+        Path(".").chmod(0o777)
+        with nobody():
+            [said] = found(f'process: {{pidfile: pid}}\nlisten: [{{bind: "127.0.0.1:{port}"}}]\n', capsys)
+    where = f"asgiri.yaml:2: listen[0].bind: 127.0.0.1:{port}"
+    assert said == f"note: {where} is in use by the running service, pid {pid}, as it seems, which keeps it"
 
 
 @as_root
@@ -578,6 +610,18 @@ def test_an_application_that_never_ends_its_import() -> None:
 def test_nothing_is_imported_for_what_is_wrong_already() -> None:
     done = asgiri("--import", "--app-dir", "gone", "apps:app")
     assert (done.returncode, done.stderr) == (2, 'asgiri: --app-dir: app_dir: the directory "gone" is not there\n')
+
+
+def test_a_verdict_that_cannot_be_written_is_none() -> None:
+    command = [sys.executable, "-m", "asgiri", "--check-config", "-b", "127.0.0.1:0"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command, env={"PYTHONPATH": str(ROOT)}, stdout=full, stderr=subprocess.PIPE, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"asgiri: cannot write to the standard output: No space left on device\n",
+    )
 
 
 def test_who_ends_the_check_ends_the_import() -> None:

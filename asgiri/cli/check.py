@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from asgiri.config.envfile import read_env_file
+from asgiri.config.nodes import printable
 from asgiri.errors import BindError, ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Findings:
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         self.notes: list[Problem] = []
+        self._failed: set[str] = set()
 
     def error(self, key: str, what: str) -> None:
         self.errors.append(self._placed(Problem("", key, what)))
@@ -40,26 +41,39 @@ class Findings:
     def note(self, key: str, what: str) -> None:
         self.notes.append(self._placed(Problem("", key, what)))
 
-    def attempt(self, one: Callable[[], object]) -> bool:
-        """Whether that works; what its ConfigError says is an error."""
+    def attempt(self, one: Callable[[], object], key: str = "") -> bool:
+        """Whether that works; its ConfigError's problems are errors, and ``key`` is wrong even if none names it."""
         try:
             one()
         except ConfigError as error:
             self.errors += map(self._placed, error.problems)
+            self._failed.add(key)
             return False
         return True
 
     def has_error(self, *keys: str) -> bool:
         """Whether one of these keys, or of what is below them, is wrong."""
         below = tuple(f"{key}." for key in keys)
-        return any(problem.key in keys or problem.key.startswith(below) for problem in self.errors)
+        wrong = {*self._failed, *(problem.key for problem in self.errors)}
+        return any(key in keys or key.startswith(below) for key in wrong)
 
     def raise_any(self) -> None:
         if self.errors:
-            raise ConfigError(self.errors)
+            raise ConfigError(in_reading_order(self.errors))
 
     def _placed(self, problem: Problem) -> Problem:
-        return replace(problem, where=self._origins.get(problem.key, problem.where))
+        where = self._origins.get(problem.key, problem.where)
+        return Problem(where, printable(problem.key), printable(problem.what))
+
+
+def in_reading_order(problems: list[Problem]) -> list[Problem]:
+    """What is in files by line; then variables, flags and what nobody has said."""
+
+    def place(problem: Problem) -> tuple[bool, str, int]:
+        file, _, line = problem.where.rpartition(":")
+        return (False, file, int(line)) if line.isdecimal() else (True, "", 0)
+
+    return sorted(problems, key=place)
 
 
 def check_files(loaded: Loaded) -> list[Problem]:
@@ -72,7 +86,7 @@ def check_files(loaded: Loaded) -> list[Problem]:
     findings = Findings(loaded.origins)
     examine(loaded.config, findings, expired=findings.warning)
     findings.raise_any()
-    return findings.warnings
+    return in_reading_order(findings.warnings)
 
 
 def examine(config: Config, findings: Findings, expired: Tell) -> None:
@@ -81,7 +95,7 @@ def examine(config: Config, findings: Findings, expired: Tell) -> None:
     for key, what in refused.items():
         findings.error(key, what)
     if config.env_file is not None and "env_file" not in refused:
-        findings.attempt(partial(read_env_file, config.env_file))
+        findings.attempt(partial(read_env_file, config.env_file), "env_file")
     findings.attempt(partial(preload, config))
     for index, listen in enumerate(config.listen):
         key = f"listen[{index}]"

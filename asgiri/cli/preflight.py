@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asgiri.cli.check import Findings, check_identity, examine
+from asgiri.cli.check import Findings, check_identity, examine, in_reading_order
 from asgiri.config.address import UNIX_PATH_MOST, Address, parse_bind
-from asgiri.errors import BindError, ExitCode
+from asgiri.errors import AsgiriError, BindError, ExitCode
 from asgiri.sockets.holder import in_words, title_of
 from asgiri.sockets.probe import InUseError, Names, UnknownYetError, probe, probe_file, why_not_at
 from asgiri.supervisor.process import apply_process, title_text
@@ -33,17 +33,19 @@ def check(loaded: Loaded, import_app: bool) -> None:
     findings = Findings(loaded.origins)
     # Relative paths start where the master would work: without that place, nothing can be said of files.
     preflight = Preflight(config, findings)
-    if findings.attempt(partial(apply_process, config.process)):
+    has_place = findings.attempt(partial(apply_process, config.process))
+    if has_place:
         examine(config, findings, expired=findings.error)
         preflight.check()
     else:
         check_identity(config, findings)
-        preflight.check_addresses(with_files=False)
+    # Before the addresses: a fork wants no threads, and names are looked up in some.
     outcome = _tried(config, findings) if import_app else None
+    preflight.check_addresses(with_files=has_place)
     if outcome is not None and outcome.warning:
         findings.warning("app", outcome.warning)
     for kind, problems in (("note", findings.notes), ("warning", findings.warnings)):
-        for problem in problems:
+        for problem in in_reading_order(problems):
             click.echo(f"asgiri: {kind}: {problem}", err=True)
     if outcome is not None and outcome.error:
         click.echo(f"asgiri: {outcome.error}", err=True)
@@ -52,7 +54,11 @@ def check(loaded: Loaded, import_app: bool) -> None:
     findings.raise_any()
     if outcome is not None and outcome.error:
         sys.exit(ExitCode.USAGE)
-    click.echo(f"asgiri: {loaded.found.path if loaded.found else 'the configuration'} is good")
+    try:
+        click.echo(f"asgiri: {loaded.found.path if loaded.found else 'the configuration'} is good")
+    except OSError as error:  # who asks by the exit code alone is not told that it is good
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where Python writes what is left, when it ends
+        raise AsgiriError(f"cannot write to the standard output: {error.strerror}") from error
 
 
 def _tried(config: Config, findings: Findings) -> Outcome | None:
@@ -72,9 +78,9 @@ class Preflight:
         self._findings = findings
 
     def check(self) -> None:
+        """All but the addresses."""
         self._check_certificates()
         self._check_owners()
-        self.check_addresses()
         self._check_files()
 
     def _check_certificates(self) -> None:
@@ -110,7 +116,7 @@ class Preflight:
         if self._config.admin.bind is not None:
             yield "admin.bind", parse_bind(self._config.admin.bind), ""
 
-    def check_addresses(self, with_files: bool = True) -> None:
+    def check_addresses(self, with_files: bool) -> None:
         """See whether each could be bound; without unix sockets that have a file, where their place is not known."""
         names = Names(address for _, address, _ in self._addresses())
         for key, address, name in self._addresses():
@@ -136,14 +142,15 @@ class Preflight:
         if not pid:
             what = f"{address} is in use, by a process that cannot be seen from here"
             self._findings.warning(key, f"{what}: fine if that is the running service")
-        elif pid == running or title == self._title:
-            what = f"{address} is in use by the running service, pid {pid}"
+        elif pid == running or title == title_text(self._config.process.title, "master", self._config.target):
+            seems = "" if taken.pid else ", as it seems"  # it runs, and cannot be looked into
+            what = f"{address} is in use by the running service, pid {pid}{seems}"
             if taken.exactly:
                 self._findings.note(key, f"{what}, which keeps it")
             else:
                 what = f"{what}, for another address"
                 self._findings.warning(key, f"{what} of that port: a reload cannot bind it, a restart can")
-        elif ": master [" in title:
+        elif self._is_master(title):
             what = f"{address} is in use by another service of asgiri, pid {pid} ({title})"
             self._findings.warning(key, f"{what}: fine if that one is to reload this")
         elif name and _is_systemd(pid):
@@ -151,9 +158,10 @@ class Preflight:
         else:
             self._findings.error(key, f"cannot bind {address}: the address is in use by {in_words(pid)}")
 
-    @property
-    def _title(self) -> str:
-        return title_text(self._config.process.title, "master", self._config.target)
+    def _is_master(self, title: str) -> bool:
+        """Whether a process is called as a master of ours is, whatever it serves. gunicorn's has its own name in it."""
+        prefixes = {"asgiri", self._config.process.title}
+        return title.startswith(tuple(title_text(prefix, "master", "").removesuffix("]") for prefix in prefixes))
 
     def _running(self) -> int:
         """The master that the pid file names; 0 when there is none."""
@@ -164,7 +172,7 @@ class Preflight:
                 pid = int(file.read(20))
         except (OSError, ValueError):
             return 0
-        return pid if ": master [" in title_of(pid) else 0
+        return pid if self._is_master(title_of(pid)) else 0
 
     # Files
 
@@ -193,7 +201,7 @@ class Preflight:
         try:
             probe_file(path)
         except InUseError as error:
-            if error.pid and ": master [" not in title_of(error.pid):
+            if error.pid and not self._is_master(title_of(error.pid)):
                 self._findings.error(key, f'on "{path}" listens {in_words(error.pid)}')
         except BindError as error:
             self._findings.error(key, str(error))
