@@ -49,6 +49,20 @@ class Address:
         """Port 0 is another port each time: several entries may have it, and each of them has one socket."""
         return self.kind == "tcp" and not self.port
 
+    def excludes(self, other: Address) -> bool:
+        """Whether nobody can listen on both: a wildcard takes its port of every address, [::] of IPv4's too.
+
+        Names are what they are: only ``localhost`` is known to be 127.0.0.1, as it is bound.
+        """
+        if self.kind != "tcp" or other.kind != "tcp":
+            return self == other
+        if self.port != other.port or self.is_any_port:
+            return False
+        hosts = {"127.0.0.1" if host == "localhost" else host for host in (self.host, other.host)}
+        if len(hosts) == 1 or "::" in hosts:
+            return True
+        return "0.0.0.0" in hosts and all(_is_ipv4(host) for host in hosts)
+
     def __str__(self) -> str:
         match self.kind:
             case "unix":
@@ -72,6 +86,10 @@ def parse_bind(text: str) -> Address:
     if scheme == "systemd":
         return _parse_systemd(text)
     return _parse_tcp(text)
+
+
+def _is_ipv4(host: str) -> bool:
+    return host.rpartition(".")[2].isdecimal()
 
 
 def _parse_unix(path: str) -> Address:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_or
 import msgspec
 
 from asgiri.config.address import BIND_EXPECTED, parse_bind
-from asgiri.config.keys import Key, keys_of, nearest
+from asgiri.config.hints import of_key, of_plain_value, of_unit
+from asgiri.config.keys import Key, keys_of
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_broken, is_null
 from asgiri.units import DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size
 
@@ -56,6 +57,7 @@ class Decoder:
         self._faults = faults
         self.places: dict[str, Place] = {}
         self.written: dict[str, str] = {}
+        self._top: type[msgspec.Struct] | None = None  # the section that everything is in
 
     def section(self, section: type[S], node: Node, path: str = "", later: str = "") -> S | Literal[Bad.BAD]:
         """The Struct that ``node`` describes; BAD when a key that it cannot do without is missing or bad.
@@ -65,14 +67,17 @@ class Decoder:
         """
         if not isinstance(node, Mapping):
             what = f"expected a mapping of keys, got {node}"
+            if isinstance(node, Scalar) and not node.written:
+                what += of_plain_value(path, str(node))
             return self._bad(node, path, what)
+        self._top = self._top or section
         known = keys_of(section)
         values: dict[str, object] = {}
         for name, entry in node.entries.items():
             if name in known:
                 values[name] = self._value(known[name], entry.value, f"{path}.{name}" if path else name, later)
             else:
-                self._faults.add(entry.place, path, f'unknown key "{name}"{nearest(name, known)}')
+                self._faults.add(entry.place, path, f'unknown key "{name}"{of_key(name, self._top or section, known)}')
         values = {name: value for name, value in values.items() if value is not BAD}
         needed = [name for name, key in known.items() if key.default is msgspec.NODEFAULT and name not in values]
         for name in needed:
@@ -151,7 +156,9 @@ class Decoder:
         """``value``, unless it turns on what does not exist yet: --print-config prints defaults, which must load."""
         if not later or value is BAD or value in _OFF or value == key.default:
             return value
-        return self._bad(node, path, f"this needs {later}, which this release does not have yet; leave the key out")
+        what = f"this needs {later}, which this release does not have yet; leave the key out"
+        self._faults.add(node.place, path, what)
+        return value  # so that what it contradicts is told as well
 
     def _bad(self, node: Node | Entry, path: str, what: str) -> Literal[Bad.BAD]:
         self._faults.add(node.place, path, what)
@@ -210,8 +217,10 @@ def _scalar(key: Key, node: Node) -> object:
 
 def _and_its_origin(error: ValueError, key: Key, node: Node) -> str:
     """What is wrong with a value, and the variables that it was made of, whose values may be secrets."""
-    if not isinstance(node, Scalar) or not node.written:
+    if not isinstance(node, Scalar):
         return str(error)
+    if not node.written:
+        return f"{error}{of_unit(key.notation, node.text)}"
     what = f"expected {expected(key)}, got something else" if key.secret else str(error)
     return f"{what} (from {node.written})"
 
