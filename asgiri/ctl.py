@@ -43,7 +43,7 @@ EXAMPLES = """
 Examples:
   asgirictl status              how the service is, as a table
   asgirictl --json status       the same, for programs
-  asgirictl reload --wait       take a changed config and changed code in; 0 when it serves
+  asgirictl reload --wait       take in changed config and code; 0: they serve
   asgirictl --socket /run/shop/control.sock scale 8
 """
 

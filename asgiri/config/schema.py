@@ -382,7 +382,7 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         key("The application, as module:attribute; null is the built-in demo.", examples=("shop.main:app",)),
     ] = None
     app_dir: Annotated[str, key("Directory that the application is imported from.", examples=("/srv/shop",))] = "."
-    factory: Annotated[bool, key("The attribute is a function that makes the application.")] = False
+    factory: Annotated[bool, key("app is a function that makes the application.")] = False
     interface: Annotated[
         Literal["auto", "asgi3", "asgi2", "wsgi"],
         key("Kind of application; auto looks at it. wsgi needs the package a2wsgi."),
