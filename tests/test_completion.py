@@ -28,6 +28,8 @@ PATIENCE = 20.0
 SOURCE = '''\
 """An application."""
 import os
+import re
+DIGITS = "\\d"
 from shop.made import factory as made, other
 from elsewhere import *
 
@@ -95,7 +97,7 @@ def test_an_application_is_a_module_and_a_name_in_it(project: Path) -> None:
     assert list(applications("", project)) == ["broken:", "main:", "shop:", "shop."]
     assert list(applications("shop.", project)) == ["shop.api."]
     assert list(applications("shop.api.v", project)) == ["shop.api.views:"]
-    names = ["made", "other", "app", "one", "two", "serve", "Shop"]
+    names = ["DIGITS", "made", "other", "app", "one", "two", "serve", "Shop"]
     assert list(applications("main:", project)) == [f"main:{name}" for name in names]
     assert list(applications("shop:a", project)) == ["shop:application"]
     for nothing in ("broken:", "none:", "none.", "..:", "a\0b:", "a\0b."):
@@ -104,6 +106,7 @@ def test_an_application_is_a_module_and_a_name_in_it(project: Path) -> None:
 
 
 def test_a_module_is_read_and_not_run(project: Path) -> None:
+    assert "plain,main:DIGITS" in ask(project, "bash", ["main:"])  # and without a word about its escape
     (project / "loud.py").write_text("open('ran', 'w')\nraise SystemExit('ran')\nloud = 1\n", "utf-8")
     assert ask(project, "bash", ["loud:"]) == ["plain,loud:loud"]
     assert not (project / "ran").exists()

@@ -6,6 +6,8 @@ missing feature is not offered either: it would be refused.
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,9 +95,9 @@ def addresses(incomplete: str) -> Iterator[str]:
     directory, _, _ = incomplete.removeprefix("unix:").rpartition("/")
     above = f"{directory}/" if directory or incomplete.startswith("unix:/") else ""
     for entry in _entries(Path(above or ".")):
-        if entry.is_dir():
+        if os.path.isdir(entry):
             yield f"unix:{above}{entry.name}/"
-        elif entry.is_socket():
+        elif _is_socket(entry):
             yield f"unix:{above}{entry.name}"
 
 
@@ -114,7 +116,7 @@ def applications(incomplete: str, app_dir: Path) -> Iterator[str]:
         if entry.suffix == ".py":
             yield f"{above}{name}:"
         elif any(one.suffix == ".py" for one in _entries(entry)):
-            if (entry / "__init__.py").is_file():
+            if os.path.isfile(entry / "__init__.py"):
                 yield f"{above}{name}:"
             yield f"{above}{name}."
 
@@ -122,13 +124,16 @@ def applications(incomplete: str, app_dir: Path) -> Iterator[str]:
 def _names_in(app_dir: Path, module: str) -> list[str]:
     """The names at the top of a module that an application may have, in the order of the source, which is only read."""
     import ast
+    import warnings
 
     path = app_dir.joinpath(*module.split("."))
-    file = path / "__init__.py" if path.is_dir() else path.with_name(f"{path.name}.py")
+    file = path / "__init__.py" if os.path.isdir(path) else path.with_name(f"{path.name}.py")
     try:
         if file.stat().st_size > _SOURCE_MOST:
             return []
-        tree = ast.parse(file.read_bytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an escape that is none, say: nobody has asked
+            tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     found: list[str] = []
@@ -150,6 +155,13 @@ def _entries(directory: Path) -> list[Path]:
         return sorted(one for one in directory.iterdir() if not one.name.startswith("."))
     except (OSError, ValueError):
         return []
+
+
+def _is_socket(entry: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(entry.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _users() -> list[str]:
