@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from asgiri.asgi.scope import AppContext
-from asgiri.codec.engines import HTTP2_ENGINES, WEBSOCKET_ENGINES, http1_engine, http2_engine, websocket_engine
+from asgiri.codec.engines import HTTP1_ENGINES, HTTP2_ENGINES, WEBSOCKET_ENGINES
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.config.schema import Config, HttpVersion, Listen, Tls
@@ -41,7 +41,7 @@ def shared_of(
     )
     return Shared(
         context=context,
-        http1=installed(http1_engine, config.http1.engine, "http1.engine"),
+        http1=installed(HTTP1_ENGINES.choose, config.http1.engine, "http1.engine"),
         limits=message_limits,
         times=TimeLimits(
             request_head=timeouts.request_head,
@@ -144,12 +144,10 @@ def load_engines(config: Config, *, all_of_them: bool = True) -> None:
     And a worker that is forked after an installation of another release is still all of this one. Without
     ``all_of_them`` those are left out that a first request over HTTP/1.1 can do without, and nobody has named.
     """
-    http2, websocket = (
-        (http2_engine, websocket_engine) if all_of_them else (HTTP2_ENGINES.promise, WEBSOCKET_ENGINES.promise)
-    )
-    installed(http1_engine, config.http1.engine, "http1.engine")
-    installed(http2, config.http2.engine, "http2.engine")
-    installed(websocket, config.websocket.engine, "websocket.engine")
+    installed(HTTP1_ENGINES.choose, config.http1.engine, "http1.engine")
+    http2, websocket = HTTP2_ENGINES, WEBSOCKET_ENGINES
+    installed(http2.choose if all_of_them else http2.promise, config.http2.engine, "http2.engine")
+    installed(websocket.choose if all_of_them else websocket.promise, config.websocket.engine, "websocket.engine")
 
 
 def response_headers(config: Config) -> list[tuple[bytes, bytes]]:
