@@ -10,11 +10,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from msgspec import Struct
 
 from asgiri import __version__
 from asgiri.errors import ConfigError
@@ -56,8 +56,7 @@ class CtlError(Exception):
         self.trace = trace
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(Struct, frozen=True):
     """What the options say: the socket that was named, if one was, and how answers are shown."""
 
     socket: str | None

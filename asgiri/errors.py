@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from asgiri.types import Headers
 
@@ -24,8 +25,7 @@ class AsgiriError(Exception):
     exit_code = ExitCode.FAILED
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One thing that is wrong with the configuration.
 
     ``where`` is the place as a person would look for it (``asgiri.yaml:12:7``, ``--workers``,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from asgiri.config.schema import Config
 from asgiri.sockets.listener import Listener
@@ -150,8 +150,7 @@ def make_link() -> tuple[ParentEnd, ChildEnd]:
     return ParentEnd(orders_write, reports_read), ChildEnd(orders_read, reports_write)
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
+class Boot(Struct, frozen=True):
     """All that a child needs to come up: made by the master, read by the child after the fork.
 
     ``number`` is the worker's, 0 for a child that is none. ``slot`` is its own on the ``board``. ``stacks`` is a

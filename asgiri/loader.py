@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -184,6 +183,8 @@ def _current_directory() -> str | None:
 
 def _similar(name: str, prefix: str, directories: list[str]) -> str:
     """A did-you-mean for a module of nearly that name in one of the directories, or nothing."""
+    import difflib  # only what is wrong needs it
+
     for directory in directories:
         known = {module.lower(): module for module in _modules_in(directory)}
         for match in difflib.get_close_matches(name.lower(), known, n=1):

@@ -12,12 +12,14 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from email.utils import formatdate
+from dataclasses import replace
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self
+
+from msgspec import Struct
 
 from asgiri import __version__
 from asgiri.asgi.lifespan import Lifespan
@@ -35,6 +37,9 @@ from asgiri.tls import with_certificate
 from asgiri.types import ASGIApp
 
 logger = logging.getLogger("asgiri.server")
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 # How long idle keep-alive connections are kept for one more request, in seconds. On a stop, nobody will take over:
 # the window only has to cover what is on its way. On a retirement, it covers clients that come back now and then.
@@ -80,16 +85,14 @@ class ServerState(Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Which worker of which generation this server is; apps see it in ``scope["extensions"]["asgiri"]``."""
 
     worker: int = 1
     generation: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(Struct, frozen=True):
     """What a server is told of its place among others.
 
     ``ways`` is what :func:`ways_of` made of its listeners, where their files were to be read before its start;
@@ -101,8 +104,7 @@ class Post:
     share: Share | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """How busy a server is: open ``connections`` and running ``requests``, and how many it ``accepted`` and ``served``.
 
     A WebSocket is a request, and served when it is over.
@@ -303,7 +305,7 @@ class Server:
             connection.check(now)
 
     def _refresh_headers(self) -> None:
-        date = [(b"date", formatdate(usegmt=True).encode("ascii"))] if self.config.date_header else []
+        date = [(b"date", http_date(time.time()))] if self.config.date_header else []
         self._context.set_default_headers([*self._headers, *date])
 
     # Stop
@@ -404,6 +406,13 @@ class Server:
         for listener in self._own:
             listener.close()
         self.state = ServerState.STOPPED
+
+
+def http_date(seconds: float) -> bytes:
+    """A moment of Unix time as an IMF-fixdate (RFC 9110 section 5.6.7)."""
+    at = time.gmtime(seconds)
+    day, month = _DAYS[at.tm_wday], _MONTHS[at.tm_mon - 1]
+    return f"{day}, {at.tm_mday:02} {month} {at.tm_year} {at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} GMT".encode()
 
 
 def extensions(identity: Identity) -> dict[str, dict[str, Any]]:

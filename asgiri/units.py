@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from fractions import Fraction
 
 # Units a duration may use, in seconds, longest first: the order that a written duration must keep.
 SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -87,10 +86,12 @@ def parse_size(value: str | int) -> int:
     factor = BYTES.get(match[2]) if match else None
     if match is None or factor is None:
         raise ValueError(f'expected {SIZE_EXPECTED}, got "{value}"')
-    size = Fraction(match[1]) * factor  # exact: as a float, 1.001KB is no whole number of bytes
-    if size.denominator != 1:
+    # In whole numbers: as a float, 1.001KB is no whole number of bytes.
+    whole, _, decimals = match[1].partition(".")
+    size, rest = divmod(int(whole + decimals) * factor, int("1" + "0" * len(decimals)))
+    if rest:
         raise ValueError(f'expected {SIZE_EXPECTED}, got "{value}", which is no whole number of bytes')
-    return int(size)
+    return size
 
 
 def format_size(size: int) -> str:

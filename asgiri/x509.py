@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from binascii import Error, a2b_base64
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec import Struct
 
 _INTEGER: Final = 0x02
 _UTC_TIME: Final = 0x17
@@ -28,8 +29,7 @@ PEM: Final = re.compile(
 _TIME: Final = re.compile(rb"(\d{2}|\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Struct, frozen=True):
     """``subject`` and ``issuer`` are names as they are encoded, fit to be compared; the dates are UTC and inclusive."""
 
     subject: bytes

@@ -10,8 +10,9 @@ import os
 import pwd
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from asgiri.child.ties import tie_to_master
 from asgiri.config.nodes import printable
@@ -26,8 +27,7 @@ MOST_ID: Final = 2**32 - 2
 _CAPABILITIES: Final = (b"CapEff:", b"CapPrm:")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Whom to become. ``groups`` are all of its groups, ``group`` among them.
 
     ``name`` is the number of a user that has no entry in passwd(5), and ``home`` then the root directory.

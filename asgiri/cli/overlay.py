@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from msgspec.structs import replace
 
 from asgiri.config.decode import expected
 from asgiri.config.keys import Key

@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from asgiri import __version__
 from asgiri.build import BUILD

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Literal
+
+from msgspec import Struct
 
 BIND_EXPECTED = "HOST:PORT, [V6]:PORT, unix:PATH, fd:N or systemd[:NAME]"
 
@@ -24,8 +25,7 @@ _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _FD = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """A place to listen on; ``str()`` gives the canonical text, which :func:`parse_bind` reads back.
 
     ``host`` and ``port`` belong to ``tcp`` (an IPv6 host stands without brackets; port 0: any free one),

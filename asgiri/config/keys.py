@@ -6,13 +6,12 @@ there is to say about a key is said once, where it is declared.
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,8 +59,7 @@ def key(
     return msgspec.Meta(description=description, extra=extra)
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key of a section, or an entry of a list or map.
 
     ``types`` are the alternatives of its type, None left out (with it, the key is ``optional``);
@@ -172,6 +170,8 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
 
     The ``prefix`` is what all names begin with; it is shown, and says nothing about likeness.
     """
+    import difflib  # only what is wrong needs it
+
     close = difflib.get_close_matches(name.removeprefix(prefix), [one.removeprefix(prefix) for one in known], n=1)
     return f'; did you mean "{prefix}{close[0]}"?' if close else ""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from asgiri.config.checks import check
 from asgiri.config.decode import BAD, Decoder
@@ -24,16 +25,14 @@ __all__ = ["DEFAULT_FILES", "Found", "Loaded", "Setting", "find_file", "load"]
 DEFAULT_FILES = (Path("asgiri.yaml"), Path("/etc/asgiri/asgiri.yaml"))
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The file to read; ``asked_by`` is the flag or variable that named it, empty for a default place."""
 
     path: Path
     asked_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """The config, the file it was read from, if any, and where each key that was given comes from.
 
     ``origins`` maps dotted paths (``workers.count``, ``listen[0].bind``) to ``asgiri.yaml:12``,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import msgspec
 import yaml
+from msgspec import Struct
 
 from asgiri.config.keys import keys_of
 from asgiri.config.notation import written
@@ -43,8 +43,7 @@ _WIDTH = 120
 _COLUMN_MOST = 44  # comments begin here at the latest; one of a longer line stands above it
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     """``text`` is YAML; ``margin`` is the blanks before it, with a ``# `` among them where it is commented out."""
 
     margin: str

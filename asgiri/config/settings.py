@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from asgiri.config.keys import Key, keys_of, nearest, paths
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_null
@@ -19,8 +20,7 @@ PREFIX = "ASGIRI_"
 CONFIG_VARIABLE = "ASGIRI_CONFIG"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """One key set by a flag or an environment variable.
 
     ``name`` is what the user typed (``--workers``, ``WEB_CONCURRENCY``), ``path`` the dotted path of the

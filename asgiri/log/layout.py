@@ -10,7 +10,6 @@ backslash are shown as ``\\xNN``; in JSON as JSON has it, with a character for a
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -235,6 +234,8 @@ def _escape_text(value: bytes) -> str:
 
 
 def _escape_json(value: bytes) -> str:
+    import json  # most formats have no need for it
+
     return json.dumps(value.decode("latin-1"))[1:-1]
 
 

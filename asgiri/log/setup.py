@@ -9,7 +9,6 @@ then.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -185,6 +184,8 @@ class JsonFormatter(_Formatter):
             fields["exc"] = exc
         if trace := _trace(record):
             fields["trace"] = trace
+        import json  # a service that logs texts has no need for it
+
         return json.dumps(fields)
 
 

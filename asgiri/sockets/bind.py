@@ -106,7 +106,8 @@ def holder_of(address: Address | None) -> str:
 
 def resolve(address: Address) -> Any:
     """The one entry of getaddrinfo(3) to bind."""
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    host = address.host.encode("ascii")  # of a text, Python would look whether it is an internationalized name
+    found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # Of a name with addresses of both families ("localhost") the IPv4 one, as 127.0.0.1 is the default.
     return min(found, key=lambda entry: entry[0] != socket.AF_INET)
 

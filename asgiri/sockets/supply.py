@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
@@ -27,8 +27,7 @@ _MOST: Final = 10_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Passed:
+class Passed(Struct, frozen=True, eq=False):
     """A socket that was passed on: by systemd under a ``name``, by a master with its ``address``, or both in turn.
 
     ``file`` is that of a unix socket which goes with it. systemd's are systemd's own.

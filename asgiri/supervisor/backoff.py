@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from asgiri.supervisor.messages import Policy
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 LEAST = 0.01  # seconds: whatever the config says, what fails at once is not tried again at once
 
 
-@dataclass(slots=True)
-class Backoff:
+class Backoff(Struct):
     """Failures in a row of the current generation, and the numbers that wait for their next worker."""
 
     failures: int = 0

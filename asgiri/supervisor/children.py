@@ -11,9 +11,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+from msgspec import Struct
 
 from asgiri.config.schema import Config
 from asgiri.errors import ExitCode
@@ -30,8 +31,7 @@ logger = logging.getLogger("asgiri.master")
 ORDERS = {DrainReason.RETIRE: Order.RETIRE, DrainReason.STOP: Order.STOP}
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+class Role(Struct, frozen=True):
     """What a child is forked for.
 
     ``id`` is what its policy, the fleet or the sidecar, knows it by; ``number`` what people call it, 0 is no worker.
@@ -43,8 +43,7 @@ class Role:
     generation: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Child:
+class Child(Struct, frozen=True, eq=False):
     """The parent's handle of a child; the child itself lives in :mod:`asgiri.worker` or :mod:`asgiri.admin`."""
 
     role: Role

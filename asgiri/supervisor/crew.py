@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from asgiri.units import format_duration
 
@@ -26,8 +27,7 @@ class WorkerState(Enum):
     KILLED = auto()  # signal sent; exit awaited
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What one worker may come to before it is recycled: requests, bytes, seconds. 0 is any."""
 
     requests: int
@@ -45,8 +45,7 @@ class Limits:
         )
 
 
-@dataclass(slots=True)
-class Worker:
+class Worker(Struct):
     """The parent's view of one worker: in ``state`` since ``since``, forked at ``born``."""
 
     id: int  # unique as long as the fleet lives

@@ -43,10 +43,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from asgiri.errors import ExitCode
 from asgiri.supervisor.backoff import Backoff
@@ -109,8 +111,7 @@ class Phase(Enum):
     GONE = auto()  # Exit was given; nothing is heard any more
 
 
-@dataclass(frozen=True, slots=True)
-class _Generation:
+class _Generation(Struct, frozen=True):
     number: int
     policy: Policy
 

@@ -9,9 +9,10 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Self
+
+from msgspec import Struct
 
 from asgiri.config.load import Loaded
 from asgiri.config.schema import Config
@@ -77,8 +78,7 @@ SIGNALS = {
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(Struct, frozen=True):
     """What the composition root lends the master: it knows the other layers, the master does not.
 
     ``load`` reads the configuration anew and raises ConfigError; ``apply`` takes over what concerns the master
@@ -91,8 +91,7 @@ class Hooks:
     admin_main: ChildMain
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """What the master was started with: by whom, and how to start another one so."""
 
     recipe: Recipe
@@ -177,8 +176,8 @@ class Master:
             self._show()
         else:
             self._selector.register(self._heir, selectors.EVENT_READ, self._hear_predecessor)
-        gc.collect()
         gc.freeze()  # the workers share these pages: no collection of theirs shall write to them
+        gc.enable()  # asgiri.__main__ had it wait for this
         self._feed(Start())
         if self._heir is None:
             self._start_admin()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 # Not where it is used: at a reload another release may lie on the disk.
 from asgiri.config.changes import Change, changes, in_effect
@@ -24,8 +26,7 @@ from asgiri.sockets.supply import Supply
 logger = logging.getLogger("asgiri.master")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(Struct, frozen=True, eq=False):
     """What the workers of one generation are given; ``admin`` is what the admin child listens on.
 
     ``entries`` has what the config says of each listener, which may be bound in another way until the commit;

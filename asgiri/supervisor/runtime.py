@@ -19,9 +19,10 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from asgiri.config.nodes import printable
 from asgiri.errors import BindError
@@ -37,8 +38,7 @@ class NoRuntimeDirectoryError(Exception):
     """There is no directory for the socket; says of each that was tried why not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(Struct, frozen=True):
     """The directories of one user. ``run``, ``users`` and ``tmp`` are where the system has /run, /run/user and /tmp."""
 
     environ: Mapping[str, str]

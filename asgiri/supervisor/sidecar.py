@@ -24,11 +24,11 @@ BACKOFF_FIRST on, twice as long each time, BACKOFF_MOST at most; a new plan ends
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from asgiri.supervisor.messages import DrainReason, Level, QuickStop, Report, Stop, Tick
 from asgiri.units import format_duration
@@ -109,8 +109,7 @@ class ChildState(Enum):
     KILLED = auto()  # exit awaited
 
 
-@dataclass(slots=True)
-class _Child:
+class _Child(Struct):
     id: int
     plan: int
     state: ChildState

@@ -25,9 +25,10 @@ import socket
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, NoReturn, Self
+
+from msgspec import Struct
 
 from asgiri.errors import ConfigError, Problem
 from asgiri.sockets.listener import Listener
@@ -60,8 +61,7 @@ class Stage(Enum):
     HANDED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """How this master was started, for its heir to be started so: taken before anything has changed it.
 
     ``directory`` is empty where it was removed before: then an heir starts where its master is.

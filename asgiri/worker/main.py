@@ -26,7 +26,7 @@ from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
 from asgiri.config.schema import Config
-from asgiri.equip import loop_factory, ways_of
+from asgiri.equip import load_engines, loop_factory, ways_of
 from asgiri.errors import AppError, AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
@@ -41,6 +41,9 @@ logger = logging.getLogger("asgiri.worker")
 
 # How much of the heap is kept, and used again, while it is free, in bytes; blocks of up to half of that are part of it.
 HEAP_SLACK = 8 << 20
+
+# When a worker that serves imports the engines that it has not needed so far, in seconds: not while a start is timed.
+LEFT_OUT_SECONDS = 1.0
 
 
 def main(boot: Boot) -> int:
@@ -135,6 +138,8 @@ async def serve(server: Server, boot: Boot, access: AccessLog | None, heart: Hea
     gc.freeze()  # what start-up made stays: no later collection needs to look at it
     heart.enter(State.SERVING)
     boot.link.report(Booted())
+    # What a quick start has left out (asgiri.equip), before an installation of another release could change it.
+    loop.call_later(LEFT_OUT_SECONDS, load_engines, boot.config)
     order = await orders.get()
     heart.enter(State.DRAINING)
     draining = asyncio.create_task(server.shutdown(window=window(order), retiring=order is Order.RETIRE))

@@ -94,5 +94,5 @@ async def test_a_request_that_is_cut_counts_once() -> None:
 
 def test_the_counts_are_what_the_heart_asks_for() -> None:
     server: Any = Server(hello)
-    assert {"accepted", "served", "requests"} <= set(Counts.__slots__)
+    assert {"accepted", "served", "requests"} <= set(Counts.__struct_fields__)
     assert isinstance(server.counts, Counts)
