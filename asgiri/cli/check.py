@@ -76,27 +76,27 @@ def in_reading_order(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=place)
 
 
-def check_files(loaded: Loaded) -> list[Problem]:
+def check_files(loaded: Loaded, *, hurry: bool = False) -> list[Problem]:
     """ConfigError when a file that the config names cannot be used, or a user that it names cannot be had.
 
     The workers read them; whether they can is known before any is forked, and before a reload begins. What is returned
     is worth a warning. That a certificate has expired is, too: where it is served with already, a refusal would stop
-    the whole service because of one listener's clients.
+    the whole service because of one listener's clients. In a ``hurry``, at a start, see :func:`preload`.
     """
     findings = Findings(loaded.origins)
-    examine(loaded.config, findings, expired=findings.warning)
+    examine(loaded.config, findings, expired=findings.warning, hurry=hurry)
     findings.raise_any()
     return in_reading_order(findings.warnings)
 
 
-def examine(config: Config, findings: Findings, expired: Tell) -> None:
+def examine(config: Config, findings: Findings, expired: Tell, *, hurry: bool = False) -> None:
     """Look at what the config names, and only look. A certificate out of its dates is told to ``expired``."""
     refused = dict(refusals(config))
     for key, what in refused.items():
         findings.error(key, what)
     if config.env_file is not None and "env_file" not in refused:
         findings.attempt(partial(read_env_file, config.env_file), "env_file")
-    findings.attempt(partial(preload, config))
+    findings.attempt(partial(preload, config, hurry=hurry))
     for index, listen in enumerate(config.listen):
         key = f"listen[{index}]"
         findings.attempt(partial(check_owner, listen, key))
@@ -180,11 +180,14 @@ def is_pipe(path: str | Path) -> bool:
         return False
 
 
-def preload(config: Config) -> None:
-    """Import what the children of this config will be made of. ConfigError when a part is not installed."""
+def preload(config: Config, *, hurry: bool) -> None:
+    """Import what the children of this config will be made of. ConfigError when a part is not installed.
+
+    In a ``hurry``, what no first request needs is left to the worker, where there is but one that could share it.
+    """
     from asgiri.equip import load_engines, loop_factory
 
     loop_factory(config.loop)
-    load_engines(config)
+    load_engines(config, all_of_them=not (hurry and config.workers.processes == 1))
     if config.admin.bind is not None:
         import asgiri.admin  # noqa: F401

@@ -40,7 +40,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     if found is not None and config.process.chdir is not None:
         found = replace(found, path=found.path.absolute())  # a reload reads it again, from wherever that leads
     apply_process(config.process)
-    warnings = check_files(loaded)
+    warnings = check_files(loaded, hurry=True)
 
     def reread() -> Loaded:
         if found is not None and is_pipe(found.path):

@@ -6,12 +6,12 @@ there is to say about a key is said once, where it is declared.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
-from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,7 +59,8 @@ def key(
     return msgspec.Meta(description=description, extra=extra)
 
 
-class Key(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Key:
     """One key of a section, or an entry of a list or map.
 
     ``types`` are the alternatives of its type, None left out (with it, the key is ``optional``);

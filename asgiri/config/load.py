@@ -13,7 +13,6 @@ from asgiri.config.decode import BAD, Decoder
 from asgiri.config.nodes import Faults, Mapping, Node, Place, is_broken, is_null
 from asgiri.config.schema import Config
 from asgiri.config.settings import CONFIG_VARIABLE, Setting, from_environment, lay_over
-from asgiri.config.source import parse_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as AbstractMapping
@@ -72,8 +71,7 @@ def load(file: str | Found | None, environ: AbstractMapping[str, str], flags: Ab
     """
     faults = Faults()
     found = file if isinstance(file, Found) else find_file(file, environ)
-    written = parse_file(found.path, found.asked_by, environ, faults) if found else None
-    tree = _top(written, faults)
+    tree = _top(_read(found, environ, faults), faults)
     for setting in (*from_environment(environ, flags, faults), *flags):
         tree = lay_over(tree, setting, faults)
     decoder = Decoder(faults)
@@ -83,6 +81,14 @@ def load(file: str | Found | None, environ: AbstractMapping[str, str], flags: Ab
     faults.raise_any()
     origins = {path: place.origin for path, place in decoder.places.items()}
     return Loaded(config, found, origins, decoder.written)
+
+
+def _read(found: Found | None, environ: AbstractMapping[str, str], faults: Faults) -> Node | None:
+    if found is None:
+        return None
+    from asgiri.config.source import parse_file  # and with it YAML: only where there is some
+
+    return parse_file(found.path, found.asked_by, environ, faults)
 
 
 def _top(node: Node | None, faults: Faults) -> Mapping:

@@ -10,7 +10,6 @@ from msgspec import Struct
 from asgiri.config.keys import Key, keys_of, nearest, paths
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_null
 from asgiri.config.schema import Config
-from asgiri.config.source import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,6 +104,8 @@ def _node(setting: Setting, key: Key, faults: Faults) -> Node | None:
     if isinstance(value, bool):
         return Scalar(place, "true" if value else "false", Kind.BOOL)
     if key.container:
+        from asgiri.config.source import parse  # and with it YAML: only where there is some
+
         return parse(value, setting.name, faults, setting.path)
     null = key.optional and value in ("", "~", "null")
     return Scalar(place, value, Kind.NULL if null else Kind.TEXT)

@@ -8,13 +8,13 @@ keeps its zeros.
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING
 
 import yaml
 
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence
+from asgiri.config.text import FILE_MOST, SourceError, read_text
 from asgiri.config.variables import expand, has_variables, names_one
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping as AbstractMapping
     from pathlib import Path
 
-# A real configuration is a few KiB; the limit keeps a wrong path (a disk image) from being read whole.
-FILE_MOST = 1024 * 1024
 _DEPTH_MOST = 16
 _NODES_MOST = 20_000  # about a second of PyYAML's time
 
@@ -34,33 +32,6 @@ _KINDS = (
     (Kind.NUMBER, re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", re.ASCII)),
 )
 _TAB_INDENT = re.compile(r"^ *\t[ \t]*(?=\S)", re.MULTILINE)
-
-
-class SourceError(ValueError):
-    """A text cannot be had, or is no YAML; ``line`` and ``column`` count from 1, 0 when unknown."""
-
-    def __init__(self, what: str, line: int = 0, column: int = 0) -> None:
-        super().__init__(what)
-        self.what = what
-        self.line = line
-        self.column = column
-
-
-def read_text(path: str | os.PathLike[str]) -> str:
-    """The UTF-8 text of a file. Raises SourceError when it cannot be read, is over 1 MiB, or is not UTF-8."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(FILE_MOST + 1)
-    except OSError as error:
-        raise SourceError(f'cannot read "{os.fspath(path)}": {error.strerror}') from error
-    if len(data) > FILE_MOST:
-        raise SourceError(f'"{os.fspath(path)}" is larger than 1MiB')
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        raise SourceError(f"not UTF-8: byte 0x{data[error.start]:02x}", line, column) from error
 
 
 def parse_file(path: Path, asked_by: str, environ: AbstractMapping[str, str], faults: Faults) -> Node | None:
