@@ -550,6 +550,14 @@ if what == "children":
         os._exit(0)
 if what == "silent":
     os._exit(0)
+if what == "orphan":
+    pid = os.fork()
+    if pid == 0:
+        os.closerange(0, 3)
+        time.sleep(1000)
+    with open("orphan", "w") as file:
+        file.write(str(pid))
+    os._exit(5)
 
 async def app(scope, receive, send): ...
 
@@ -593,6 +601,15 @@ def test_an_application_that_cannot(what: str, said: str) -> None:
     assert done.stderr.startswith(f"asgiri: {said}")
     assert done.stderr.endswith('asgiri: --pidfile: process.pidfile: there is no directory "none"\n')
     assert "/asgiri/" not in done.stderr
+
+
+@pytest.mark.usefixtures("apps")
+def test_who_ends_its_process_leaves_nobody_to_wait_for() -> None:
+    begun = time.monotonic()
+    done = asgiri("--import", "--set", "env.WHAT=orphan", "--set", "workers.boot_timeout=15s", "apps:app")
+    os.kill(int(Path("orphan").read_text("utf-8")), signal.SIGKILL)  # it has the other end of what the check listens to
+    assert done.stderr == "asgiri: importing apps:app ended the process: it exited with status 5\n"
+    assert time.monotonic() - begun < 10
 
 
 def test_an_application_that_never_ends_its_import() -> None:
