@@ -10,17 +10,19 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from msgspec import Struct
 
 from asgiri import __version__
 from asgiri.errors import ConfigError
 from asgiri.units import format_duration
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from asgiri.config.nodes import Node
     from asgiri.supervisor.runtime import Runtime
     from asgiri.supervisor.verbs import WorkerStatus
@@ -41,7 +43,7 @@ EXAMPLES = """
 Examples:
   asgirictl status              how the service is, as a table
   asgirictl --json status       the same, for programs
-  asgirictl reload --wait       take a changed config and changed code in; 0 when it serves
+  asgirictl reload --wait       take in changed config and code; 0: they serve
   asgirictl --socket /run/shop/control.sock scale 8
 """
 
@@ -54,8 +56,7 @@ class CtlError(Exception):
         self.trace = trace
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(Struct, frozen=True):
     """What the options say: the socket that was named, if one was, and how answers are shown."""
 
     socket: str | None
@@ -79,9 +80,20 @@ class Asker:
             click.echo(escape(text(), keep="\n"))
 
 
+def file_at(_context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a shell is told of a path: to complete it by itself."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
 COMMON = (
     click.option(
-        "--socket", "socket_", metavar="PATH", help="The service's control socket; default: see asgirictl -h."
+        "--socket",
+        "socket_",
+        metavar="PATH",
+        shell_complete=file_at,
+        help="The service's control socket; default: see asgirictl -h.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print what the service answers as it is."),
 )
@@ -104,6 +116,13 @@ def verb(function: Callable[..., None]) -> click.Command:
     return command.command()(run)
 
 
+class Verbs(click.Group):
+    """The verbs; a shell is not offered what would be refused."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return [item for item in super().shell_complete(ctx, incomplete) if item.value not in LATER]
+
+
 PLACES = f"""
 \b
 Without --socket:
@@ -113,7 +132,9 @@ Without --socket:
 
 
 @click.group(
-    epilog=EXAMPLES + PLACES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80}
+    cls=Verbs,
+    epilog=EXAMPLES + PLACES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 @COMMON[0]
 @COMMON[1]
@@ -136,7 +157,7 @@ def status(asker: Asker) -> None:
 def reload(asker: Asker, wait: bool) -> None:
     """Take in a changed config and changed code, as HUP does."""
     result = asker.ask("reload", wait=wait, patience=None if wait else PATIENCE)
-    asker.show(result, lambda: f"reloaded: generation {field(result, 'generation')} serves" if wait else "reloading")
+    asker.show(result, lambda: reloaded(result) if wait else "reloading")
 
 
 @verb
@@ -172,9 +193,18 @@ def stop(asker: Asker) -> None:
     asker.show(result, lambda: "stopping: requests in progress are finished")
 
 
+def words_of(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The levels of ``loglevel``, for a shell."""
+    if context.info_name != "loglevel":
+        return []
+    from asgiri.cli.flags import choices, key_at
+
+    return [level for level in choices(key_at("log.level")) if level.startswith(incomplete)]
+
+
 def add_later(name: str) -> None:
     @command.command(name, help="Not in this release.", context_settings={"ignore_unknown_options": True})
-    @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="")
+    @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="", shell_complete=words_of)
     def later(rest: tuple[str, ...]) -> None:
         del rest
         raise click.UsageError(f"{name} is not in this release")
@@ -186,6 +216,10 @@ for _name in LATER:
 
 def main() -> NoReturn:
     """The entry point."""
+    if "_ASGIRICTL_COMPLETE" in os.environ:
+        from asgiri.cli.shells import prepare
+
+        prepare()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C ends it without a word, as the shell expects
     command.main(prog_name="asgirictl")
     sys.exit(0)
@@ -221,8 +255,8 @@ def configured_socket(environ: Mapping[str, str]) -> str | None:
     if found is None:
         return None
     faults = Faults()
-    tree = parse_file(found.path, found.asked_by, faults)
-    if tree is None:
+    tree = parse_file(found.path, found.asked_by, environ, faults)
+    if tree is None or faults.below("control.socket") or faults.below("process.chdir"):
         try:
             faults.raise_any()
         except ConfigError as error:
@@ -233,12 +267,12 @@ def configured_socket(environ: Mapping[str, str]) -> str | None:
 
 def text_at(node: Node | None, *names: str) -> str:
     """The text below these keys; empty when there is none."""
-    from asgiri.config.nodes import Mapping, Scalar, is_null
+    from asgiri.config.nodes import Mapping, Scalar, is_broken, is_null
 
     for name in names:
         entry = node.entries.get(name) if isinstance(node, Mapping) else None
         node = entry.value if entry else None
-    return node.text if isinstance(node, Scalar) and not is_null(node) else ""
+    return node.text if isinstance(node, Scalar) and not is_null(node) and not is_broken(node) else ""
 
 
 def only_socket(runtime: Runtime) -> str:
@@ -356,6 +390,15 @@ def in_words(error: OSError | ValueError) -> str:
 def field(result: object, name: str) -> object:
     """What the service says under this name, or a question mark."""
     return result.get(name, "?") if isinstance(result, dict) else "?"
+
+
+def reloaded(result: object) -> str:
+    """What a reload has come to for people: what it has changed, and what it could not."""
+    lines = [f"reloaded: generation {field(result, 'generation')} serves"]
+    for name, form in (("changed", "  {}"), ("stays", "  not changed, for that takes an upgrade or a restart: {}")):
+        found = field(result, name)  # a service of an earlier release does not say
+        lines += [form.format(one) for one in found] if isinstance(found, list) else []
+    return "\n".join(lines)
 
 
 def describe(result: object) -> str:

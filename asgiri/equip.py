@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from asgiri.asgi.scope import AppContext
-from asgiri.codec.engines import http1_engine, http2_engine, websocket_engine
+from asgiri.codec.engines import HTTP1_ENGINES, HTTP2_ENGINES, WEBSOCKET_ENGINES
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.config.schema import Config, HttpVersion, Listen, Tls
@@ -41,7 +41,7 @@ def shared_of(
     )
     return Shared(
         context=context,
-        http1=installed(http1_engine, config.http1.engine, "http1.engine"),
+        http1=installed(HTTP1_ENGINES.choose, config.http1.engine, "http1.engine"),
         limits=message_limits,
         times=TimeLimits(
             request_head=timeouts.request_head,
@@ -53,7 +53,7 @@ def shared_of(
             ping_timeout=config.websocket.ping_timeout,
         ),
         loop=loop,
-        http2=installed(http2_engine, config.http2.engine, "http2.engine"),
+        http2=installed(HTTP2_ENGINES.promise, config.http2.engine, "http2.engine"),
         http2_options=Http2Options(
             limits=message_limits,
             max_concurrent_streams=config.http2.max_concurrent_streams,
@@ -63,7 +63,7 @@ def shared_of(
         ),
         tunnels={b"websocket": websocket_on},
         websocket=WebSocketOptions(
-            engine=installed(websocket_engine, config.websocket.engine, "websocket.engine"),
+            engine=installed(WEBSOCKET_ENGINES.promise, config.websocket.engine, "websocket.engine"),
             max_message=config.websocket.max_message,
             compression=config.websocket.compression,
         ),
@@ -138,14 +138,16 @@ def installed(find: Callable[[str], T], name: str, key: str) -> T:
         raise ConfigError([Problem("", key, f'{name} is not installed: use "auto"')]) from None
 
 
-def load_engines(config: Config) -> None:
+def load_engines(config: Config, *, all_of_them: bool = True) -> None:
     """Import what the config's engines are made of: before the fork, workers share it. ConfigError when one is missing.
 
-    And a worker that is forked after an installation of another release is still all of this one.
+    And a worker that is forked after an installation of another release is still all of this one. Without
+    ``all_of_them`` those are left out that a first request over HTTP/1.1 can do without, and nobody has named.
     """
-    installed(http1_engine, config.http1.engine, "http1.engine")
-    installed(http2_engine, config.http2.engine, "http2.engine")
-    installed(websocket_engine, config.websocket.engine, "websocket.engine")
+    installed(HTTP1_ENGINES.choose, config.http1.engine, "http1.engine")
+    http2, websocket = HTTP2_ENGINES, WEBSOCKET_ENGINES
+    installed(http2.choose if all_of_them else http2.promise, config.http2.engine, "http2.engine")
+    installed(websocket.choose if all_of_them else websocket.promise, config.websocket.engine, "websocket.engine")
 
 
 def response_headers(config: Config) -> list[tuple[bytes, bytes]]:

@@ -207,7 +207,7 @@ class Warm(Struct, frozen=True):
 class Watch(Struct, frozen=True):
     """What a watcher is given besides: folders and files, all absolute, and since when a change is news.
 
-    ``since_ns`` is a time of the wall clock, in nanoseconds; ``delay`` is in seconds. ``polling`` None: see for yourself.
+    ``since_ns`` is a time of the wall clock, in nanoseconds; ``delay`` is in seconds. ``polling`` None: as it is best.
     """
 
     dirs: tuple[str, ...]

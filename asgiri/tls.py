@@ -16,6 +16,7 @@ import msgspec
 
 from asgiri.config.schema import Config, Tls
 from asgiri.errors import ConfigError, Problem
+from asgiri.x509 import PEM, Certificate, in_pem
 
 # A real file of this kind is a few KiB; the limit keeps a wrong path (a disk image) from being read whole.
 FILE_MOST = 1 << 20
@@ -26,10 +27,7 @@ _VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl
 # Of TLS 1.2, what HTTP/2 may use (RFC 9113 section 9.2.2): ephemeral keys and authenticated encryption.
 HTTP2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
-# RFC 7468 sections 5 and 10 to 13, and the older labels that OpenSSL takes too.
-_CERTIFICATE = re.compile(
-    rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----.*?-----END (?:X509 |TRUSTED )?CERTIFICATE-----", re.DOTALL
-)
+# RFC 7468 sections 10, 11 and 13, and the older labels that OpenSSL takes too.
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )?PRIVATE KEY-----")
 
 _MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
@@ -102,10 +100,20 @@ def _context(tls: Tls, certfile: str, keyfile: str | None, http: Sequence[str], 
     context.minimum_version = _VERSIONS[tls.min_version]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     _set_ciphers(context, tls, "h2" in http, f"{key}.ciphers")
-    context.set_alpn_protocols(list(http))
+    _set_alpn(context, http, key)
     _load_pair(context, certfile, keyfile, tls.password_file, key, place)
     _ask_clients(context, tls, key)
     return context
+
+
+def _set_alpn(context: ssl.SSLContext, http: Sequence[str], key: str) -> None:
+    """Offer what is spoken, the preferred one first (RFC 7301). Without it, HTTP/2 alone cannot be agreed on."""
+    if ssl.HAS_ALPN:
+        context.set_alpn_protocols(list(http))
+    elif list(http) == ["h2"]:
+        section = key.rpartition("tls")[0]
+        what = f"with {key}, HTTP/2 is agreed on by ALPN (RFC 9113 section 3.2), which {ssl.OPENSSL_VERSION} has not"
+        raise _refusal(f"{section}http", f"{what}: add http/1.1, or leave tls out")
 
 
 def _set_ciphers(context: ssl.SSLContext, tls: Tls, http2: bool, key: str) -> None:
@@ -137,8 +145,16 @@ def certificate(tls: Tls) -> str:
 
 def first_certificate(certfile: str, key: str) -> str:
     """The first certificate of a file that ``key`` names, in PEM; empty when there is none."""
-    found = _CERTIFICATE.search(_read(certfile, key))
+    found = PEM.search(_read(certfile, key))
     return found[0].decode("ascii", "replace") + "\n" if found else ""
+
+
+def certificates(path: str, key: str) -> list[Certificate]:
+    """What the certificates in a file say of themselves, in its order. ConfigError when one is not understood."""
+    try:
+        return list(in_pem(_read(path, key)))
+    except ValueError as error:
+        raise _refusal(key, f'a certificate in "{path}" is not understood: {error}') from None
 
 
 def with_certificate(config: Config, tls: Tls) -> Config:
@@ -152,7 +168,7 @@ def _load_pair(
 ) -> None:
     """Give the context its certificate and private key."""
     pair_key = key + place
-    if not _CERTIFICATE.search(data := _read(certfile, f"{pair_key}.certfile")):
+    if not PEM.search(data := _read(certfile, f"{pair_key}.certfile")):
         raise _refusal(f"{pair_key}.certfile", f'"{certfile}" has no certificate in it{_form(data)}')
     keyfile, keyfile_key = (keyfile, f"{pair_key}.keyfile") if keyfile else (certfile, f"{pair_key}.certfile")
     if not _KEY.search(data := _read(keyfile, keyfile_key)):
@@ -185,6 +201,9 @@ def _load_pair(
 def _unusable(error: ssl.SSLError, certfile: str, keyfile: str, key: str, keyfile_key: str) -> ConfigError:
     """Whose fault it is that a certificate and a key that is not encrypted make no pair."""
     reason = getattr(error, "reason", None) or ""
+    if reason in _MISMATCH and _begins_with_authority(certfile):
+        what = f'"{certfile}" begins with the certificate of an authority: put the server\'s own first'
+        return _refusal(f"{key}.certfile", what)
     if reason in _MISMATCH:
         return _refusal(keyfile_key, f'the key in "{keyfile}" does not belong to the certificate in "{certfile}"')
     if reason in _TOO_WEAK:
@@ -195,6 +214,15 @@ def _unusable(error: ssl.SSLError, certfile: str, keyfile: str, key: str, keyfil
     return _refusal(keyfile_key, f'the private key in "{keyfile}" cannot be read{what}')
 
 
+def _begins_with_authority(certfile: str) -> bool:
+    """Whether the first certificate of a file is of an issuer of others in it: OpenSSL takes it for the server's."""
+    try:
+        first, *others = certificates(certfile, "")
+    except (ConfigError, ValueError):  # ValueError: there is none
+        return False
+    return any(first.subject == other.issuer for other in others)
+
+
 def _ask_clients(context: ssl.SSLContext, tls: Tls, key: str) -> None:
     """Let the context ask clients for certificates, if they are to show any."""
     if tls.client_certs == "none":
@@ -202,7 +230,7 @@ def _ask_clients(context: ssl.SSLContext, tls: Tls, key: str) -> None:
     if tls.client_ca is None:
         raise _refusal(f"{key}.client_ca", f"client_certs is {tls.client_certs}, and needs the authorities' file")
     data = _read(tls.client_ca, f"{key}.client_ca")
-    if not _CERTIFICATE.search(data):
+    if not PEM.search(data):
         raise _refusal(f"{key}.client_ca", f'"{tls.client_ca}" has no certificate in it{_form(data)}')
     try:
         context.load_verify_locations(tls.client_ca)

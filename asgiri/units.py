@@ -6,8 +6,8 @@ import re
 import sys
 
 # Units a duration may use, in seconds, longest first: the order that a written duration must keep.
-_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_BYTES = {
+SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+BYTES = {
     "": 1,
     "B": 1,
     "KiB": 1 << 10,
@@ -46,13 +46,13 @@ def parse_duration(value: str | float) -> float:
         return float(text)
     seconds = 0.0
     position = 0
-    units = list(_SECONDS)
+    units = list(SECONDS)
     last = -1
     while match := _DURATION_PART.match(text, position):
         order = units.index(match[2])
         if order <= last:  # "30s1h" and "1s1s" are more likely slips than intent
             break
-        seconds += float(match[1]) * _SECONDS[match[2]]
+        seconds += float(match[1]) * SECONDS[match[2]]
         last = order
         position = match.end()
     if not text or position != len(text):
@@ -64,7 +64,7 @@ def format_duration(seconds: float) -> str:
     """The shortest text that :func:`parse_duration` reads as ``seconds`` (to the millisecond)."""
     left = round(seconds * 1000)
     parts = []
-    for unit, size in _SECONDS.items():
+    for unit, size in SECONDS.items():
         count, left = divmod(left, round(size * 1000))
         if count:
             parts.append(f"{count}{unit}")
@@ -83,7 +83,7 @@ def parse_size(value: str | int) -> int:
             raise ValueError(f"expected {SIZE_EXPECTED}, got {value}")
         return value
     match = _SIZE.fullmatch(value.strip())
-    factor = _BYTES.get(match[2]) if match else None
+    factor = BYTES.get(match[2]) if match else None
     if match is None or factor is None:
         raise ValueError(f'expected {SIZE_EXPECTED}, got "{value}"')
     # In whole numbers: as a float, 1.001KB is no whole number of bytes.
@@ -97,6 +97,6 @@ def parse_size(value: str | int) -> int:
 def format_size(size: int) -> str:
     """Text that :func:`parse_size` reads as ``size`` bytes: in the largest binary unit that divides it."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if size and size % _BYTES[unit] == 0:
-            return f"{size // _BYTES[unit]}{unit}"
+        if size and size % BYTES[unit] == 0:
+            return f"{size // BYTES[unit]}{unit}"
     return f"{size}B" if size else "0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -24,9 +25,17 @@ class Pki:
         path.write_bytes(data)
         return str(path)
 
-    def issue(self, name: str, *identities: str, authority: trustme.CA | None = None) -> tuple[str, str]:
+    def issue(
+        self,
+        name: str,
+        *identities: str,
+        authority: trustme.CA | None = None,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+    ) -> tuple[str, str]:
         """The files of a new certificate's chain and of its key."""
-        leaf = (authority or self.authority).issue_cert(*identities)
+        issuer = authority or self.authority
+        leaf = issuer.issue_cert(*identities, not_before=not_before, not_after=not_after)
         chain = b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
         return self.write(f"{name}.pem", chain), self.write(f"{name}.key", leaf.private_key_pem.bytes())
 

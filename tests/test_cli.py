@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, cast
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from asgiri import __version__
-from asgiri.cli.command import KEYS, LATER, command, from_flags, from_sets, secure
+from asgiri.cli.command import command, from_flags, from_sets
+from asgiri.cli.flags import FLAGS, key_at
+from asgiri.cli.overlay import secure
 from asgiri.config.keys import paths
 from asgiri.config.load import Setting, load
 from asgiri.config.schema import Config, Tls
@@ -69,20 +77,89 @@ def test_every_option_of_the_interface_is_there_and_no_other() -> None:
     assert sorted(offered) == sorted(OPTIONS)
 
 
-def test_help_fits_a_terminal_and_ends_with_examples() -> None:
-    code, text = run("--help")
+@pytest.mark.parametrize("columns", ["200", "80", "40", "1"])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_fits_a_terminal_and_ends_with_examples(flag: str, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    code, text = run(flag)
     assert code == 0
     assert max(map(len, text.splitlines())) <= 80
     assert [line.split()[0] for line in text.rstrip().splitlines()[-3:]] == ["asgiri"] * 3
 
 
+def helped(name: str) -> str:
+    """What the help page says of a flag, in one line."""
+    _, text = run("--help")
+    found = re.search(rf"^  (?:-\w, )?{name}(?=[ \n])(.*(?:\n {{20,}}.*)*)", text, re.MULTILINE)
+    assert found, f"{name} is not on the page"
+    return " ".join(found[1].split())
+
+
+def test_help_has_every_flag_under_a_heading() -> None:
+    _, text = run("--help")
+    headings = re.findall(r"^(\w+):$", text, re.MULTILINE)
+    assert headings == [*dict.fromkeys(flag.group for flag in FLAGS), "Examples"]
+    for name in OPTIONS:
+        assert re.search(rf"^  .*(?<![\w-]){name}(?![\w-])", text, re.MULTILINE), name
+
+
+def test_help_says_what_the_schema_says() -> None:
+    known = dict(paths(Config))
+    for flag in FLAGS:
+        if flag.key and not flag.is_argument:
+            description = str(key_at("listen[].bind" if flag.key == "listen" else flag.key).meta.description)
+            assert description.partition(";")[0] in helped(flag.name)
+            assert ("(Not in this release.)" in helped(flag.name)) == bool(known[flag.key.split(".")[0]].later)
+    assert helped("--loop").startswith("[auto|uvloop|asyncio] The event loop;")
+    assert helped("--http").startswith("[auto|h2|http/1.1] ")
+    assert helped("--workers").startswith("N|auto ")
+    assert helped("--workers").endswith("[default: 1]")
+    assert helped("--bind").endswith("Repeatable. [default: 127.0.0.1:8000]")
+    assert helped("--access-log").startswith("/ --no-access-log ")
+    assert helped("--admin").endswith("; default: nowhere.")
+
+
+def imported(arguments: list[str], **environ: str) -> set[str]:
+    """The modules that a run of the command has imported, to its end."""
+    code = "import sys\nfrom asgiri.__main__ import main\ntry:\n    main()\nexcept SystemExit:\n    print(*sys.modules)"
+    root = str(Path(__file__).resolve().parents[1])
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": root, **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(ran.stdout.splitlines()[-1].split())
+
+
+def test_what_needs_no_configuration_does_not_import_it() -> None:
+    modules = imported(["--version"])
+    assert "asgiri.cli.command" in modules
+    assert not modules & {"yaml", "ssl", "asyncio", "difflib", "asgiri.config.schema", "click.shell_completion"}
+    assert "asgiri.config.schema" not in imported([], _ASGIRI_COMPLETE="fish_source")
+
+
+def test_what_is_told_to_people_and_shells_costs_nobody_else() -> None:
+    modules = imported(["--print-config", "--workers", "2"])
+    assert "asgiri.config.schema" in modules
+    for_them = {"help", "completion", "shells", "overlay"}
+    assert not modules & {*(f"asgiri.cli.{name}" for name in for_them), "click.shell_completion", "ssl"}
+
+
 def test_each_flag_stands_for_a_key_that_exists() -> None:
     known = {path for path, _ in paths(Config)}
-    assert {path for _, path in KEYS.values()} <= known
-    names = {str(param.name) for param in command.params}
-    assert names >= set(KEYS) | set(LATER)
-    own = {"config", "set_", "check_config", "import_", "http", "certfile", "keyfile", "version"}
-    assert names - own == set(KEYS) | set(LATER)  # none is taken and then forgotten
+    assert {flag.key for flag in FLAGS if flag.key} <= known
+    assert all(key_at(flag.each) for flag in FLAGS if flag.each)
+    with pytest.raises(KeyError):
+        key_at("listen[].tls.certificate")
+
+
+def test_none_is_taken_and_then_forgotten() -> None:
+    taken = {flag.parameter for flag in FLAGS if not flag.key}
+    names = set(inspect.signature(cast("Any", command.callback)).parameters)
+    assert names == taken | {"flags"}
+    assert {param.name for param in command.params} == {flag.parameter for flag in FLAGS}
 
 
 def test_flags_become_settings() -> None:
@@ -121,8 +198,6 @@ def test_set_takes_any_key() -> None:
     ("arguments", "message"),
     [
         (["--keyfile", "a.pem"], "--keyfile goes with --certfile"),
-        (["--http", "h3"], "'h3' is not one of 'auto', 'http/1.1', 'h2'"),
-        (["--schema"], "--schema: the JSON Schema of the file is not in this release"),
         (["--import"], "--import goes with --check-config"),
         (["--worker", "1"], "No such option"),
         (["one:app", "two:app"], "unexpected extra argument"),
@@ -132,6 +207,27 @@ def test_bad_usage_exits_with_2(arguments: list[str], message: str) -> None:
     code, text = run(*arguments)
     assert code == 2
     assert message in text
+
+
+def test_wrong_words_are_told_with_all_else_that_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text("lifespan: maybe\n", "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        run("-c", str(file), "--http", "h3", "--loop", "fast", "-w", "0", "--set", "workers.cuont=1")
+    told = str(caught.value)
+    assert '--loop: loop: expected "auto", "uvloop" or "asyncio", got "fast"' in told
+    assert '--workers: workers.count: expected a number of 1 or more or "auto", got "0"' in told
+    assert '--set: unknown key "workers.cuont"; did you mean "workers.count"?' in told
+    assert told.splitlines()[-1] == '--http: expected "auto", "h2" or "http/1.1", got "h3"'
+    assert f"{file}:1:11: lifespan: " in told
+    with pytest.raises(ConfigError, match="--http: expected"):
+        run("--http", "h3", "--check-config")
+
+
+def test_a_flag_that_is_not_known_has_a_neighbour() -> None:
+    code, text = run("--worker", "1")
+    assert code == 2
+    assert "--workers" in text
 
 
 def test_check_config_says_what_it_read(tmp_path: Path) -> None:
@@ -154,20 +250,23 @@ def test_check_config_looks_where_the_master_would_work(tmp_path: Path, monkeypa
 
 def test_certificates_are_checked_and_what_is_wrong_names_its_place(tmp_path: Path, pki: Pki) -> None:
     file = tmp_path / "shop.yaml"
-    file.write_text(f"listen:\n- bind: a:1\n  tls:\n    certfile: {pki.certfile}\n    keyfile: gone.key\n", "utf-8")
+    file.write_text(
+        f"listen:\n- bind: 127.0.0.1:0\n  tls:\n    certfile: {pki.certfile}\n    keyfile: gone.key\n", "utf-8"
+    )
     with pytest.raises(ConfigError) as caught:
         run("-c", str(file), "--check-config")
     assert str(caught.value) == f'{file}:5: listen[0].tls.keyfile: cannot read "gone.key": No such file or directory'
     file.write_text(
-        f"listen:\n- bind: a:1\n  tls:\n    certfile: {pki.certfile}\n    keyfile: {pki.keyfile}\n", "utf-8"
+        f"listen:\n- bind: 127.0.0.1:0\n  tls:\n    certfile: {pki.certfile}\n    keyfile: {pki.keyfile}\n", "utf-8"
     )
-    assert run("-c", str(file), "--check-config") == (0, f"asgiri: {file} is good\n")
+    code, text = run("-c", str(file), "--check-config")
+    assert (code, text.splitlines()[-1]) == (0, f"asgiri: {file} is good")
 
 
 def test_ciphers_that_http2_may_not_use_are_an_error_where_it_is_spoken(tmp_path: Path, pki: Pki) -> None:
     file = tmp_path / "shop.yaml"
     tls = f"{{certfile: {pki.certfile}, keyfile: {pki.keyfile},\n  ciphers: ECDHE-ECDSA-AES128-SHA256}}"
-    file.write_text(f"listen:\n- bind: a:1\n  tls: {tls}\n", "utf-8")
+    file.write_text(f"listen:\n- bind: 127.0.0.1:0\n  tls: {tls}\n", "utf-8")
     check = ("-c", str(file), "--check-config")
     with pytest.raises(ConfigError, match=r"shop.yaml:4: listen\[0\]\.tls\.ciphers: HTTP/2 may use none of these"):
         run(*check)
@@ -178,7 +277,10 @@ def test_ciphers_that_http2_may_not_use_are_an_error_where_it_is_spoken(tmp_path
 
 def test_the_certificate_flags_mean_every_listener_that_has_none(tmp_path: Path, pki: Pki) -> None:
     file = tmp_path / "shop.yaml"
-    file.write_text(f"listen:\n- bind: a:1\n- bind: a:2\n  tls: {{certfile: {pki.bundle}}}\n- bind: a:3\n", "utf-8")
+    file.write_text(
+        f"listen:\n- bind: 127.0.0.1:0\n- bind: 127.0.0.2:0\n  tls: {{certfile: {pki.bundle}}}\n- bind: 127.0.0.3:0\n",
+        "utf-8",
+    )
     secured = secure(load(str(file), {}), pki.certfile, pki.keyfile)
     flags = Tls(certfile=pki.certfile, keyfile=pki.keyfile)
     assert [listen.tls for listen in secured.config.listen] == [flags, Tls(certfile=pki.bundle), flags]

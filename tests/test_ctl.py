@@ -196,6 +196,7 @@ def test_what_the_service_finds_wrong(fake: Fake) -> None:
 
 def test_help_names_every_verb_and_where_the_socket_is() -> None:
     text = asgirictl("--help").stdout
+    assert max(map(len, text.splitlines())) <= 80
     for word in ("status", "reload", "scale", "recycle", "drain", "stop", ctl.SOCKET_VARIABLE):
         assert word in text
 

@@ -555,16 +555,16 @@ async def test_the_sweep_asks_each_connection_once(engine: str, monkeypatch: pyt
 
     sweeps = 0
 
-    def date(usegmt: bool) -> str:
+    def date(now: float) -> bytes:
         nonlocal sweeps
         sweeps += 1
-        return "today"
+        return b"today"
 
     async with Server(hello, config=with_engine(engine, Timeouts(write=0.08))) as server, connected(server) as client:
         shared = shared_of(server)
         idle: list[Any] = [Idle() for _ in range(IDLE)]
         shared.connections.update(idle)
-        monkeypatch.setattr("asgiri.server.formatdate", date)
+        monkeypatch.setattr("asgiri.server.http_date", date)
         answered = 0
         while sweeps < 5 or answered < 50:
             assert (await client.ask(request("/busy"))).body == b"/busy"

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import pytest
 from asgiri.config.schema import Config, Listen, Timeouts
 from asgiri.equip import loop_factory
 from asgiri.errors import AppError, BindError, ConfigError
-from asgiri.server import HttpProtocolVersion, Server, ServerState
+from asgiri.server import HttpProtocolVersion, Server, ServerState, http_date
 from asgiri.sockets.bind import bind
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import (
@@ -225,10 +226,15 @@ def test_loop_factory() -> None:
         loop.close()
 
 
+def test_a_date_is_an_imf_fixdate() -> None:
+    for seconds in (0, 784111777, 951782400.9, 1735689599, 4102444800):  # RFC 9110's own; a 29th of February
+        assert http_date(seconds).decode() == formatdate(int(seconds), usegmt=True)
+
+
 @on_both_loops
 async def test_header_fields_of_the_config_and_a_date_that_stays_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     today = ["Monday"]
-    monkeypatch.setattr("asgiri.server.formatdate", lambda usegmt: today[0])
+    monkeypatch.setattr("asgiri.server.http_date", lambda _now: today[0].encode())
     fields = msgspec.structs.replace(
         config(timeouts=Timeouts(keep_alive=0.2)), response_headers={"X-A": "\xe9"}, server_header=True
     )

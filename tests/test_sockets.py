@@ -16,7 +16,6 @@ import pytest
 from asgiri.config.schema import Listen, Tls
 from asgiri.errors import BindError, ExitCode
 from asgiri.sockets.bind import bind, bind_all, reason
-from asgiri.sockets.listener import binds_alike
 from tests.proto.fakes import unused_port
 
 
@@ -69,13 +68,6 @@ def test_the_url_of_a_tls_listener(host: str, url: str) -> None:
     listen = Listen(bind=f"{host}:0", tls=Tls(certfile="cert.pem", keyfile="key.pem"))
     with contextlib.closing(bind(listen)) as listener:
         assert listener.url == url.format(listener.sock.getsockname()[1])
-
-
-def test_what_is_spoken_makes_no_other_socket() -> None:
-    one = Listen(bind="unix:a", mode=0o660)
-    assert binds_alike(one, Listen(bind="unix:a", mode=0o660, tls=Tls(certfile="cert.pem")))
-    assert not binds_alike(one, Listen(bind="unix:a", mode=0o600))
-    assert not binds_alike(one, Listen(bind="unix:a", mode=0o660, backlog=1))
 
 
 def test_a_host_name() -> None:

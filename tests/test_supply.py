@@ -17,6 +17,7 @@ from typing import IO
 import pytest
 from msgspec.structs import replace
 
+from asgiri.config.load import Loaded
 from asgiri.config.schema import Config, Listen, Workers
 from asgiri.equip import listens_of
 from asgiri.errors import BindError
@@ -275,16 +276,20 @@ def test_an_heir_keeps_the_socket_of_an_address_for_that_address() -> None:
 # Entries with several sockets
 
 
+def loaded(config: Config) -> Loaded:
+    return Loaded(config, None, {}, {})
+
+
 @pytest.mark.parametrize("entry", [Listen(bind="systemd:web"), Listen(bind="127.0.0.1:80", name="web")])
 def test_an_entry_keeps_all_its_sockets_in_a_reload_and_in_an_upgrade(entry: Listen) -> None:
     supply = Supply(Passed(listening(), name=name) for name in ("web", "admin", "web"))
     config = Config(listen=(entry, Listen(bind="127.0.0.1:0"), Listen(bind="127.0.0.1:0")))
     config = replace(config, admin=replace(config.admin, bind="systemd:admin"))
-    old, new = Plans(config), Plans(config)
+    old, new = Plans(loaded(config)), Plans(loaded(config))
     old.open(supply)
     before = old.listeners
     assert [one.name for one in before] == ["web", "web", "", "", "admin"]
-    old.submit(replace(config, workers=Workers(count=2)))
+    old.submit(loaded(replace(config, workers=Workers(count=2))), 1)
     assert old.begin(2).all_listeners == before
     new.open(heir(*before))
     names = [[one.sock.getsockname() for one in plans.listeners] for plans in (old, new)]
@@ -295,7 +300,7 @@ def test_an_entry_keeps_all_its_sockets_in_a_reload_and_in_an_upgrade(entry: Lis
 
 def test_a_socket_that_the_admin_has_by_name_is_not_for_those_that_take_any() -> None:
     config = Config(listen=(Listen(bind="systemd"),))
-    plans = Plans(replace(config, admin=replace(config.admin, bind="systemd:admin")))
+    plans = Plans(loaded(replace(config, admin=replace(config.admin, bind="systemd:admin"))))
     plans.open(Supply(Passed(listening(), name=name) for name in ("admin", "web")))
     assert [one.name for one in plans.listeners] == ["web", "admin"]
     plans.close()
@@ -303,7 +308,7 @@ def test_a_socket_that_the_admin_has_by_name_is_not_for_those_that_take_any() ->
 
 def test_a_start_that_fails_leaves_nothing_open() -> None:
     before = os.listdir("/proc/self/fd")
-    plans = Plans(Config(listen=(Listen(bind="systemd:web"), Listen(bind="systemd:shop"))))
+    plans = Plans(loaded(Config(listen=(Listen(bind="systemd:web"), Listen(bind="systemd:shop")))))
     with pytest.raises(BindError, match="systemd:shop: no socket was passed for it; left are: api"):
         plans.open(Supply(Passed(listening(), name=name) for name in ("web", "api")))
     assert os.listdir("/proc/self/fd") == before

@@ -69,6 +69,19 @@ def refusal(tls: Tls) -> str:
 # What it speaks
 
 
+def test_http2_alone_takes_alpn(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssl, "HAS_ALPN", False)
+    with pytest.raises(ConfigError) as caught:
+        server_context(pair(pki), ("h2",), "listen[0].tls")
+    [problem] = caught.value.problems
+    assert problem.key == "listen[0].http"
+    assert problem.what == (
+        "with listen[0].tls, HTTP/2 is agreed on by ALPN (RFC 9113 section 3.2), which "
+        f"{ssl.OPENSSL_VERSION} has not: add http/1.1, or leave tls out"
+    )
+    server_context(pair(pki), BOTH)  # who knows that HTTP/2 is spoken may begin with its preface
+
+
 def test_a_pair_serves(pki: Pki) -> None:
     ours, theirs = meet(server_context(pair(pki)), pki.client(alpn=("h2", "http/1.1")))
     assert ours.version() == theirs.version() == "TLSv1.3"

@@ -14,10 +14,10 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ALARM_GRACE = 2.0
 
 
-def tie_to_master(master_pid: int) -> None:
+def tie_to_master(master_pid: int, number: signal.Signals = signal.SIGTERM) -> None:
     """Die with the master, whatever it dies of. The kernel's help is Linux's own; the link's end of file is not."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != master_pid:  # it died between the fork and here
         os._exit(1)
 

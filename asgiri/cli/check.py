@@ -1,127 +1,193 @@
-"""Whether a configuration can be served: what it names is there, fits, and may be used."""
+"""Whether a configuration can be served, as far as a start and a reload want to know it: files, engines and users."""
 
 from __future__ import annotations
 
 import os
 import stat
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-import click
-from msgspec.structs import replace
-
 from asgiri.config.envfile import read_env_file
-from asgiri.errors import AppError, ConfigError, ExitCode, Problem
+from asgiri.config.nodes import printable
+from asgiri.errors import BindError, ConfigError, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from asgiri.config.load import Loaded
-    from asgiri.config.schema import Config
+    from asgiri.config.schema import Config, Listen, Tls
+
+# A key, and what is to be said of it.
+Tell = Callable[[str, str], None]
 
 
-def check(loaded: Loaded, import_app: bool) -> None:
-    """``--check-config``: the configuration is good, or ConfigError says what is not."""
-    from asgiri.supervisor.process import apply_process
+class Findings:
+    """Collects what is said of keys, each with the place that the key was set at. ``errors`` are what makes it bad."""
 
-    config = loaded.config
-    apply_process(config.process)  # relative paths start where the master would work
-    check_files(loaded)
-    if import_app:
-        from asgiri.child.privileges import drop, resolve
-        from asgiri.loader import load_app
-        from asgiri.worker.main import read_environment
+    def __init__(self, origins: dict[str, str]) -> None:
+        self._origins = origins
+        self.errors: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.notes: list[Problem] = []
+        self._failed: set[str] = set()
 
-        variables = read_environment(config)
-        identity = resolve(config.process)
-        if identity is not None:
-            drop(identity)  # for good: this process only checks
-        os.environ.update(variables)
-        try:
-            load_app(
-                config.target,
-                app_dir=config.app_dir,
-                factory=config.factory,
-                interface=config.interface,
-            )
-        except AppError as error:
-            click.echo(f"asgiri: {error}", err=True)
-            if error.trace:
-                click.echo(error.trace.rstrip("\n"), err=True)
-            sys.exit(ExitCode.USAGE)
-    click.echo(f"asgiri: {loaded.found.path if loaded.found else 'the configuration'} is good")
+    def error(self, key: str, what: str) -> None:
+        self.errors.append(self._placed(Problem("", key, what)))
 
+    def warning(self, key: str, what: str) -> None:
+        self.warnings.append(self._placed(Problem("", key, what)))
 
-def check_files(loaded: Loaded) -> None:
-    """ConfigError when a file that the config names cannot be used, or a user that it names cannot be had.
+    def note(self, key: str, what: str) -> None:
+        self.notes.append(self._placed(Problem("", key, what)))
 
-    The workers read them; whether they can is known before any is forked, and before a reload begins.
-    """
-    config = loaded.config
-    refuse_pipes(loaded)
-    if config.env_file is not None:
-        read_env_file(config.env_file)
-    checks: list[Callable[[], object]] = [partial(preload, config)]
-    for index, listen in enumerate(config.listen):
-        if listen.tls is not None:
-            from asgiri.tls import server_context  # and with it OpenSSL: only where there is need for it
-
-            checks.append(partial(server_context, listen.tls, listen.http, f"listen[{index}].tls"))
-    if config.log.access.enabled:
-        from asgiri.log.setup import check_file
-
-        checks.append(partial(check_file, "log.access.file", config.log.access.file))
-    if config.process.user is not None or config.process.group is not None:
-        from asgiri.child.privileges import resolve
-
-        checks.append(partial(resolve, config.process))
-    problems: list[Problem] = []
-    for one in checks:
+    def attempt(self, one: Callable[[], object], key: str = "") -> bool:
+        """Whether that works; its ConfigError's problems are errors, and ``key`` is wrong even if none names it."""
         try:
             one()
         except ConfigError as error:
-            problems += [replace(what, where=loaded.origins.get(what.key, what.where)) for what in error.problems]
+            self.errors += map(self._placed, error.problems)
+            self._failed.add(key)
+            return False
+        return True
+
+    def has_error(self, *keys: str) -> bool:
+        """Whether one of these keys, or of what is below them, is wrong."""
+        below = tuple(f"{key}." for key in keys)
+        wrong = {*self._failed, *(problem.key for problem in self.errors)}
+        return any(key in keys or key.startswith(below) for key in wrong)
+
+    def raise_any(self) -> None:
+        if self.errors:
+            raise ConfigError(in_reading_order(self.errors))
+
+    def _placed(self, problem: Problem) -> Problem:
+        where = self._origins.get(problem.key, problem.where)
+        return Problem(where, printable(problem.key), printable(problem.what))
+
+
+def in_reading_order(problems: list[Problem]) -> list[Problem]:
+    """What is in files by line; then variables, flags and what nobody has said."""
+
+    def place(problem: Problem) -> tuple[bool, str, int]:
+        file, _, line = problem.where.rpartition(":")
+        return (False, file, int(line)) if line.isdecimal() else (True, "", 0)
+
+    return sorted(problems, key=place)
+
+
+def check_files(loaded: Loaded, *, hurry: bool = False) -> list[Problem]:
+    """ConfigError when a file that the config names cannot be used, or a user that it names cannot be had.
+
+    The workers read them; whether they can is known before any is forked, and before a reload begins. What is returned
+    is worth a warning. That a certificate has expired is, too: where it is served with already, a refusal would stop
+    the whole service because of one listener's clients. In a ``hurry``, at a start, see :func:`preload`.
+    """
+    findings = Findings(loaded.origins)
+    examine(loaded.config, findings, expired=findings.warning, hurry=hurry)
+    findings.raise_any()
+    return in_reading_order(findings.warnings)
+
+
+def examine(config: Config, findings: Findings, expired: Tell, *, hurry: bool = False) -> None:
+    """Look at what the config names, and only look. A certificate out of its dates is told to ``expired``."""
+    refused = dict(refusals(config))
+    for key, what in refused.items():
+        findings.error(key, what)
+    if config.env_file is not None and "env_file" not in refused:
+        findings.attempt(partial(read_env_file, config.env_file), "env_file")
+    findings.attempt(partial(preload, config, hurry=hurry))
+    for index, listen in enumerate(config.listen):
+        key = f"listen[{index}]"
+        findings.attempt(partial(check_owner, listen, key))
+        if listen.tls is not None and not any(name.startswith(f"{key}.tls.") for name in refused):
+            check_tls(listen.tls, listen, f"{key}.tls", findings, expired)
+    if config.log.access.enabled:
+        from asgiri.log.setup import check_file
+
+        findings.attempt(partial(check_file, "log.access.file", config.log.access.file))
+    check_identity(config, findings)
+
+
+def check_identity(config: Config, findings: Findings) -> None:
+    """Whether there is such a user and group as the workers are to be, and whether we may have them."""
+    if config.process.user is not None or config.process.group is not None:
+        from asgiri.child.privileges import resolve
+
+        findings.attempt(partial(resolve, config.process))
+
+
+def check_tls(tls: Tls, listen: Listen, key: str, findings: Findings, expired: Tell) -> None:
+    # And with these OpenSSL: only where there is need for it.
+    from asgiri.cli.certificates import check_dates
+    from asgiri.tls import server_context
+
+    if findings.attempt(partial(server_context, tls, listen.http, key)):
+        check_dates(tls, key, findings.warning, expired)
+
+
+def check_owner(listen: Listen, key: str) -> None:
+    """ConfigError when there is no such user or group as a unix socket is to have."""
+    if listen.owner is None and listen.group is None:
+        return
+    from asgiri.sockets.bind import group_id, user_id
+
+    problems = []
+    for name, look in (("owner", partial(user_id, listen.owner)), ("group", partial(group_id, listen.group))):
+        try:
+            look()
+        except BindError as error:
+            problems.append(Problem("", f"{key}.{name}", str(error).removeprefix(f"listen.{name}: ")))
     if problems:
         raise ConfigError(problems)
 
 
-def refuse_pipes(loaded: Loaded) -> None:
-    """ConfigError when a file that master and workers read is a pipe: one gets it, and the others wait for ever."""
-    config = loaded.config
-    files = {"env_file": config.env_file}
+def read_files(config: Config) -> Iterator[tuple[str, str]]:
+    """Key and path of each file that master and workers read whole."""
+    if config.env_file is not None:
+        yield "env_file", config.env_file
     for index, listen in enumerate(config.listen):
         if (tls := listen.tls) is not None:
             key = f"listen[{index}].tls"
             for name in ("certfile", "keyfile", "password_file", "client_ca"):
-                files[f"{key}.{name}"] = getattr(tls, name)
+                if (path := getattr(tls, name)) is not None:
+                    yield f"{key}.{name}", path
             for server, pair in tls.sni.items():
-                files[f"{key}.sni.{server}.certfile"], files[f"{key}.sni.{server}.keyfile"] = (
-                    pair.certfile,
-                    pair.keyfile,
-                )
-    what = "it is a pipe, which can be read only once; name a file"
-    problems = [
-        Problem(loaded.origins.get(key, ""), key, f'"{file}": {what}')
-        for key, file in files.items()
-        if file is not None and is_pipe(file)
-    ]
-    if problems:
-        raise ConfigError(problems)
+                yield f"{key}.sni.{server}.certfile", pair.certfile
+                yield f"{key}.sni.{server}.keyfile", pair.keyfile
+
+
+def refusals(config: Config) -> Iterator[tuple[str, str]]:
+    """The keys whose file must not even be opened, and why.
+
+    Of a pipe one process gets what is in it, and the others wait for ever; so does who reads a terminal.
+    """
+    for key, path in read_files(config):
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):  # whoever reads it will say it better; ValueError: a NUL in it
+            continue
+        if stat.S_ISFIFO(found.st_mode):
+            yield key, f'"{path}": it is a pipe, which can be read only once; name a file'
+        elif stat.S_ISCHR(found.st_mode) and not os.path.samestat(found, os.stat(os.devnull)):
+            yield key, f'"{path}": it is a device; name a file'
 
 
 def is_pipe(path: str | Path) -> bool:
     try:
         return stat.S_ISFIFO(os.stat(path).st_mode)
-    except (OSError, ValueError):  # whoever reads it will say it better; ValueError: a NUL in it
+    except (OSError, ValueError):
         return False
 
 
-def preload(config: Config) -> None:
-    """Import what the children of this config will be made of. ConfigError when an engine is not installed."""
-    from asgiri.equip import load_engines
+def preload(config: Config, *, hurry: bool) -> None:
+    """Import what the children of this config will be made of. ConfigError when a part is not installed.
 
-    load_engines(config)
+    In a ``hurry``, what no first request needs is left to the worker, where there is but one that could share it.
+    """
+    from asgiri.equip import load_engines, loop_factory
+
+    loop_factory(config.loop)
+    load_engines(config, all_of_them=not (hurry and config.workers.processes == 1))
     if config.admin.bind is not None:
         import asgiri.admin  # noqa: F401

@@ -1,112 +1,59 @@
-"""The ``asgiri`` command: what a user types, to a configuration and what is to be done with it."""
+"""The ``asgiri`` command: what a user types, to a configuration and what is to be done with it.
+
+Nothing of the configuration is imported before it is read: ``--version`` and the shells' completion do without.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from asgiri import __version__
-from asgiri.config.load import Found, Loaded, Setting, load
+from asgiri.cli.flags import FLAGS, parameters
 from asgiri.errors import AsgiriError, ConfigError
 
 if TYPE_CHECKING:
-    from asgiri.config.schema import HttpVersion
+    from collections.abc import Mapping, Sequence
 
-# Flags that set one key of the file each: parameter -> (what the user typed, dotted path).
-KEYS = {
-    "app": ("APP", "app"),
-    "bind": ("--bind", "listen"),
-    "workers": ("--workers", "workers.count"),
-    "reload": ("--reload", "reload.enabled"),
-    "reload_dir": ("--reload-dir", "reload.dirs"),
-    "reload_include": ("--reload-include", "reload.include"),
-    "reload_exclude": ("--reload-exclude", "reload.exclude"),
-    "loop": ("--loop", "loop"),
-    "lifespan": ("--lifespan", "lifespan"),
-    "factory": ("--factory", "factory"),
-    "app_dir": ("--app-dir", "app_dir"),
-    "root_path": ("--root-path", "root_path"),
-    "log_level": ("--log-level", "log.level"),
-    "log_format": ("--log-format", "log.format"),
-    "access_log": ("--access-log", "log.access.enabled"),
-    "admin": ("--admin", "admin.bind"),
-    "user": ("--user", "process.user"),
-    "group": ("--group", "process.group"),
-    "pidfile": ("--pidfile", "process.pidfile"),
-}
+    from click.shell_completion import CompletionItem
 
-# What --http can say; "auto" says nothing.
-SPOKEN: dict[str | None, HttpVersion] = {"http/1.1": "http/1.1", "h2": "h2"}
-
-# Flags that turn off what is on: parameter -> what the user typed.
-OFF = {"access_log": "--no-access-log"}
-
-# Flags of features that are not in this release: parameter -> (what the user typed, the feature).
-LATER = {
-    "print_config": ("--print-config", "printing the resolved configuration"),
-    "schema": ("--schema", "the JSON Schema of the file"),
-}
-
-EXAMPLES = """
-\b
-Examples:
-  asgiri                                  the demo, on http://127.0.0.1:8000
-  asgiri -w 4 -b 0.0.0.0:8000 main:app    four workers for main.py's app
-  asgiri -c /etc/asgiri/asgiri.yaml       everything else is in the file
-"""
+    from asgiri.config.load import Found, Loaded, Setting
 
 
-def option(*names: str, help: str, **more: Any) -> Callable[[Any], Any]:  # noqa: A002 - click's word
-    return click.option(*names, help=help, default=more.pop("default", None), **more)
+class Command(click.Command):
+    """A command whose help, and whose completion, is made when it is asked for."""
+
+    def format_options(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        from asgiri.cli.help import write_flags
+
+        write_flags(formatter)
+
+    def format_epilog(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        from asgiri.cli.help import write_examples
+
+        write_examples(formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from asgiri.cli.completion import flags
+
+        return flags(ctx, incomplete)
 
 
-@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
-@click.argument("app", required=False)
-@option("-c", "--config", metavar="FILE", help="YAML file; default: asgiri.yaml here, then in /etc/asgiri.")
-@option(
-    "-b",
-    "--bind",
-    metavar="ADDR",
-    multiple=True,
-    help="HOST:PORT, [V6]:PORT, unix:PATH, fd:N or systemd[:NAME]; repeatable.",
+@click.command(
+    cls=Command,
+    params=parameters(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-@option("-w", "--workers", metavar="N", help='Worker processes, or "auto": one for each CPU.')
-@option("--reload", is_flag=True, help="Reload when code changes (not in this release).")
-@option("--reload-dir", metavar="DIR", multiple=True, help="Folder to watch (not in this release).")
-@option("--reload-include", metavar="GLOB", multiple=True, help="Files to watch (not in this release).")
-@option("--reload-exclude", metavar="GLOB", multiple=True, help="Files not to watch (not in this release).")
-@option("--certfile", metavar="FILE", help="TLS, with this certificate chain, on every listener that has none.")
-@option("--keyfile", metavar="FILE", help="Private key of --certfile; default: it is in that file too.")
-@option(
-    "--http", type=click.Choice(["auto", "http/1.1", "h2"]), help="What every listener speaks; auto: as its http says."
-)
-@option("--loop", metavar="NAME", help="auto, uvloop or asyncio.")
-@option("--lifespan", metavar="MODE", help="auto, on or off.")
-@option("--factory", is_flag=True, help="APP is a function that makes the application.")
-@option("--app-dir", metavar="DIR", help="Folder that APP is imported from; default: here.")
-@option("--root-path", metavar="PATH", help="Prefix that a proxy in front has stripped.")
-@option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.")
-@option("--log-format", metavar="FORMAT", help="text or json.")
-@option("--access-log/--no-access-log", help="A line for each request; default: there is one.")
-@option("--admin", metavar="ADDR", help="Listener of /livez and /readyz, in a process of its own.")
-@option("--user", metavar="NAME", help="User that the workers become; takes a start as root.")
-@option("--group", metavar="NAME", help="Group that the workers become; default: the user's own.")
-@option("--pidfile", metavar="FILE", help="File for the master's process id.")
-@option("--set", "set_", metavar="KEY=VALUE", multiple=True, help="Any key of the file, as in workers.count=4.")
-@option("--check-config", is_flag=True, help="Check the configuration and exit: 0 is good, 2 is bad.")
-@option("--import", "import_", is_flag=True, help="With --check-config: import the application too.")
-@option("--print-config", is_flag=True, help="Print the resolved configuration (not in this release).")
-@option("--schema", is_flag=True, help="Print the JSON Schema of the file (not in this release).")
-@click.version_option(__version__, prog_name="asgiri", message="%(prog)s %(version)s")
 def command(
+    version: bool | None,
     config: str | None,
-    check_config: bool,
-    import_: bool,
+    check_config: bool | None,
+    import_: bool | None,
+    print_config: bool | None,
+    schema: bool | None,
     set_: Sequence[str],
     http: str | None,
     certfile: str | None,
@@ -117,24 +64,43 @@ def command(
 
     APP is module:attribute. Without it, the file's app is served; without that, a built-in demo.
     """
+    if version:
+        click.echo(f"asgiri {__version__}")
+        return
     if import_ and not check_config:
         raise click.UsageError("--import goes with --check-config")
     if keyfile is not None and certfile is None:
         raise click.UsageError("--keyfile goes with --certfile")
+    if print_config and check_config:
+        raise click.UsageError("--print-config and --check-config each stand alone: run one after the other")
+    if schema:  # it says what a file may be, whatever the one that is here
+        from asgiri.cli.output import emit
+        from asgiri.config.json_schema import json_schema_text
+
+        emit(json_schema_text())
+        return
     settings = [*from_flags(flags), *from_sets(set_)]
     environ = dict(os.environ)
 
     def read(file: str | Found | None) -> Loaded:
-        loaded = load(file, environ, settings)
-        if http in SPOKEN:
-            loaded = replace(loaded, config=loaded.config.speaking(SPOKEN[http]))
-        return loaded if certfile is None else secure(loaded, certfile, keyfile)
+        from asgiri.config.load import load
+
+        if http is None and certfile is None:
+            return load(file, environ, settings)
+        from asgiri.cli.overlay import overlaid
+
+        return overlaid(lambda: load(file, environ, settings), http, certfile, keyfile)
 
     loaded = read(config)
     if check_config:
-        from asgiri.cli.check import check
+        from asgiri.cli.preflight import check
 
-        check(loaded, import_)
+        check(loaded, bool(import_))
+    elif print_config:
+        from asgiri.cli.output import emit
+        from asgiri.config.show import resolved
+
+        emit(resolved(loaded))
     else:
         from asgiri.cli.serve import serve
 
@@ -143,6 +109,10 @@ def command(
 
 def main() -> NoReturn:
     """The entry point: runs the command, and turns what asgiri raises on purpose into a message and an exit code."""
+    if "_ASGIRI_COMPLETE" in os.environ:
+        from asgiri.cli.shells import prepare
+
+        prepare()
     try:
         command.main(prog_name="asgiri", standalone_mode=True)
     except ConfigError as error:
@@ -155,38 +125,27 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def from_flags(flags: dict[str, Any]) -> list[Setting]:
-    """The flags that were given, as settings of the keys that they stand for."""
-    given = []
-    for name, value in flags.items():
-        if value is None or value == () or (value is False and name not in OFF):
+def from_flags(values: Mapping[str, Any]) -> list[Setting]:
+    """The flags that were given, as settings of their keys. ``values``: all, by the names that click has."""
+    from asgiri.config.settings import Setting
+
+    settings = []
+    for flag in FLAGS:
+        value = values.get(flag.parameter)
+        if not flag.key or value is None or value == () or (value is False and not flag.off):
             continue
-        if name in LATER:
-            flag, feature = LATER[name]
-            raise click.UsageError(f"{flag}: {feature} is not in this release")
-        flag, path = KEYS[name]
-        given.append(Setting(OFF[name] if value is False else flag, path, value))
-    return given
+        settings.append(Setting(flag.off if value is False else flag.name, flag.key, value))
+    return settings
 
 
 def from_sets(pairs: Sequence[str]) -> list[Setting]:
-    found = []
+    """Each ``--set KEY.PATH=VALUE`` as a setting. click.BadParameter for what is none."""
+    from asgiri.config.settings import Setting
+
+    settings = []
     for pair in pairs:
         path, equals, value = pair.partition("=")
         if not equals:
             raise click.BadParameter(f'expected KEY.PATH=VALUE, got "{pair}"', param_hint="--set")
-        found.append(Setting("--set", path.strip(), value))
-    return found
-
-
-def secure(loaded: Loaded, certfile: str, keyfile: str | None) -> Loaded:
-    """``--certfile`` and ``--keyfile``: TLS on every listener that has none."""
-    from asgiri.config.schema import Tls
-    from asgiri.tls import with_certificate
-
-    origins = dict(loaded.origins)
-    for index, listen in enumerate(loaded.config.listen):
-        if listen.tls is None:
-            origins |= {f"listen[{index}].tls.{name}": f"--{name}" for name in ("certfile", "keyfile")}
-    config = with_certificate(loaded.config, Tls(certfile=certfile, keyfile=keyfile))
-    return replace(loaded, config=config, origins=origins)
+        settings.append(Setting("--set", path.strip(), value))
+    return settings

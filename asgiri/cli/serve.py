@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from asgiri import __version__
 from asgiri.build import BUILD
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     """Be the master until stopped. ``read`` is how the configuration is read once more, for a reload."""
     # The workers' modules are imported here, before any fork, so that workers share them and start at once.
-    from asgiri.equip import loop_factory
     from asgiri.log import setup as log
     from asgiri.sockets.supply import Supply
     from asgiri.supervisor.master import Hooks, Master, Origin
@@ -36,26 +36,20 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     config = loaded.config
     fill_standard_streams()
     notifier = Notifier.from_environ(os.environ)
-    loop_factory(config.loop)  # whether it is installed, a reload or not
     found = loaded.found
     if found is not None and config.process.chdir is not None:
         found = replace(found, path=found.path.absolute())  # a reload reads it again, from wherever that leads
     apply_process(config.process)
-    check_files(loaded)
+    warnings = check_files(loaded, hurry=True)
 
-    def reread() -> Config:
+    def reread() -> Loaded:
         if found is not None and is_pipe(found.path):
             # As of -c <(...). Nobody writes there any more: reading it would hold the master up for ever.
             raise ConfigError([Problem(str(found.path), "", "it is a pipe, and was read once, at the start")])
         reloaded = read(found)
-        check_files(reloaded)
-        fresh = reloaded.config
-        for key in ("chdir", "umask", "pidfile"):
-            if getattr(fresh.process, key) != getattr(config.process, key):
-                logger.warning("process.%s is changed by an upgrade or a restart only, and stays as it is", key)
-        if fresh.control.socket != config.control.socket:
-            logger.warning("control.socket is changed by an upgrade or a restart only, and stays as it is")
-        return fresh
+        for warning in check_files(reloaded):
+            logger.warning("%s", warning)
+        return reloaded
 
     def admin_main(boot: Boot) -> int:
         from asgiri.admin import main  # a service without it pays nothing for it
@@ -69,13 +63,15 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     apply(config)
     logger = logging.getLogger("asgiri.master")
     logger.info("asgiri %s (%s), Python %s, pid %d", __version__, BUILD, sys.version.split()[0], os.getpid())
+    for warning in warnings:
+        logger.warning("%s", warning)
     if not config.app:
         logger.info("no application is named: serving the built-in demo (%s)", config.target)
     hooks = Hooks(load=reread, apply=apply, worker_main=worker_main, admin_main=admin_main)
     try:
         heir = Heir.from_environ(os.environ)
         supply = heir.supply() if heir else Supply.from_systemd(os.environ, os.getpid())
-        with Master(config, hooks, Origin(recipe, notifier, supply, heir)) as master:
+        with Master(loaded, hooks, Origin(recipe, notifier, supply, heir)) as master:
             code = master.run()
     except AsgiriError as error:
         logger.critical("%s", error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from asgiri.codec.contract import Deflate, Http1Codec, Http2Codec, WebSocketCodec
 from asgiri.codec.h2_wire import Http2Options
@@ -47,6 +47,20 @@ class Engines(Mapping[str, E]):
         if name == "auto":
             name = next(name for name in reversed(self._places) if name in self)
         return self[name]
+
+    def promise(self, name: str) -> E:
+        """As :meth:`choose`, but what "auto" stands for is imported when the first connection needs it."""
+        if name != "auto":
+            return self[name]
+        engine: E | None = None
+
+        def promised(*arguments: Any) -> Any:
+            nonlocal engine
+            if engine is None:
+                engine = self.choose(name)
+            return engine(*arguments)
+
+        return cast(E, promised)
 
 
 HTTP1_ENGINES: Final[Engines[Http1Engine]] = Engines(h11="h1_h11:H11Codec", httptools="h1_httptools:HttptoolsCodec")

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Literal
+
+from msgspec import Struct
 
 BIND_EXPECTED = "HOST:PORT, [V6]:PORT, unix:PATH, fd:N or systemd[:NAME]"
 
 # sun_path of sockaddr_un holds 108 bytes on Linux, the closing NUL among them (unix(7)).
-_UNIX_PATH_MOST = 107
+UNIX_PATH_MOST = 107
 
 # RFC 1123 section 2.1 labels; the underscore is for the names that container networks give to their members.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -24,8 +25,7 @@ _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _FD = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """A place to listen on; ``str()`` gives the canonical text, which :func:`parse_bind` reads back.
 
     ``host`` and ``port`` belong to ``tcp`` (an IPv6 host stands without brackets; port 0: any free one),
@@ -48,6 +48,20 @@ class Address:
     def is_any_port(self) -> bool:
         """Port 0 is another port each time: several entries may have it, and each of them has one socket."""
         return self.kind == "tcp" and not self.port
+
+    def excludes(self, other: Address) -> bool:
+        """Whether nobody can listen on both: a wildcard takes its port of every address, [::] of IPv4's too.
+
+        Names are what they are: only ``localhost`` is known to be 127.0.0.1, as it is bound.
+        """
+        if self.kind != "tcp" or other.kind != "tcp":
+            return self == other
+        if self.port != other.port or self.is_any_port:
+            return False
+        hosts = {"127.0.0.1" if host == "localhost" else host for host in (self.host, other.host)}
+        if len(hosts) == 1 or "::" in hosts:
+            return True
+        return "0.0.0.0" in hosts and all(_is_ipv4(host) for host in hosts)
 
     def __str__(self) -> str:
         match self.kind:
@@ -74,14 +88,18 @@ def parse_bind(text: str) -> Address:
     return _parse_tcp(text)
 
 
+def _is_ipv4(host: str) -> bool:
+    return host.rpartition(".")[2].isdecimal()
+
+
 def _parse_unix(path: str) -> Address:
     if not path:
         raise ValueError('expected a path after "unix:"')
     if path == "@":
         raise ValueError('expected a name after "unix:@"')
     size = len(os.fsencode(path))
-    if size > _UNIX_PATH_MOST:
-        raise ValueError(f"expected a socket path of {_UNIX_PATH_MOST} bytes at most, got {size} bytes")
+    if size > UNIX_PATH_MOST:
+        raise ValueError(f"expected a socket path of {UNIX_PATH_MOST} bytes at most, got {size} bytes")
     return Address("unix", path=path)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgiri.access_format import UnknownNameError, parse_format
-from asgiri.config.address import is_fd_name
+from asgiri.config.address import is_fd_name, parse_bind
 from asgiri.config.keys import nearest
 from asgiri.units import format_duration, format_size
 
@@ -40,34 +41,107 @@ def check(config: Config, places: dict[str, Place], faults: Faults) -> None:
     """Add to ``faults`` what is wrong between keys. Keys that are wrong by themselves are passed over."""
     for path, findings in (
         ("listen", (*_listen(config.listen, places), *_fd_names(config.listen))),
+        ("admin", _admin(config, places)),
+        ("workers", _recycling(config, places)),
         ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
+        ("lifespan", _lifespan(config, places)),
         ("http2", _http2(config.http2)),
         ("env", _env(config.env)),
         ("response_headers", _response_headers(config.response_headers)),
         ("log.access", _access_format(config.log.access)),
+        ("process", _one_path(config, places)),
     ):
         if not faults.below(path):
             for finding in findings:
                 faults.add(places[finding.path], finding.path, finding.what)
 
 
+def _named(path: str, places: dict[str, Place]) -> str:
+    """A key and where it was given, for the error of another one."""
+    return f"{path} ({places[path].origin})" if path in places else f"{path} (the default)"
+
+
 def _listen(listeners: tuple[Listen, ...], places: dict[str, Place]) -> Iterator[Finding]:
-    seen: dict[Address, str] = {}
+    seen: list[tuple[Address, str]] = []
     for index, listener in enumerate(listeners):
         path = f"listen[{index}].bind"
         address = listener.address
-        if address in seen:
-            where = places[seen[address]].origin
-            yield Finding(path, f"{address} is bound already, by {seen[address]} ({where})")
-        if not address.is_any_port:
-            seen.setdefault(address, path)
+        if taken := _taken(address, seen, places):
+            yield Finding(path, taken)
+        seen.append((address, path))
         if address.kind != "unix" or address.is_abstract:
             yield from _unix_only(listener, index)
         if listener.tls is not None:
             yield from _client_certs(listener.tls, f"listen[{index}].tls")
             yield from _names(listener.tls, f"listen[{index}].tls.sni")
+            yield from _ciphers(listener.tls, f"listen[{index}].tls", places)
         if len(set(listener.http)) < len(listener.http):
             yield Finding(f"listen[{index}].http", f"{listener.http[0]} is there twice")
+
+
+def _taken(address: Address, seen: list[tuple[Address, str]], places: dict[str, Place]) -> str:
+    """Why nobody can listen on an address beside those that were seen; empty when somebody can."""
+    for other, path in seen:
+        if address == other and not address.is_any_port:
+            return f"{address} is bound already, by {_named(path, places)}"
+        if address.excludes(other):
+            return f"{address} cannot be bound beside {other}, of {_named(path, places)}: one has the other's port too"
+    return ""
+
+
+def _admin(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
+    if config.admin.bind is None:
+        return
+    address = parse_bind(config.admin.bind)
+    seen = [(listener.address, f"listen[{index}].bind") for index, listener in enumerate(config.listen)]
+    if taken := _taken(address, seen, places):
+        yield Finding("admin.bind", taken)
+
+
+def _recycling(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
+    if config.reload.enabled and config.workers.max_requests:
+        enabled = _named("reload.enabled", places)
+        yield Finding("workers.max_requests", f"workers are not recycled under {enabled}: take one of the two out")
+
+
+def _lifespan(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
+    if config.interface == "wsgi" and config.lifespan == "on":
+        yield Finding("lifespan", f"an application of {_named('interface', places)} wsgi has none: auto or off")
+
+
+def _one_path(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
+    """Files and sockets that are one and the same path: each would be written over by the other."""
+    candidates = [
+        ("log.file", config.log.file if config.log.file != "-" else None),
+        ("log.access.file", config.log.access.file if config.log.access.file != "-" else None),
+        *(
+            (f"listen[{index}].bind", listener.address.path)
+            for index, listener in enumerate(config.listen)
+            if listener.address.path and not listener.address.is_abstract
+        ),
+        ("control.socket", config.control.socket),
+        ("process.pidfile", config.process.pidfile),
+    ]
+    seen: dict[str, str] = {}
+    for path, file in candidates:
+        if file is None:
+            continue
+        other = seen.setdefault(os.path.normpath(os.path.join(config.process.chdir or "", file)), path)
+        both_logs = {path, other} == {"log.file", "log.access.file"}  # lines of both may go into one
+        both_binds = path.startswith("listen") and other.startswith("listen")
+        if other != path and not both_logs and not (both_binds and file == _bound(config, other)):
+            yield Finding(path, f'"{file}" is the file of {_named(other, places)} already')
+
+
+def _bound(config: Config, path: str) -> str:
+    """The path of a listener's unix socket, by that of its key: what is the same to the letter is told by _listen."""
+    return config.listen[int(path[len("listen[") : path.index("]")])].address.path
+
+
+def _ciphers(tls: Tls, path: str, places: dict[str, Place]) -> Iterator[Finding]:
+    if tls.ciphers is not None and tls.min_version == "1.3":
+        least = _named(f"{path}.min_version", places)
+        yield Finding(f"{path}.ciphers", f"they are for TLS 1.2, which {least} does not let in")
 
 
 def _unix_only(listener: Listen, index: int) -> Iterator[Finding]:

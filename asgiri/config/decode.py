@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_or
 import msgspec
 
 from asgiri.config.address import BIND_EXPECTED, parse_bind
-from asgiri.config.keys import Key, keys_of, nearest
-from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_null
+from asgiri.config.hints import of_key, of_plain_value, of_unit
+from asgiri.config.keys import Key, keys_of
+from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_broken, is_null
 from asgiri.units import DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 # What turns a feature off: the values that a key of a missing feature may have.
 _OFF: tuple[object, ...] = (0, None, False, "", (), {}, "none", "off")
 
-_BOOLS = {
+BOOLS = {
     "true": True,
     "yes": True,
     "on": True,
@@ -56,6 +57,7 @@ class Decoder:
         self._faults = faults
         self.places: dict[str, Place] = {}
         self.written: dict[str, str] = {}
+        self._top: type[msgspec.Struct] | None = None  # the section that everything is in
 
     def section(self, section: type[S], node: Node, path: str = "", later: str = "") -> S | Literal[Bad.BAD]:
         """The Struct that ``node`` describes; BAD when a key that it cannot do without is missing or bad.
@@ -65,14 +67,17 @@ class Decoder:
         """
         if not isinstance(node, Mapping):
             what = f"expected a mapping of keys, got {node}"
+            if isinstance(node, Scalar) and not node.written:
+                what += of_plain_value(path, str(node))
             return self._bad(node, path, what)
+        self._top = self._top or section
         known = keys_of(section)
         values: dict[str, object] = {}
         for name, entry in node.entries.items():
             if name in known:
                 values[name] = self._value(known[name], entry.value, f"{path}.{name}" if path else name, later)
             else:
-                self._faults.add(entry.place, path, f'unknown key "{name}"{nearest(name, known)}')
+                self._faults.add(entry.place, path, f'unknown key "{name}"{of_key(name, self._top or section, known)}')
         values = {name: value for name, value in values.items() if value is not BAD}
         needed = [name for name, key in known.items() if key.default is msgspec.NODEFAULT and name not in values]
         for name in needed:
@@ -81,29 +86,33 @@ class Decoder:
         return BAD if needed else section(**values)
 
     def _value(self, key: Key, node: Node, path: str, inherited: str) -> object:
+        if is_broken(node):
+            return BAD
         later = key.later or inherited
         if key.container:
             return self._container(key, node, path, later)
-        self.places[path] = node.place
+        self._note(node, path)
         if is_null(node) and key.optional:
             return None
         try:
             value = _scalar(key, node)
         except ValueError as error:
-            return self._bad(node, path, str(error))
-        return self._unless_later(value, node, path, later)
+            return self._bad(node, path, _and_its_origin(error, key, node))
+        return self._unless_later(key, value, node, path, later)
 
     def _container(self, key: Key, node: Node, path: str, later: str) -> object:
         """A section, list or map. One with nothing in it (all commented out) is as if it were not there."""
         if is_null(node) and key.default is not msgspec.NODEFAULT:
+            if key.optional:
+                self.places[path] = node.place  # no TLS may be somebody's word
             return key.default
         if key.section:
             if key.optional and later:  # off is null, and nothing else; what is in it says nothing more
-                return self._unless_later(node, node, path, later)
+                return self._unless_later(key, node, node, path, later)
             return self.section(key.section, node, path, later)
         self.places[path] = node.place
         value = self._list(key, node, path) if key.container == "list" else self._map(key, node, path)
-        return self._unless_later(value, node, path, later)
+        return self._unless_later(key, value, node, path, later)
 
     def _list(self, key: Key, node: Node, path: str) -> object:
         if not isinstance(node, Sequence):
@@ -128,19 +137,28 @@ class Decoder:
 
     def _element(self, element: Key, node: Node, path: str) -> object:
         """An entry of a list or map; whether it belongs to a missing feature is judged for the whole."""
+        if is_broken(node):
+            return BAD
         if element.section:
             return self.section(element.section, node, path)
-        self.places[path] = node.place
+        self._note(node, path)
         try:
             return _scalar(element, node)
         except ValueError as error:
-            return self._bad(node, path, str(error))
+            return self._bad(node, path, _and_its_origin(error, element, node))
 
-    def _unless_later(self, value: object, node: Node, path: str, later: str) -> object:
-        """``value``, unless it turns on what does not exist yet."""
-        if not later or value is BAD or value in _OFF:
+    def _note(self, node: Node, path: str) -> None:
+        self.places[path] = node.place
+        if isinstance(node, Scalar) and node.written:
+            self.written[path] = node.written
+
+    def _unless_later(self, key: Key, value: object, node: Node, path: str, later: str) -> object:
+        """``value``, unless it turns on what does not exist yet: --print-config prints defaults, which must load."""
+        if not later or value is BAD or value in _OFF or value == key.default:
             return value
-        return self._bad(node, path, f"this needs {later}, which this release does not have yet; leave the key out")
+        what = f"this needs {later}, which this release does not have yet; leave the key out"
+        self._faults.add(node.place, path, what)
+        return value  # so that what it contradicts is told as well
 
     def _bad(self, node: Node | Entry, path: str, what: str) -> Literal[Bad.BAD]:
         self._faults.add(node.place, path, what)
@@ -184,6 +202,8 @@ def _scalar(key: Key, node: Node) -> object:
     """The value of a scalar as the first of the key's types that reads it; ValueError when none does."""
     if not isinstance(node, Scalar):
         raise ValueError(f"expected {expected(key)}, got {node}")
+    if node.written and not node.text:  # of variables that are empty: not a null that somebody wrote
+        node = Scalar(node.place, "")
     if not _is_text(node.text):
         raise ValueError(f"expected {expected(key)}, got {_NO_TEXT}")
     if key.notation and node.kind in (Kind.TEXT, Kind.NUMBER):
@@ -195,12 +215,22 @@ def _scalar(key: Key, node: Node) -> object:
     raise ValueError(f"expected {expected(key)}, got {node}{quotes}")
 
 
+def _and_its_origin(error: ValueError, key: Key, node: Node) -> str:
+    """What is wrong with a value, and the variables that it was made of, whose values may be secrets."""
+    if not isinstance(node, Scalar):
+        return str(error)
+    if not node.written:
+        return f"{error}{of_unit(key.notation, node.text)}"
+    what = f"expected {expected(key)}, got something else" if key.secret else str(error)
+    return f"{what} (from {node.written})"
+
+
 def _read(kind: Any, node: Scalar, key: Key) -> object:
     """The value of a scalar as ``kind``, BAD when it is none."""
     if get_origin(kind) is Literal:
         return node.text if node.text in get_args(kind) else BAD
     if kind is bool:
-        return _BOOLS.get(node.text.lower(), BAD)
+        return BOOLS.get(node.text.lower(), BAD)
     if kind is int:
         return int(node.text) if _WHOLE.fullmatch(node.text) and _in_range(int(node.text), key) else BAD
     return node.text if node.kind in (Kind.TEXT, Kind.NUMBER) else BAD

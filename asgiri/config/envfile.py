@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from asgiri.config.nodes import Faults, Place
-from asgiri.config.source import SourceError, read_text
+from asgiri.config.text import SourceError, read_text
 
 if TYPE_CHECKING:
     import os

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from asgiri.config.checks import check
 from asgiri.config.decode import BAD, Decoder
-from asgiri.config.nodes import Faults, Mapping, Node, Place, is_null
+from asgiri.config.nodes import Faults, Mapping, Node, Place, is_broken, is_null
 from asgiri.config.schema import Config
 from asgiri.config.settings import CONFIG_VARIABLE, Setting, from_environment, lay_over
-from asgiri.config.source import parse_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as AbstractMapping
@@ -24,16 +24,14 @@ __all__ = ["DEFAULT_FILES", "Found", "Loaded", "Setting", "find_file", "load"]
 DEFAULT_FILES = (Path("asgiri.yaml"), Path("/etc/asgiri/asgiri.yaml"))
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The file to read; ``asked_by`` is the flag or variable that named it, empty for a default place."""
 
     path: Path
     asked_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """The config, the file it was read from, if any, and where each key that was given comes from.
 
     ``origins`` maps dotted paths (``workers.count``, ``listen[0].bind``) to ``asgiri.yaml:12``,
@@ -73,8 +71,7 @@ def load(file: str | Found | None, environ: AbstractMapping[str, str], flags: Ab
     """
     faults = Faults()
     found = file if isinstance(file, Found) else find_file(file, environ)
-    written = parse_file(found.path, found.asked_by, faults) if found else None
-    tree = _top(written, faults)
+    tree = _top(_read(found, environ, faults), faults)
     for setting in (*from_environment(environ, flags, faults), *flags):
         tree = lay_over(tree, setting, faults)
     decoder = Decoder(faults)
@@ -86,10 +83,18 @@ def load(file: str | Found | None, environ: AbstractMapping[str, str], flags: Ab
     return Loaded(config, found, origins, decoder.written)
 
 
+def _read(found: Found | None, environ: AbstractMapping[str, str], faults: Faults) -> Node | None:
+    if found is None:
+        return None
+    from asgiri.config.source import parse_file  # and with it YAML: only where there is some
+
+    return parse_file(found.path, found.asked_by, environ, faults)
+
+
 def _top(node: Node | None, faults: Faults) -> Mapping:
     """The top of the file as a mapping: an empty file is one without keys."""
     if isinstance(node, Mapping):
         return node
-    if node is not None and not is_null(node):
+    if node is not None and not is_null(node) and not is_broken(node):
         faults.add(node.place, "", f"expected a mapping of keys at the top, got {node}")
     return Mapping(Place(""), {})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from asgiri.errors import ConfigError, Problem
 
@@ -12,8 +13,7 @@ from asgiri.errors import ConfigError, Problem
 _SHOWN = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where something was written: a file with line and column (from 1), or a flag or variable (line 0)."""
 
     name: str
@@ -30,16 +30,19 @@ class Place:
 
 
 class Kind(Enum):
-    """What a scalar looks like by the core schema of YAML 1.2; quoted ones are TEXT."""
+    """What a scalar looks like by the core schema of YAML 1.2; quoted ones are TEXT.
+
+    BROKEN: its variables cannot be put in, which is among the faults already.
+    """
 
     NULL = auto()
     BOOL = auto()
     NUMBER = auto()
     TEXT = auto()
+    BROKEN = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
+class Scalar(Struct, frozen=True):
     """A single value, as its text. ``written`` is what stands in the file where variables (``${NAME}``) were put in."""
 
     place: Place
@@ -53,8 +56,7 @@ class Scalar:
         return f'"{self.text}"' if self.kind is Kind.TEXT else self.text
 
 
-@dataclass(frozen=True, slots=True)
-class Sequence:
+class Sequence(Struct, frozen=True):
     """A list."""
 
     place: Place
@@ -64,16 +66,14 @@ class Sequence:
         return "a list"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """The value of a key, and the place of the key itself."""
 
     place: Place
     value: Node
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(Struct, frozen=True):
     """A section or a map."""
 
     place: Place
@@ -89,6 +89,11 @@ Node: TypeAlias = Scalar | Sequence | Mapping
 def is_null(node: Node) -> bool:
     """Whether nothing was written: ``null``, ``~``, or a key whose whole content is commented out."""
     return isinstance(node, Scalar) and node.kind is Kind.NULL
+
+
+def is_broken(node: Node) -> bool:
+    """Whether nobody knows what was meant, and that was said."""
+    return isinstance(node, Scalar) and node.kind is Kind.BROKEN
 
 
 class Faults:

@@ -23,26 +23,44 @@ HttpVersion = Literal["h2", "http/1.1"]
 class SniPair(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``listen[].tls.sni.NAME``: the certificate for one server name."""
 
-    certfile: Annotated[str, key("PEM file: the certificate and its chain.")]
-    keyfile: Annotated[str, key("PEM file: the private key of the certificate.")]
+    certfile: Annotated[str, key("PEM file: the certificate, then its chain.", examples=("/etc/asgiri/www.pem",))]
+    keyfile: Annotated[str, key("PEM file: the private key of the certificate.", examples=("/etc/asgiri/www.key",))]
 
 
 class Tls(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``listen[].tls``: how a listener speaks TLS."""
 
-    certfile: Annotated[str, key("PEM file: the certificate and its chain.")]
-    keyfile: Annotated[str | None, key("PEM file: the certificate's private key; null: it is in certfile.")] = None
-    password_file: Annotated[str | None, key("File whose first line decrypts the private key.")] = None
-    client_ca: Annotated[str | None, key("PEM file: the authorities that client certificates come from.")] = None
-    client_certs: Annotated[Literal["none", "optional", "required"], key("Whether a client shows a certificate.")] = (
-        "none"
-    )
+    certfile: Annotated[
+        str,
+        key(
+            "PEM file: the certificate, then its chain; a reload reads it anew.",
+            examples=("/etc/asgiri/cert.pem",),
+        ),
+    ]
+    keyfile: Annotated[
+        str | None,
+        key("PEM file: the certificate's private key; null: it is in certfile.", examples=("/etc/asgiri/key.pem",)),
+    ] = None
+    password_file: Annotated[
+        str | None, key("File whose first line decrypts the private key.", examples=("/etc/asgiri/key.password",))
+    ] = None
+    client_ca: Annotated[
+        str | None,
+        key("PEM file: the authorities that client certificates come from.", examples=("/etc/asgiri/clients.pem",)),
+    ] = None
+    client_certs: Annotated[
+        Literal["none", "optional", "required"],
+        key("Whether clients show a certificate; optional lets those without in."),
+    ] = "none"
     # RFC 8996 retired everything below 1.2.
     min_version: Annotated[Literal["1.2", "1.3"], key("The oldest TLS version that is spoken.")] = "1.2"
-    ciphers: Annotated[str | None, key("OpenSSL cipher list for TLS 1.2; null is OpenSSL's own.")] = None
+    ciphers: Annotated[str | None, key("OpenSSL cipher list for TLS 1.2; null: what is safe there.")] = None
     sni: Annotated[
         dict[str, SniPair],
-        key('Certificates by the name that a client asks for; "*.example.org" is any one label in front.'),
+        key(
+            'Certificates by the name that a client asks for; "*.example.org" is any one label in front.',
+            examples=("{www.example.org: {certfile: /etc/asgiri/www.pem, keyfile: /etc/asgiri/www.key}}",),
+        ),
     ] = {}
     # On in the plan; off for as long as nobody watches. A reload reads the files anew.
     watch: Annotated[
@@ -58,17 +76,27 @@ class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``listen[]``: one listening socket, bound once, by the master."""
 
     bind: Annotated[
-        str, key("Where to listen: HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME, fd:N or systemd[:NAME].", syntax="bind")
+        str,
+        key(
+            "Where to listen: HOST:PORT, [V6]:PORT, unix:PATH, unix:@NAME, fd:N or systemd[:NAME].",
+            syntax="bind",
+            examples=("0.0.0.0:8000", '"[::]:8000"', "unix:/run/asgiri/asgiri.sock"),
+        ),
     ]
     name: Annotated[
         str | None,
-        key("Matches a FileDescriptorName of the systemd socket unit: then that socket is taken, and nothing bound."),
+        key(
+            "A FileDescriptorName of systemd: where there is such a socket it is taken, and nothing bound.",
+            stays=True,
+            examples=("web",),
+        ),
     ] = None
     http: Annotated[
         tuple[HttpVersion, ...],
         key(
-            "What is spoken; the order is the ALPN preference. Without tls, HTTP/2 begins with its preface.",
+            "What is spoken, the preferred first (ALPN). Without tls, HTTP/2 begins with its preface.",
             filled=True,
+            examples=("[http/1.1]",),
         ),
     ] = ("h2", "http/1.1")
     # The kernel cuts it to net.core.somaxconn, 4096 on a current Linux.
@@ -81,8 +109,11 @@ class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         int | None,
         key('Permissions of the unix socket, octal as in "0660"; null: what umask leaves.', syntax="octal"),
     ] = None
-    owner: Annotated[str | None, key("User name or number that owns the unix socket.")] = None
-    group: Annotated[str | None, key("Group name or number of the unix socket.")] = None
+    owner: Annotated[str | None, key("User that owns the unix socket, by name or number; null: who starts.")] = None
+    group: Annotated[
+        str | None,
+        key("Group of the unix socket, by name or number; null: that of who starts.", examples=("www-data",)),
+    ] = None
     tls: Annotated[Tls | None, key("TLS; null is plaintext.")] = None
 
     @property
@@ -101,36 +132,52 @@ class RespawnBackoff(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 class Workers(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``workers``: how many processes serve, and when they are stopped or replaced."""
 
-    count: Annotated[int | Literal["auto"], key('Worker processes; "auto" is one for each usable CPU.', least=1)] = 1
-    boot_timeout: Annotated[float, key("A worker that is not ready by then is killed.", unit="duration")] = 60.0
+    count: Annotated[
+        int | Literal["auto"],
+        key('Worker processes; "auto" is one for each usable CPU.', least=1, examples=("4", "auto")),
+    ] = 1
+    boot_timeout: Annotated[
+        float, key("A worker that is not ready this long after its start is killed; 0: never.", unit="duration")
+    ] = 60.0
     heartbeat_timeout: Annotated[
         float,
-        key("A worker whose event loop is silent this long is replaced; its stacks are logged.", unit="duration"),
+        key("A worker whose event loop is silent this long is replaced, its stacks logged; 0: never.", unit="duration"),
     ] = 30.0
     # systemd and Kubernetes kill after 90s and 30s: the default stays within both.
     drain_timeout: Annotated[
-        float, key("How long a stopping worker may finish requests; then they are cut off.", unit="duration")
+        float,
+        key("How long a stopping worker may finish its requests; then they are cut. 0: any time.", unit="duration"),
     ] = 30.0
     drain_delay: Annotated[
         float,
-        key("At a stop, keep accepting this long after /readyz has gone to 503.", unit="duration"),
+        key("At a stop, serve on this long after /readyz has gone to 503.", unit="duration", examples=("6s",)),
     ] = 0.0
-    max_requests: Annotated[int, key("Recycle a worker after this many requests; 0: never.", least=0)] = 0
+    max_requests: Annotated[
+        int, key("Recycle a worker after this many requests; 0: never.", least=0, examples=("10000",))
+    ] = 0
     max_requests_jitter: Annotated[
         int,
         key("Up to so many requests more, at random, so that workers do not recycle together.", least=0),
     ] = 0
     max_memory: Annotated[
         int,
-        key("Recycle a worker whose resident size is over this, or at random a little less; 0: never.", unit="size"),
+        key(
+            "Recycle a worker whose resident size is over this, or at random a little less; 0: never.",
+            unit="size",
+            examples=("512MiB",),
+        ),
     ] = 0
     max_lifetime: Annotated[
         float,
-        key("Recycle a worker that is older than this, or at random a little less; 0: never.", unit="duration"),
+        key(
+            "Recycle a worker that is older than this, or at random a little less; 0: never.",
+            unit="duration",
+            examples=("1d",),
+        ),
     ] = 0.0
-    respawn_backoff: Annotated[RespawnBackoff, key("The wait before a worker that died is replaced.")] = (
-        RespawnBackoff()
-    )
+    respawn_backoff: Annotated[
+        RespawnBackoff, key("The wait before a worker that died is replaced; it doubles each time.")
+    ] = RespawnBackoff()
 
     @property
     def processes(self) -> int:
@@ -141,17 +188,28 @@ class Workers(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class Timeouts(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``timeouts``: how long a connection may take for what; 0 turns one off."""
 
-    tls_handshake: Annotated[float, key("The TLS handshake.", unit="duration")] = 10.0
+    tls_handshake: Annotated[float, key("The TLS handshake, the first byte included.", unit="duration")] = 10.0
     request_head: Annotated[
         float,
-        key("The request head, from its first byte on; dripping bytes do not renew it.", unit="duration"),
+        key("A request head, from its first byte on, however it drips; later ones get 408.", unit="duration"),
     ] = 10.0
-    request_body: Annotated[float, key("Between two pieces of a request body.", unit="duration")] = 60.0
+    request_body: Annotated[
+        float, key("Between two pieces of a request body; later ones get 408.", unit="duration")
+    ] = 60.0
     # Off, because only the application knows how long its answers take.
-    request: Annotated[float, key("The whole request, application included: 503 or a reset.", unit="duration")] = 0.0
+    request: Annotated[
+        float,
+        key(
+            "A whole request, application included; then 503, or a reset if an answer has begun.",
+            unit="duration",
+            examples=("30s",),
+        ),
+    ] = 0.0
     # Longer than the 60s of the common load balancers, which must be the ones that close an idle connection.
-    keep_alive: Annotated[float, key("An idle connection between two requests.", unit="duration")] = 75.0
-    write: Annotated[float, key("A peer that does not read what is sent.", unit="duration")] = 60.0
+    keep_alive: Annotated[
+        float, key("An idle connection; longer than the 60s of the common load balancers.", unit="duration")
+    ] = 75.0
+    write: Annotated[float, key("A peer that reads nothing of what is sent; then it is cut.", unit="duration")] = 60.0
 
 
 class Limits(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -162,9 +220,9 @@ class Limits(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     header_count: Annotated[int, key("Header fields of a request; more get 431.", least=0)] = 100
     header_size: Annotated[int, key("All header fields of a request together; more get 431.", unit="size")] = 64 * 1024
     # Off, because what is too large for a body is known to the application.
-    body_size: Annotated[int, key("A request body; larger ones get 413.", unit="size")] = 0
-    requests: Annotated[int, key("Requests at once in a worker; over it: 503 with Retry-After.", least=0)] = 0
-    connections: Annotated[int, key("Connections at once in a worker; over it: accept pauses.", least=0)] = 0
+    body_size: Annotated[int, key("A request body; larger ones get 413.", unit="size", examples=("16MiB",))] = 0
+    requests: Annotated[int, key("Requests at once in a worker; more get 503 with Retry-After.", least=0)] = 0
+    connections: Annotated[int, key("Connections at once in a worker; more wait in the backlog.", least=0)] = 0
     requests_per_connection: Annotated[
         int, key("Requests on one connection; the last one is answered with a close.", least=0)
     ] = 0
@@ -175,25 +233,27 @@ class Http1(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     engine: Annotated[
         Literal["auto", "h11", "httptools"],
-        key("The parser; auto is the fastest present."),
+        key("The parser; auto is the fastest that is installed."),
     ] = "auto"
 
 
 class Http2(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``http2``: HTTP/2."""
 
-    engine: Annotated[Literal["auto", "h2", "native"], key("The codec; auto is the fastest present.")] = "auto"
+    engine: Annotated[Literal["auto", "h2", "native"], key("The codec; auto is the fastest that is installed.")] = (
+        "auto"
+    )
     # RFC 9113 section 6.5.2 wants 100 at least. No more than fit into its 31 bits; nor do windows.
     max_concurrent_streams: Annotated[
         int, key("Requests at once on one connection; more are refused.", least=1, most=2**31 - 1)
     ] = 128
     # At 100 ms to the client and back, 10 MiB/s for one upload; what is not read by the application waits in memory.
     initial_window: Annotated[
-        int, key("How much of a request body may come before the application has read some.", unit="size")
+        int, key("How much of a request body may come before the application has read some of it.", unit="size")
     ] = 1024 * 1024
     max_frame_size: Annotated[int, key("The largest frame that a peer may send, up to 16MiB.", unit="size")] = 16 * 1024
     max_header_list: Annotated[
-        int, key("All header fields of a request, uncompressed; more get 431. 0 is no limit but limits'.", unit="size")
+        int, key("All header fields of a request, uncompressed; more get 431. 0: as limits has it.", unit="size")
     ] = 64 * 1024
     # Off, because proxies that forward the header can be smuggled through.
     h2c_upgrade: Annotated[
@@ -204,13 +264,17 @@ class Http2(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 class WebSocket(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``websocket``: WebSocket connections, over HTTP/1.1 and HTTP/2."""
 
-    engine: Annotated[Literal["auto", "wsproto", "native"], key("The codec; auto is the fastest present.")] = "auto"
+    engine: Annotated[
+        Literal["auto", "wsproto", "native"], key("The codec; auto is the fastest that is installed.")
+    ] = "auto"
     max_message: Annotated[int, key("The largest message; larger ones close with 1009.", unit="size")] = (
         16 * 1024 * 1024
     )
-    compression: Annotated[bool, key("Offer permessage-deflate (RFC 7692).")] = True
-    ping_interval: Annotated[float, key("Between two pings; 0 sends none.", unit="duration")] = 20.0
-    ping_timeout: Annotated[float, key("A peer that does not answer a ping by then is gone.", unit="duration")] = 20.0
+    compression: Annotated[bool, key("permessage-deflate (RFC 7692), where the client offers it.")] = True
+    ping_interval: Annotated[float, key("Time between two pings; 0 sends none.", unit="duration")] = 20.0
+    ping_timeout: Annotated[
+        float, key("A peer that has not answered a ping by then is gone; 0: never.", unit="duration")
+    ] = 20.0
 
 
 class Proxy(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -227,8 +291,14 @@ class AccessLog(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``log.access``: one line for each request."""
 
     enabled: Annotated[bool, key("Write the access log.")] = True
-    file: Annotated[str, key('Where to; "-" is stderr.')] = "-"
-    format: Annotated[str, key("text, json, common, combined, or a template with {placeholders}.")] = "text"
+    file: Annotated[str, key('Path of the file; "-" is stderr.', examples=("/var/log/asgiri/access.log",))] = "-"
+    format: Annotated[
+        str,
+        key(
+            "text, json, common, combined, or a template with placeholders in braces.",
+            examples=("combined", '"{time_iso} {host} {status} {duration_ms} {method} {path}"'),
+        ),
+    ] = "text"
 
 
 class Log(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -240,36 +310,63 @@ class Log(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = "info"
     format: Annotated[Literal["text", "json"], key("Lines for people, or one JSON object a line.")] = "text"
     # stderr, because service managers and container runtimes collect it.
-    file: Annotated[str, key('Where to; "-" is stderr.')] = "-"
+    file: Annotated[str, key('Path of the file; "-" is stderr.', examples=("/var/log/asgiri/asgiri.log",))] = "-"
     access: Annotated[AccessLog, key("One line for each request.")] = AccessLog()
 
 
 class Reload(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """``reload``: restart on source changes, for development."""
+    """``reload``: development, where changed code is taken in by itself."""
 
-    enabled: Annotated[bool, key("Watch the sources.")] = False
-    dirs: Annotated[tuple[str, ...], key("Directories to watch.")] = (".",)
-    include: Annotated[tuple[str, ...], key("Globs of the files that matter.")] = ("*.py",)
-    exclude: Annotated[tuple[str, ...], key("Globs of the files that do not.")] = ()
-    delay: Annotated[float, key("How long to wait for further changes.", unit="duration")] = 0.05
-    warm: Annotated[bool, key("Keep the old workers until the new ones are ready.")] = True
-    browser: Annotated[bool, key("Make pages in the browser reload themselves.")] = False
+    enabled: Annotated[bool, key("Serve for development: take in each change of a watched file.", stays=True)] = False
+    dirs: Annotated[
+        tuple[str, ...],
+        key("Folders to watch, and all in them but hidden ones, caches and virtual environments.", filled=True),
+    ] = (".",)
+    include: Annotated[
+        tuple[str, ...],
+        key(
+            "Globs of the files that matter: names, or with a slash, paths below the folder.",
+            filled=True,
+            examples=('["*.py", "templates/**/*.html"]',),
+        ),
+    ] = ("*.py",)
+    exclude: Annotated[
+        tuple[str, ...], key("Globs of files and folders that do not matter.", examples=('["test_*.py", scratch]',))
+    ] = ()
+    # A fifth of it when only one file has changed: who has saved it waits.
+    delay: Annotated[float, key("Quiet after several changes, which are then taken as one.", unit="duration")] = 0.05
+    warm: Annotated[
+        bool, key("Fork new workers from a process that has imported all but the watched code already.")
+    ] = True
+    browser: Annotated[bool, key("Have HTML pages in the browser reload themselves when new code serves.")] = False
     polling: Annotated[
-        bool | Literal["auto"], key("Poll the file system; auto does where notification is missing.")
+        bool | Literal["auto"], key("Look for changes twice a second; auto does where the system does not tell.")
     ] = "auto"
 
 
 class Admin(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``admin``: health, metrics and the status page, on a listener of their own."""
 
-    bind: Annotated[str | None, key("Where to listen; null: nowhere.", syntax="bind")] = None
+    bind: Annotated[
+        str | None,
+        key(
+            "Where /livez and /readyz are answered, by a process of its own; null: nowhere.",
+            syntax="bind",
+            examples=("127.0.0.1:9000", "unix:/run/asgiri/admin.sock"),
+        ),
+    ] = None
 
 
 class Control(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``control``: the socket that asgirictl talks to."""
 
     socket: Annotated[
-        str | None, key("Path of the socket, mode 0600; null: below the runtime directory.", stays=True)
+        str | None,
+        key(
+            "Path of the socket, mode 0600; null: below the runtime directory.",
+            stays=True,
+            examples=("/run/asgiri/control.sock",),
+        ),
     ] = None
 
 
@@ -278,45 +375,74 @@ class Process(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     user: Annotated[
         str | None,
-        key("User that the workers run as, by name or number; the master must start as root."),
+        key("User that the workers become, by name or number; takes a start as root.", examples=("www-data",)),
     ] = None
-    group: Annotated[str | None, key("Group that the workers run as, by name or number; null: the user's own.")] = None
+    group: Annotated[str | None, key("Group that the workers become, by name or number; null: the user's own.")] = None
     umask: Annotated[
-        int | None, key('File mode creation mask, octal as in "027"; null: inherited.', syntax="octal", stays=True)
+        int | None, key('File mode creation mask, octal as in "027"; null: inherited.', syntax="octal")
     ] = None
-    pidfile: Annotated[str | None, key("File that holds the process id of the master.", stays=True)] = None
-    chdir: Annotated[str | None, key("Directory to work in; relative paths start there.", stays=True)] = None
+    pidfile: Annotated[str | None, key("File for the master's process id.", examples=("/run/asgiri.pid",))] = None
+    chdir: Annotated[
+        str | None,
+        key("Directory to work in, where relative paths start; null: that of the start.", stays=True),
+    ] = None
     title: Annotated[str, key("What the process titles in ps and top begin with.")] = "asgiri"
 
 
 class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The whole configuration. ``Config()`` is the valid default: the demo application on 127.0.0.1:8000."""
 
-    app: Annotated[str | None, key("The application, as module:attribute; null is the built-in asgiri.demo:app.")] = (
-        None
-    )
-    app_dir: Annotated[str, key("Directory that the application is imported from.")] = "."
-    factory: Annotated[bool, key("The attribute is a function that makes the application.")] = False
+    app: Annotated[
+        str | None,
+        key("The application, as module:attribute; null is the built-in demo.", examples=("shop.main:app",)),
+    ] = None
+    app_dir: Annotated[str, key("Directory that the application is imported from.", examples=("/srv/shop",))] = "."
+    factory: Annotated[bool, key("app is a function that makes the application.")] = False
     interface: Annotated[
         Literal["auto", "asgi3", "asgi2", "wsgi"],
-        key("What kind of application it is; auto looks at it. wsgi takes a2wsgi: pip install 'asgiri[wsgi]'."),
+        key("Kind of application; auto looks at it. wsgi needs the package a2wsgi."),
     ] = "auto"
-    root_path: Annotated[str, key("Path that the application is mounted at (ASGI root_path).")] = ""
+    root_path: Annotated[str, key("Path that the application is mounted at (ASGI root_path).", examples=("/shop",))] = (
+        ""
+    )
     lifespan: Annotated[
         Literal["auto", "on", "off"],
-        key("ASGI lifespan; auto does without where the application does not know it."),
+        key("ASGI lifespan; auto does without it where the application has none."),
     ] = "auto"
-    loop: Annotated[Literal["auto", "uvloop", "asyncio"], key("The event loop; auto is uvloop where present.")] = "auto"
+    loop: Annotated[
+        Literal["auto", "uvloop", "asyncio"], key("The event loop; auto is uvloop where it is installed.")
+    ] = "auto"
     env: Annotated[
-        dict[str, str], key("Environment variables, set before the application is imported.", secret=True)
+        dict[str, str],
+        key(
+            "Environment variables, set before the application is imported.",
+            secret=True,
+            examples=("{DJANGO_SETTINGS_MODULE: shop.settings}",),
+        ),
     ] = {}
     env_file: Annotated[
-        str | None, key("File of KEY=VALUE lines, read before the application is imported; env goes over it.")
+        str | None,
+        key(
+            "File of KEY=VALUE lines, set before the application is imported; env goes over it.",
+            examples=("/etc/asgiri/env",),
+        ),
     ] = None
     # Loopback, so that trying the server out does not publish an application.
-    listen: Annotated[tuple[Listen, ...], key("The listening sockets.", filled=True, entry="bind")] = (
-        Listen(bind="127.0.0.1:8000"),
-    )
+    listen: Annotated[
+        tuple[Listen, ...],
+        key(
+            "The listening sockets, bound once, by the master.",
+            filled=True,
+            entry="bind",
+            examples=(
+                (
+                    "[{bind: 0.0.0.0:8443, tls: {certfile: /etc/asgiri/cert.pem, keyfile: /etc/asgiri/key.pem, "
+                    "sni: {www.example.org: {certfile: /etc/asgiri/www.pem, keyfile: /etc/asgiri/www.key}}}}]"
+                ),
+                '[{bind: unix:/run/asgiri/asgiri.sock, mode: "0660", group: www-data}]',
+            ),
+        ),
+    ] = (Listen(bind="127.0.0.1:8000"),)
     workers: Annotated[Workers, key("The worker processes.")] = Workers()
     timeouts: Annotated[Timeouts, key("How long a connection may take for what; 0 turns one off.")] = Timeouts()
     limits: Annotated[Limits, key("How much a peer may send or use; 0 turns one off.")] = Limits()
@@ -326,15 +452,19 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     proxy: Annotated[Proxy, key("Reverse proxies in front.", later="trust in proxies")] = Proxy()
     response_headers: Annotated[
         dict[str, str],
-        key("Header fields added to a response where the application set none of that name.", secret=True),
+        key(
+            "Header fields added to a response where the application set none of that name.",
+            secret=True,
+            examples=("{X-Frame-Options: DENY}",),
+        ),
     ] = {}
     # Off, because a version tells attackers more than it tells anyone else.
-    server_header: Annotated[bool, key("Send a Server header field.")] = False
+    server_header: Annotated[bool, key("Send Server: asgiri with each response.")] = False
     # RFC 9110 section 6.6.1: an origin server with a clock sends it.
-    date_header: Annotated[bool, key("Send a Date header field.")] = True
-    log: Annotated[Log, key("What happens to the server.")] = Log()
-    reload: Annotated[Reload, key("Restart on source changes, for development.")] = Reload()
-    admin: Annotated[Admin, key("Health, metrics and status.")] = Admin()
+    date_header: Annotated[bool, key("Send Date with each response.")] = True
+    log: Annotated[Log, key("The log of the server, and of what happens in it.")] = Log()
+    reload: Annotated[Reload, key("Development: take changed code in by itself.")] = Reload()
+    admin: Annotated[Admin, key("Health checks, on a listener of their own.")] = Admin()
     control: Annotated[Control, key("The socket of asgirictl.")] = Control()
     process: Annotated[Process, key("What the processes are to the operating system.")] = Process()
 

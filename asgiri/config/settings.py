@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from asgiri.config.keys import Key, keys_of, nearest, paths
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_null
 from asgiri.config.schema import Config
-from asgiri.config.source import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,8 +19,7 @@ PREFIX = "ASGIRI_"
 CONFIG_VARIABLE = "ASGIRI_CONFIG"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """One key set by a flag or an environment variable.
 
     ``name`` is what the user typed (``--workers``, ``WEB_CONCURRENCY``), ``path`` the dotted path of the
@@ -105,7 +104,9 @@ def _node(setting: Setting, key: Key, faults: Faults) -> Node | None:
     if isinstance(value, bool):
         return Scalar(place, "true" if value else "false", Kind.BOOL)
     if key.container:
-        return parse(value, setting.name, faults, setting.path, lines=False)
+        from asgiri.config.source import parse  # and with it YAML: only where there is some
+
+        return parse(value, setting.name, faults, setting.path)
     null = key.optional and value in ("", "~", "null")
     return Scalar(place, value, Kind.NULL if null else Kind.TEXT)
 

@@ -8,20 +8,20 @@ keeps its zeros.
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING
 
 import yaml
 
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence
+from asgiri.config.text import FILE_MOST, SourceError, read_text
+from asgiri.config.variables import expand, has_variables, names_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Mapping as AbstractMapping
     from pathlib import Path
 
-# A real configuration is a few KiB; the limit keeps a wrong path (a disk image) from being read whole.
-FILE_MOST = 1024 * 1024
 _DEPTH_MOST = 16
 _NODES_MOST = 20_000  # about a second of PyYAML's time
 
@@ -34,37 +34,11 @@ _KINDS = (
 _TAB_INDENT = re.compile(r"^ *\t[ \t]*(?=\S)", re.MULTILINE)
 
 
-class SourceError(ValueError):
-    """A text cannot be had, or is no YAML; ``line`` and ``column`` count from 1, 0 when unknown."""
-
-    def __init__(self, what: str, line: int = 0, column: int = 0) -> None:
-        super().__init__(what)
-        self.what = what
-        self.line = line
-        self.column = column
-
-
-def read_text(path: str | os.PathLike[str]) -> str:
-    """The UTF-8 text of a file. Raises SourceError when it cannot be read, is over 1 MiB, or is not UTF-8."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(FILE_MOST + 1)
-    except OSError as error:
-        raise SourceError(f'cannot read "{os.fspath(path)}": {error.strerror}') from error
-    if len(data) > FILE_MOST:
-        raise SourceError(f'"{os.fspath(path)}" is larger than 1MiB')
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        raise SourceError(f"not UTF-8: byte 0x{data[error.start]:02x}", line, column) from error
-
-
-def parse_file(path: Path, asked_by: str, faults: Faults) -> Node | None:
+def parse_file(path: Path, asked_by: str, environ: AbstractMapping[str, str], faults: Faults) -> Node | None:
     """The nodes of a YAML file; None, with the reason in ``faults``, when it cannot be read as one.
 
-    A file that is not there is the fault of what it was ``asked_by`` (a flag or a variable; empty: nothing).
+    A file that is not there is the fault of what it was ``asked_by`` (a flag or a variable; empty: nothing). Variables
+    in its values are those of ``environ``.
     """
     try:
         text = read_text(path)
@@ -76,32 +50,44 @@ def parse_file(path: Path, asked_by: str, faults: Faults) -> Node | None:
         line = text.count("\n", 0, tab.end()) + 1
         faults.add(Place(str(path), line, tab.group().index("\t") + 1), "", "a tab cannot indent; use spaces")
         return None
-    return parse(text, str(path), faults)
+    return _parse(_Reader(text, str(path), faults, environ), "")
 
 
-def parse(text: str, name: str, faults: Faults, path: str = "", lines: bool = True) -> Node | None:
-    """The nodes of a YAML text; None, with the reason in ``faults``, when it is not YAML.
+def parse(text: str, name: str, faults: Faults, path: str = "") -> Node | None:
+    """The nodes of a YAML text from elsewhere; None, with the reason in ``faults``, when it is not YAML.
 
-    ``name`` is the file, flag or variable that it comes from; without ``lines`` that alone is the place of
-    all that is in it. ``path`` is the dotted path of the key that the text is the value of.
+    ``name`` is the flag or variable that it comes from, and the place of all that is in it. ``path`` is the dotted
+    path of the key that the text is the value of.
     """
+    return _parse(_Reader(text, name, faults), path)
+
+
+def _parse(reader: _Reader, path: str) -> Node | None:
     try:
-        return _Reader(text, name, faults, lines).document(path)
+        return reader.document(path)
     except SourceError as error:
-        where = Place(name, error.line, error.column) if lines else Place(name)
-        faults.add(where, path, error.what)
+        reader.refuse(error, path)
         return None
 
 
 class _Reader:
-    """Turns the events of one text into nodes. Raises SourceError for what is not the plain part of YAML."""
+    """Turns the events of one text into nodes. Raises SourceError for what is not the plain part of YAML.
 
-    def __init__(self, text: str, name: str, faults: Faults, lines: bool) -> None:
+    With an ``environ`` the text is a file: its values may have variables, and its lines have numbers.
+    """
+
+    def __init__(self, text: str, name: str, faults: Faults, environ: AbstractMapping[str, str] | None = None) -> None:
         self._events = _events(text)
         self._name = name
         self._faults = faults
-        self._lines = lines
+        self._environ = environ
+        self._lines = environ is not None
         self._nodes = 0
+        self._room = FILE_MOST  # for what variables bring in
+
+    def refuse(self, error: SourceError, path: str) -> None:
+        where = Place(self._name, error.line, error.column) if self._lines else Place(self._name)
+        self._faults.add(where, path, error.what)
 
     def document(self, path: str) -> Node:
         """The only document of the text; nothing at all is a null."""
@@ -109,12 +95,28 @@ class _Reader:
         start = next(self._events)
         if isinstance(start, yaml.StreamEndEvent):
             return Scalar(self._place(start), "", Kind.NULL)
-        node = self._node(next(self._events), path, 0)
+        node = self._value(next(self._events), path, 0)
         next(self._events)  # the end of the document
         more = next(self._events)
         if not isinstance(more, yaml.StreamEndEvent):
             raise _refusal("expected one document, found a second", more)
         return node
+
+    def _value(self, event: yaml.Event, path: str, depth: int) -> Node:
+        """A node that is no key: with its variables put in."""
+        node = self._node(event, path, depth)
+        if self._environ is None or not isinstance(node, Scalar) or not has_variables(node.text):
+            return node
+        try:
+            text = expand(node.text, self._environ)
+        except ValueError as error:
+            self._faults.add(node.place, path, str(error))
+            return Scalar(node.place, node.text, Kind.BROKEN)
+        self._room -= len(text)
+        if self._room < 0:
+            raise _refusal("its variables bring in more than 1MiB", event)
+        kind = _kind(text) if _is_plain(event) else Kind.TEXT
+        return Scalar(node.place, text, kind, node.text if names_one(node.text) else "")
 
     def _node(self, event: yaml.Event, path: str, depth: int) -> Node:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
@@ -131,12 +133,12 @@ class _Reader:
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(event, path, depth)
         assert isinstance(event, yaml.ScalarEvent)  # the grammar of events leaves nothing else
-        return Scalar(self._place(event), event.value, _kind(event))
+        return Scalar(self._place(event), event.value, _kind(event.value) if _is_plain(event) else Kind.TEXT)
 
     def _sequence(self, start: yaml.Event, path: str, depth: int) -> Sequence:
         items: list[Node] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            items.append(self._node(event, f"{path}[{len(items)}]", depth + 1))
+            items.append(self._value(event, f"{path}[{len(items)}]", depth + 1))
         return Sequence(self._place(start), tuple(items))
 
     def _mapping(self, start: yaml.Event, path: str, depth: int) -> Mapping:
@@ -148,7 +150,7 @@ class _Reader:
             if found.text == "<<" and found.kind is Kind.TEXT and _is_plain(event):
                 raise _refusal("merge keys (<<) are not supported", event)
             below = f"{path}.{found.text}" if path else found.text
-            entry = Entry(found.place, self._node(next(self._events), below, depth + 1))
+            entry = Entry(found.place, self._value(next(self._events), below, depth + 1))
             if first := entries.get(found.text):
                 line = f"; the first is on line {first.place.line}" if self._lines else ""
                 self._faults.add(found.place, below, f"given twice{line}")
@@ -169,13 +171,13 @@ def _events(text: str) -> Iterator[yaml.Event]:
         column = error.position - text.rfind("\n", 0, error.position)
         raise SourceError(f"not valid YAML: character U+{ord(text[error.position]):04X}", line, column) from error
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error) from error
+        raise _syntax_error(error, text) from error
     except (ValueError, OverflowError) as error:
         # PyYAML passes digits on to int() and chr() unseen: "\UFFFFFFFF" in quotes, an endless %YAML version.
         raise SourceError("not valid YAML: a character escape or version number is out of range") from error
 
 
-def _syntax_error(error: yaml.MarkedYAMLError) -> SourceError:
+def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> SourceError:
     """One line for an error of PyYAML's, with the line of what it was in the middle of if that is another."""
     problem = " ".join(str(error.problem or error.context).split())
     mark = error.problem_mark or error.context_mark
@@ -183,6 +185,8 @@ def _syntax_error(error: yaml.MarkedYAMLError) -> SourceError:
     begun = error.context_mark
     if error.context and begun and begun.line + 1 != line:
         problem += f" ({' '.join(error.context.split())} that begins on line {begun.line + 1})"
+    if mark and text[mark.index - 1 : mark.index + 1] == "${":  # a brace of YAML's, there
+        problem += "; within brackets, a value with a variable stands in quotes"
     return SourceError(f"not valid YAML: {problem}", line, column)
 
 
@@ -200,7 +204,6 @@ def _is_plain(event: yaml.Event) -> bool:
     return isinstance(event, yaml.ScalarEvent) and event.implicit[0]
 
 
-def _kind(event: yaml.ScalarEvent) -> Kind:
-    if not _is_plain(event):
-        return Kind.TEXT
-    return next((kind for kind, pattern in _KINDS if pattern.fullmatch(event.value)), Kind.TEXT)
+def _kind(text: str) -> Kind:
+    """What a plain scalar of this text is."""
+    return next((kind for kind, pattern in _KINDS if pattern.fullmatch(text)), Kind.TEXT)

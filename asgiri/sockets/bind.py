@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from asgiri.config.address import Address
+from asgiri.config.nodes import printable
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
 from asgiri.sockets.holder import holder_of_abstract, holder_of_peer, holder_of_port
@@ -24,6 +25,9 @@ from asgiri.sockets.supply import Supply
 # How long to wait for another master that binds in the same directory: a second.
 LOCK_TRIES: Final = 100
 LOCK_PAUSE: Final = 0.01
+
+# The largest id that chown(2) does not take for "leave it as it is".
+MOST_ID: Final = 2**32 - 2
 
 
 def bind_all(listens: Iterable[Listen]) -> list[Listener]:
@@ -109,7 +113,12 @@ def resolve(address: Address) -> Any:
 
 
 def bind_tcp(address: Address) -> socket.socket:
-    family, kind, proto, _, where = resolve(address)
+    return bind_at(resolve(address))
+
+
+def bind_at(entry: Any) -> socket.socket:
+    """A socket that is bound to an entry of getaddrinfo(3), and does not listen yet."""
+    family, kind, proto, _, where = entry
     sock = socket.socket(family, kind, proto)
     try:
         # A restarted server finds connections of its predecessor in TIME_WAIT, which is no reason to fail.
@@ -126,15 +135,20 @@ def bind_tcp(address: Address) -> socket.socket:
 
 def bind_unix(address: Address, listen: Listen) -> socket.socket:
     if address.is_abstract:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind("\0" + address.path[1:])
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        return bind_unix_name(address)
     with alone_in(os.path.dirname(address.path) or os.curdir):
         return bind_file(address.path, listen)
+
+
+def bind_unix_name(address: Address) -> socket.socket:
+    """A socket of the abstract namespace, which does not listen yet."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind("\0" + address.path[1:])
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 @contextmanager
@@ -220,21 +234,28 @@ def remove_stale(path: str) -> None:
 
 
 def user_id(name: str | None) -> int:
+    """The number for chown(2); -1 leaves the user. BindError when there is none of that name."""
     if name is None:
         return -1
     try:
-        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise BindError(f'listen.owner: there is no user "{name}"') from None
+        return _number("listen.owner", name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):  # ValueError: a NUL in it
+        raise BindError(f'listen.owner: there is no user "{printable(name)}"') from None
 
 
 def group_id(name: str | None) -> int:
     if name is None:
         return -1
     try:
-        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise BindError(f'listen.group: there is no group "{name}"') from None
+        return _number("listen.group", name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError):
+        raise BindError(f'listen.group: there is no group "{printable(name)}"') from None
+
+
+def _number(key: str, text: str) -> int:
+    if len(text) > len(str(MOST_ID)) or int(text) > MOST_ID:
+        raise BindError(f"{key}: {text[:20]} is larger than any id ({MOST_ID})")
+    return int(text)
 
 
 def adopt(fd: int) -> socket.socket:

@@ -7,7 +7,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
@@ -25,44 +25,61 @@ Place = IPv4Address | IPv6Address
 
 def holder_of_port(host: str, port: int) -> str:
     """``pid 4711 (nginx)``: who listens on that port of that address, or of all; empty when it cannot be seen."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return ""
-    taken = {inode: at for at, inode in _listening(port) if _collide(at, address)}
-    if not taken:
-        return ""
-    ours = _has_one("self", taken)
-    if ours:
+    taken = _taken(host, port)
+    if ours := _has_one("self", taken):
         at = taken[ours]
         return f"this service itself, for {f'[{at}]' if at.version == 6 else at}:{port}"
-    found = set(_processes_with(taken))
-    return (
-        in_words(min(found, key=lambda pid: (_parent(pid) in found, pid))) if found else ""
-    )  # the master's, not a worker's
+    return in_words(pid) if (pid := _first_with(taken)) else ""
+
+
+def holders_of_port(host: str, port: int) -> tuple[int, bool]:
+    """Its process id, 0 when it cannot be seen; and whether that very address is taken, or one that means it.
+
+    Where more than one is taken, the process is that of one of them.
+    """
+    taken = _taken(host, port)
+    return _first_with(taken), str(ip_address(host)) in map(str, taken.values())
 
 
 def holder_of_abstract(name: str) -> str:
     """The same of an abstract unix socket; ``name`` is without its @."""
+    return in_words(pid) if (pid := pid_of_abstract(name)) else ""
+
+
+def pid_of_abstract(name: str) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect("\0" + name)
         except OSError:  # it is bound only, of another type, or has no room for us
-            return ""
-        return holder_of_peer(probe)
+            return 0
+        return pid_of_peer(probe)
 
 
 def holder_of_peer(sock: socket.socket) -> str:
-    """The same of whoever listens at the other end of a connected unix socket (unix(7), SO_PEERCRED)."""
+    """The same of whoever listens at the other end of a connected unix socket."""
+    return in_words(pid) if (pid := pid_of_peer(sock)) else ""
+
+
+def pid_of_peer(sock: socket.socket) -> int:
+    """The same, as a process id (unix(7), SO_PEERCRED)."""
     if not hasattr(socket, "SO_PEERCRED"):
-        return ""
+        return 0
     try:
-        pid = _PEERCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))[0]
+        pid: int = _PEERCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))[0]
+    except OSError:
+        return 0
+    # 0: a process of another namespace. And who made it listen may have gone, and left it to an heir.
+    return pid if pid > 0 and os.path.exists(f"/proc/{pid}") else 0
+
+
+def title_of(pid: int) -> str:
+    """What a process is called in ps; empty when it has ended, or is a thread of the kernel."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
     except OSError:
         return ""
-    # 0: a process of another namespace. And who made it listen may have gone, and left it to an heir.
-    return in_words(pid) if pid > 0 and os.path.exists(f"/proc/{pid}") else ""
+    return words.decode("utf-8", "backslashreplace").strip()
 
 
 def in_words(pid: int) -> str:
@@ -90,6 +107,21 @@ def _collide(one: Place, other: Place) -> bool:
     return (one if one.version == 6 else other).is_unspecified
 
 
+def _taken(host: str, port: int) -> dict[str, Place]:
+    """Inode and address of the sockets that listen on that port, such that nobody else can on that address."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return {}
+    return {inode: at for at, inode in _listening(port) if _collide(at, address)}
+
+
+def _first_with(inodes: Collection[str]) -> int:
+    """The process that has one of these sockets, a master before its workers; 0 when none can be seen."""
+    found = set(_processes_with(inodes)) if inodes else set()
+    return min(found, key=lambda pid: (_parent(pid) in found, pid)) if found else 0
+
+
 def _listening(port: int) -> Iterator[tuple[Place, str]]:
     """Address and inode of each TCP socket that listens on the port (proc(5))."""
     for table in ("tcp", "tcp6"):
@@ -107,7 +139,7 @@ def _listening(port: int) -> Iterator[tuple[Place, str]]:
                 yield (IPv4Address(raw) if table == "tcp" else IPv6Address(raw)), fields[9]
 
 
-def _processes_with(inodes: Container[str]) -> Iterator[int]:
+def _processes_with(inodes: Collection[str]) -> Iterator[int]:
     """The processes that have one of these sockets open, as far as we may look."""
     deadline = time.monotonic() + _PATIENCE
     with suppress(OSError):
@@ -118,7 +150,7 @@ def _processes_with(inodes: Container[str]) -> Iterator[int]:
                 yield int(name)
 
 
-def _has_one(pid: str, inodes: Container[str]) -> str:
+def _has_one(pid: str, inodes: Collection[str]) -> str:
     """The inode of one of these sockets that the process has open; empty when it has none."""
     try:
         for fd in islice(os.listdir(f"/proc/{pid}/fd"), _DESCRIPTORS):

@@ -9,8 +9,6 @@ import socket
 from collections.abc import Callable
 from typing import Self
 
-from msgspec.structs import replace
-
 from asgiri.config.schema import Listen
 
 logger = logging.getLogger("asgiri.sockets")
@@ -20,7 +18,7 @@ FileId = tuple[int, int]
 
 
 class Listener:
-    """A bound and listening socket, and the config entry it came from. Who made it closes it.
+    """A bound and listening socket, and the config entry that it is bound as. Who made it closes it.
 
     ``name`` is the FileDescriptorName of a socket that systemd has bound. The file of a unix socket goes with it, where
     it was bound here; for one that somebody has passed on see :meth:`passed_on`.
@@ -91,11 +89,6 @@ def identity(path: str, look: Callable[[str], os.stat_result] = os.stat) -> File
     except OSError:
         return 0, 0
     return found.st_dev, found.st_ino
-
-
-def binds_alike(one: Listen, other: Listen) -> bool:
-    """Whether two entries bind the same socket the same way, whatever is spoken on it."""
-    return replace(one, tls=None) == replace(other, tls=None)
 
 
 def require_stream(sock: socket.socket) -> None:

@@ -6,7 +6,7 @@ that another one replaces before it has begun is decided by that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from asgiri.supervisor.messages import Event, Recycle, Resize
@@ -22,6 +22,7 @@ from asgiri.supervisor.verbs import (
 )
 
 if TYPE_CHECKING:
+    from asgiri.config.changes import Change
     from asgiri.supervisor.control import Call
 
 
@@ -90,10 +91,13 @@ class Desk:
         for call in self._begun.pop(generation, []):
             call.fail(f"the reload failed: {why}", trace)
 
-    def note_settled(self, generation: int) -> None:
+    def note_settled(self, generation: int, changes: Sequence[Change]) -> None:
+        """A generation serves; ``changes`` are those of its config."""
+        changed = [str(change) for change in changes if not change.stays]
+        stays = [str(change) for change in changes if change.stays]
         for number in [number for number in self._begun if number <= generation]:
             for call in self._begun.pop(number):
-                call.reply({"generation": generation})
+                call.reply({"generation": generation, "changed": changed, "stays": stays})
 
     def note_stop(self) -> None:
         """No reload will be decided any more."""

@@ -9,11 +9,12 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct
-from msgspec.structs import replace
 
+from asgiri.config.load import Loaded
 from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
 from asgiri.link import Booted, BootFailed, ChildMain, Order
@@ -55,13 +56,12 @@ from asgiri.supervisor.messages import (
     Start,
     Stop,
     Tick,
-    Vitals,
 )
 from asgiri.supervisor.notify import Notifier
 from asgiri.supervisor.plans import Plans
-from asgiri.supervisor.process import PidFile
+from asgiri.supervisor.process import Standing
 from asgiri.supervisor.runtime import Runtime
-from asgiri.supervisor.scoreboard import BEAT_SECONDS, Scoreboard, State
+from asgiri.supervisor.scoreboard import Scoreboard
 from asgiri.supervisor.sidecar import Want
 from asgiri.supervisor.signals import SignalQueue
 from asgiri.supervisor.status import STATES, Status
@@ -92,7 +92,7 @@ class Hooks(Struct, frozen=True):
     itself (its log, its title) from a config that was committed; the others are the mains of the children.
     """
 
-    load: Callable[[], Config]
+    load: Callable[[], Loaded]
     apply: Callable[[Config], None]
     worker_main: ChildMain
     admin_main: ChildMain
@@ -110,11 +110,12 @@ class Origin(Struct, frozen=True):
 class Master:
     """Owns the sockets, the signals and the children of one service: the first two while it is entered."""
 
-    def __init__(self, config: Config, hooks: Hooks, origin: Origin) -> None:
+    def __init__(self, loaded: Loaded, hooks: Hooks, origin: Origin) -> None:
+        config = loaded.config
         self._hooks = hooks
         self._origin = origin
-        self._plans = Plans(config)
-        self._pidfile = PidFile(config.process.pidfile)
+        self._plans = Plans(loaded)
+        self._standing = Standing(config.process, origin.recipe.umask)
         self._board = Scoreboard()
         self._board.master.pid = os.getpid()
         self._workers: dict[int, Child] = {}  # by the fleet's id
@@ -161,7 +162,7 @@ class Master:
 
     def _show(self) -> None:
         """Be the one that people find. The pid file comes after the sockets: who finds them taken leaves it alone."""
-        self._pidfile.write()
+        self._standing.show()
         self._open_control()
 
     def _open_control(self) -> None:
@@ -181,7 +182,7 @@ class Master:
         if self._workshop is not None:
             self._workshop.close()
         self._plans.close()
-        self._pidfile.remove()
+        self._standing.leave()
 
     def run(self) -> ExitCode:
         """Fork, and serve until stopped. AsgiriError without the pid file or the control socket that is asked for."""
@@ -220,7 +221,7 @@ class Master:
         now = time.monotonic()
         deadline = self._fleet.deadline()
         if now >= self._pulse_at or (deadline is not None and deadline <= now):
-            yield Pulse(self._vitals(now))
+            yield Pulse(self._status.vitals(now))
         if now >= self._pulse_at:
             self._pulse_at = now + self._pulse_every
             self._beat(now)
@@ -247,17 +248,6 @@ class Master:
         self._herald.pulse(now)
         if self._control is not None:
             self._control.sweep(now)
-
-    def _vitals(self, now: float) -> dict[int, Vitals]:
-        """What the slots say. Whom a signal or a debugger holds cannot beat, and is not to be blamed."""
-        found = {}
-        for worker_id, child in self._workers.items():
-            heard = min(now, child.slot.beat_ns / 1e9)  # any worker may write anything there
-            if now - heard > BEAT_SECONDS and child.is_stopped:
-                heard = now
-            slot = child.slot
-            found[worker_id] = Vitals(heard, slot.served, slot.memory, slot.state is State.DRAINING)
-        return found
 
     def _feed(self, event: Event) -> None:
         """Give the fleet an event and run what it commands, and what comes of that in turn."""
@@ -408,8 +398,9 @@ class Master:
             why = "an upgrade is under way"
         else:
             try:
-                config = self._as_begun(self._hooks.load())
-                self._plans.submit(config)
+                loaded = self._hooks.load()
+                with self._standing.as_of(loaded.config.process):
+                    config = self._plans.submit(loaded, self._fleet.generation)
             except AsgiriError as error:
                 why = "; ".join(str(error).splitlines())
         if why:
@@ -418,14 +409,6 @@ class Master:
             self._herald.look()
             return f"the reload is refused: {why}", []
         return "", [Reload(Policy.of(config))]
-
-    def _as_begun(self, config: Config) -> Config:
-        """With what only a restart can change."""
-        was = self._workshop is not None
-        if config.reload.enabled is was:
-            return config
-        logger.warning("reload.enabled is changed by an upgrade or a restart only, and stays as it is")
-        return replace(config, reload=replace(config.reload, enabled=was))
 
     def _post(self, trouble: Trouble | None) -> None:
         """Under reload: tell the workers why the newest code does not serve, or that it does."""
@@ -469,7 +452,7 @@ class Master:
         if heir.is_master():
             self._selector.unregister(heir)
             self._plans.own()
-            for show in (self._pidfile.write, self._open_control):
+            for show in (self._standing.show, self._open_control):
                 try:
                     show()
                 except AsgiriError as error:
@@ -504,14 +487,13 @@ class Master:
                     child.stacks.ask(child.pid)
             case Commit(generation):
                 self._post(None)
-                self._apply(self._plans[generation].config)
-                self._start_admin()
+                self._commit(generation)
             case Abandon(generation, why):
                 self._abandon(generation, why, trace)
             case Settled(generation):
                 extra = {"about": {"generation": generation}}
                 logger.info("the reload is complete: generation %d serves", generation, extra=extra)
-                self._desk.note_settled(generation)
+                self._desk.note_settled(generation, self._plans[generation].changes)
                 self._drop_plans()
             case Announce():
                 self._announce()
@@ -549,18 +531,26 @@ class Master:
             extra["trace"] = stacks or "(it could not write its stacks)"
         logger.log(LEVELS[report.level], report.text, extra=extra)
 
-    def _apply(self, config: Config) -> None:
-        try:
-            self._hooks.apply(config)
-        except AsgiriError as error:  # the workers serve with it already: no reason to leave them
-            logger.error("the master itself goes on as it was: %s", error)
+    def _commit(self, generation: int) -> None:
+        """The config of the generation is in effect: for the master itself and its sockets, too."""
+        config = self._plans[generation].config
+        for take in (partial(self._standing.take, config.process), partial(self._hooks.apply, config)):
+            try:
+                take()
+            except AsgiriError as error:  # the workers serve with it already: no reason to leave them
+                logger.error("the master itself goes on as it was: %s", error)
+        self._plans.commit(generation)
+        self._start_admin()
 
     def _fork(self, command: Fork) -> None:
         plan = self._plans.begin(command.generation)
         self._desk.note_begun(command.generation)
         role = Role(self._hooks.worker_main, command.worker_id, command.number, command.generation)
         try:
-            child = self._children.fork(role, plan.config, plan.listeners, self._plans.listeners, self._lent(command))
+            with self._standing.as_of(plan.config.process):
+                child = self._children.fork(
+                    role, plan.config, plan.listeners, self._plans.listeners, self._lent(command)
+                )
         except OSError as error:
             how = f"could not be forked: {error.strerror}"
             self._pending.append(Exited(command.worker_id, how, Ending.UNFORKED))

@@ -1,32 +1,47 @@
 """Plans: which config and which listeners a generation has, and which sockets nobody needs any more.
 
 A plan is *submitted* when its config is read and its addresses are bound, *begun* when the fleet forks the first worker
-of its generation, and *dropped* when no worker of it is left or will be.
+of its generation, *committed* when that is ready, and *dropped* when no worker of it is left or will be.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
+# Not where it is used: at a reload another release may lie on the disk.
+from asgiri.config.changes import Change, changes, in_effect
+from asgiri.config.load import Loaded
 from asgiri.config.schema import Config, Listen
+from asgiri.errors import BindError
+from asgiri.sockets.adjust import adjust, check_access, take_over
 from asgiri.sockets.bind import open_listener
-from asgiri.sockets.listener import FileId, Listener, binds_alike, identity
+from asgiri.sockets.listener import FileId, Listener, identity
 from asgiri.sockets.supply import Supply
 
 logger = logging.getLogger("asgiri.master")
 
 
 class Plan(Struct, frozen=True, eq=False):
-    """What the workers of one generation are given; ``admin`` is what the admin child listens on."""
+    """What the workers of one generation are given; ``admin`` is what the admin child listens on.
 
-    config: Config
+    ``entries`` has what the config says of each listener, which may be bound in another way until the commit;
+    ``changes`` is what the config says differently from the one before.
+    """
+
+    loaded: Loaded
+    changes: list[Change] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
     admin: list[Listener] = field(default_factory=list)
+    entries: list[tuple[Listener, Listen]] = field(default_factory=list)
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
 
     @property
     def all_listeners(self) -> list[Listener]:
@@ -36,8 +51,8 @@ class Plan(Struct, frozen=True, eq=False):
 class Plans:
     """The plans of one master, and with them all of its listeners, which it closes when the last plan has no use."""
 
-    def __init__(self, config: Config) -> None:
-        self._by_generation = {1: Plan(config)}
+    def __init__(self, loaded: Loaded) -> None:
+        self._by_generation = {1: Plan(loaded)}
         self._left_files: list[tuple[str, FileId]] = []  # of an old master's sockets that no entry of ours takes
         self._submitted: Plan | None = None  # for a reload that the fleet has been told of and has not begun
 
@@ -63,13 +78,21 @@ class Plans:
     def __getitem__(self, generation: int) -> Plan:
         return self._by_generation[generation]
 
-    def submit(self, config: Config) -> None:
-        """Bind what is new in ``config``; BindError, and nothing has changed. It is in the place of one not begun."""
-        plan = Plan(config)
+    def submit(self, loaded: Loaded, current: int) -> Config:
+        """Bind what is new in a config, and log what else is; the config in effect. BindError: nothing has changed.
+
+        It is in the place of one not begun. ``current`` is the generation that serves: its config is in effect, and
+        what a reload cannot change stays as that has it.
+        """
+        before_it = self._by_generation[current].loaded
+        effective = replace(loaded, config=in_effect(before_it.config, loaded.config))
+        plan = Plan(effective, changes(before_it, loaded))
         self._fill(plan, self.listeners, Supply())
         before = self.listeners
         self._submitted = plan
         self._close_unused(before)
+        tell(plan.changes)
+        return plan.config
 
     def begin(self, generation: int) -> Plan:
         """The generation's plan; a generation that has none yet is the reload that was submitted last."""
@@ -77,6 +100,14 @@ class Plans:
             assert self._submitted is not None
             self._by_generation[generation], self._submitted = self._submitted, None
         return self._by_generation[generation]
+
+    def commit(self, generation: int) -> None:
+        """The generation serves: the sockets that it has kept are as its config says. What cannot be done is logged."""
+        for listener, listen in self._by_generation[generation].entries:
+            try:
+                adjust(listener, listen)
+            except BindError as error:
+                logger.warning("%s", error)
 
     def drop(self, generation: int) -> None:
         before = self.listeners
@@ -99,6 +130,10 @@ class Plans:
         """The sockets that another master handed over are ours now, with their files."""
         for listener in self.listeners:
             listener.own()
+            try:
+                take_over(listener)
+            except BindError as error:
+                logger.warning("%s", error)
         for path, file in self._left_files:  # of sockets that only the old one had: not before, for it may go on
             if identity(path, os.lstat) == file:
                 with suppress(OSError):  # others find it stale, and remove it
@@ -114,11 +149,14 @@ class Plans:
         kept = [listener for listener in kept if not listener.is_lost]
         fresh: list[Listener] = []
         admin = plan.config.admin.bind
+        wanted = [(plan.listeners, listen) for listen in plan.config.listen]
+        if admin is not None:
+            wanted.append((plan.admin, admin_listen(admin)))
         try:
-            for listen in plan.config.listen:
-                plan.listeners.extend(self._keep_or_open(listen, kept, fresh, supply))
-            if admin is not None:
-                plan.admin.extend(self._keep_or_open(admin_listen(admin), kept, fresh, supply))
+            for listeners, listen in wanted:
+                found = self._keep_or_open(listen, kept, fresh, supply)
+                listeners.extend(found)
+                plan.entries.extend((listener, listen) for listener in found)
         except BaseException:
             for listener in fresh:
                 listener.close()
@@ -129,7 +167,7 @@ class Plans:
 
     def _keep_or_open(
         self, listen: Listen, kept: list[Listener], fresh: list[Listener], supply: Supply
-    ) -> Iterable[Listener]:
+    ) -> list[Listener]:
         same = [listener for listener in kept if listener.listen.address == listen.address]
         if listen.address.is_any_port:  # any other entry has all, of which systemd may pass many
             same = same[:1]
@@ -137,11 +175,9 @@ class Plans:
             opened = open_listener(listen, supply)
             fresh.extend(opened)
             return opened
+        check_access(listen)
         for listener in same:
             kept.remove(listener)  # each of two ports 0 keeps its own
-            if not binds_alike(listener.listen, listen):
-                what = "%s stays as it was bound: what else changed needs an upgrade or a restart"
-                logger.warning(what, listener.url)
         return same
 
     def _close_unused(self, before: list[Listener]) -> None:
@@ -156,3 +192,16 @@ class Plans:
 def admin_listen(bind: str) -> Listen:
     """The entry that ``admin.bind`` is short for."""
     return Listen(bind=bind, backlog=128)
+
+
+def tell(found: list[Change]) -> None:
+    """Log what a reload is about to change, before it is known whether its workers can serve with it."""
+    stays = [str(change) for change in found if change.stays]
+    for change in found:
+        if not change.stays:
+            logger.info("%s", change, extra={"about": {"key": change.path}})
+    if not found:
+        logger.info("nothing in the configuration has changed")
+    if stays:
+        how = "a restart" if os.getpid() == 1 else "an upgrade (USR2) or a restart"  # PID 1 has no upgrade
+        logger.warning("not changed by a reload, but by %s: %s", how, "; ".join(stays))

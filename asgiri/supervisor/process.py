@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from setproctitle import setproctitle
@@ -37,7 +38,11 @@ def apply_process(process: Process) -> None:
 
 def title(prefix: str, role: str, app: str) -> None:
     """Set the process title: ``asgiri: master [module:app]``."""
-    setproctitle(printable(f"{prefix}: {role} [{app}]"))
+    setproctitle(title_text(prefix, role, app))
+
+
+def title_text(prefix: str, role: str, app: str) -> str:
+    return printable(f"{prefix}: {role} [{app}]")
 
 
 class PidFile:
@@ -63,9 +68,59 @@ class PidFile:
             what = f'cannot write "{printable(str(self._file))}": {error.strerror}'
             raise ConfigError([Problem("", "process.pidfile", what)]) from error
 
+    def is_same(self, other: PidFile) -> bool:
+        """Whether both are one file, by whatever path; or none."""
+        if self._file is None or other._file is None:
+            return self._file is other._file
+        try:
+            return self._file == other._file or self._file.samefile(other._file)
+        except OSError:
+            return False
+
     def remove(self) -> None:
         """Remove it, if it is still ours: another master may have written its own."""
         if self._file is not None:
             with suppress(OSError, ValueError):
                 if int(self._file.read_text(encoding="ascii")) == os.getpid():
                     self._file.unlink()
+
+
+class Standing:
+    """What the master itself has of the ``process`` section, and of what a reload changes in it.
+
+    ``umask`` is the one that was inherited: a config without one goes back to it.
+    """
+
+    def __init__(self, process: Process, umask: int) -> None:
+        self._pidfile = PidFile(process.pidfile)
+        self._umask = umask
+
+    def show(self) -> None:
+        """Write the pid file. ConfigError when it cannot be written."""
+        self._pidfile.write()
+
+    def take(self, process: Process) -> None:
+        """Have the umask and the pid file of a config that was committed. ConfigError: the old pid file stays."""
+        os.umask(self._umask_of(process))
+        fresh = PidFile(process.pidfile)
+        if fresh.is_same(self._pidfile):
+            return
+        fresh.write()
+        if not fresh.is_same(self._pidfile):  # now that it is there
+            self._pidfile.remove()
+        self._pidfile = fresh
+
+    @contextmanager
+    def as_of(self, process: Process) -> Iterator[None]:
+        """With the umask of a config that is not committed yet, for what is made for it: its sockets, its workers."""
+        before = os.umask(self._umask_of(process))
+        try:
+            yield
+        finally:
+            os.umask(before)
+
+    def leave(self) -> None:
+        self._pidfile.remove()
+
+    def _umask_of(self, process: Process) -> int:
+        return self._umask if process.umask is None else process.umask

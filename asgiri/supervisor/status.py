@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from asgiri import __version__
 from asgiri.supervisor.crew import Worker, WorkerState
 from asgiri.supervisor.fleet import Fleet, Phase
+from asgiri.supervisor.messages import Vitals
+from asgiri.supervisor.scoreboard import BEAT_SECONDS, State
 from asgiri.supervisor.verbs import ServiceStatus, WorkerStatus
 
 if TYPE_CHECKING:
@@ -48,6 +50,17 @@ class Status:
         if now > self._counted_at:
             self._rate = max(0.0, (served - self._served) / (now - self._counted_at))
         self._served, self._counted_at = served, now
+
+    def vitals(self, now: float) -> dict[int, Vitals]:
+        """What the slots say. Whom a signal or a debugger holds cannot beat, and is not to be blamed."""
+        found = {}
+        for worker_id, child in self._children.items():
+            heard = min(now, child.slot.beat_ns / 1e9)  # any worker may write anything there
+            if now - heard > BEAT_SECONDS and child.is_stopped:
+                heard = now
+            slot = child.slot
+            found[worker_id] = Vitals(heard, slot.served, slot.memory, slot.state is State.DRAINING)
+        return found
 
     @property
     def line(self) -> str:

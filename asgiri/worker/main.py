@@ -27,7 +27,7 @@ from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
 from asgiri.config.schema import Config
-from asgiri.equip import loop_factory, ways_of
+from asgiri.equip import load_engines, loop_factory, ways_of
 from asgiri.errors import AppError, AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
@@ -47,6 +47,9 @@ logger = logging.getLogger("asgiri.worker")
 
 # How much of the heap is kept, and used again, while it is free, in bytes; blocks of up to half of that are part of it.
 HEAP_SLACK = 8 << 20
+
+# When a worker that serves imports the engines that it has not needed so far, in seconds: not while a start is timed.
+LEFT_OUT_SECONDS = 1.0
 
 
 def main(boot: Boot) -> int:
@@ -178,6 +181,8 @@ class Worker:
         gc.freeze()  # what start-up made stays: no later collection needs to look at it
         self._heart.enter(State.SERVING)
         boot.link.report(Booted() if self._dev is None else self._dev.booted())
+        # What a quick start has left out (asgiri.equip), before an installation of another release could change it.
+        asyncio.get_running_loop().call_later(LEFT_OUT_SECONDS, load_engines, boot.config)
         order = await orders.get()
         self._heart.enter(State.DRAINING)
         if self._dev is not None:

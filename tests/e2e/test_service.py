@@ -464,8 +464,8 @@ def test_a_reload_binds_what_is_new_and_closes_what_is_gone(start: Start) -> Non
     ("config", "message"),
     [
         ("log: {file: none/such}\n", "the reload failed, generation 1 goes on: log.file: cannot open"),
-        ("env_file: none\n", "the reload is refused, generation 1 goes on: env_file: cannot read"),
-        ("process: {umask: '027'}\n", "process.umask is changed by an upgrade or a restart only"),
+        ("env_file: none\n", "the reload is refused, generation 1 goes on: asgiri.yaml:1: env_file: cannot read"),
+        ("process: {chdir: /tmp}\n", r"by an upgrade \(USR2\) or a restart: process.chdir: null -> /tmp"),
     ],
 )
 def test_a_reload_says_what_it_does_not_take(start: Start, config: str, message: str) -> None:
@@ -475,15 +475,6 @@ def test_a_reload_says_what_it_does_not_take(start: Start, config: str, message:
     service.log.wait(message)
     assert "Traceback" not in str(service.log)
     assert get(service, "/who")
-
-
-def test_a_reload_says_that_a_bound_socket_stays_as_it_is(start: Start) -> None:
-    text = f"app: app:app\napp_dir: {Path(__file__).parent}\nlisten: [{{bind: 'unix:web.sock', mode: '0600'}}]\n"
-    service = start(config=text, app=None, bind=False).ready()
-    (service.directory / "asgiri.yaml").write_text(text.replace("0600", "0660"))
-    service.signal(signal.SIGHUP)
-    service.log.wait("unix:web.sock stays as it was bound")
-    service.log.wait("the reload is complete")
 
 
 def test_a_master_without_descriptors_goes_on(start: Start) -> None:

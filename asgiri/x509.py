@@ -1,0 +1,108 @@
+"""What a certificate says of itself: whose it is, who has issued it, and the dates between which it holds.
+
+Python's ssl tells that of a peer's certificate, and of the authorities in a file, but not of the certificate that a
+server shows. So this reads the few fields of it, by their place (RFC 5280 section 4.1; DER is X.690). Whether OpenSSL
+takes the certificate is asked elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import Error, a2b_base64
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from msgspec import Struct
+
+_INTEGER: Final = 0x02
+_UTC_TIME: Final = 0x17
+_GENERALIZED_TIME: Final = 0x18
+_SEQUENCE: Final = 0x30
+_VERSION: Final = 0xA0  # [0] EXPLICIT, left out by certificates of version 1
+
+# RFC 7468 section 5, and the older labels that OpenSSL takes too. What follows the certificate in a trusted one is not
+# read.
+PEM: Final = re.compile(
+    rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.*?)-----END (?:X509 |TRUSTED )?CERTIFICATE-----", re.DOTALL
+)
+_TIME: Final = re.compile(rb"(\d{2}|\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})Z")
+
+
+class Certificate(Struct, frozen=True):
+    """``subject`` and ``issuer`` are names as they are encoded, fit to be compared; the dates are UTC and inclusive."""
+
+    subject: bytes
+    issuer: bytes
+    not_before: datetime
+    not_after: datetime
+
+
+def in_pem(data: bytes) -> Iterator[Certificate]:
+    """The certificates in a text, in its order. ValueError at one that is not understood."""
+    for block in PEM.finditer(data):
+        try:
+            der = a2b_base64(block[1])
+        except Error as error:
+            raise ValueError(f"no base64: {error}") from error
+        yield read(der)
+
+
+def read(der: bytes) -> Certificate:
+    """The certificate that ``der`` begins with. ValueError when it is none."""
+    whole = _Reader(_Reader(der).take(_SEQUENCE))
+    fields = _Reader(whole.take(_SEQUENCE))  # tbsCertificate
+    if fields.next == _VERSION:
+        fields.take(_VERSION)
+    fields.take(_INTEGER)  # serialNumber
+    fields.take(_SEQUENCE)  # signature
+    issuer = fields.take(_SEQUENCE)
+    dates = _Reader(fields.take(_SEQUENCE))
+    return Certificate(fields.take(_SEQUENCE), issuer, dates.time(), dates.time())
+
+
+class _Reader:
+    """Takes one element after the other off their encoding."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    @property
+    def next(self) -> int:
+        """The tag of the next element; -1 at the end."""
+        return self._data[self._at] if self._at < len(self._data) else -1
+
+    def take(self, tag: int) -> bytes:
+        """The contents of the next element, which must be a ``tag``."""
+        if self.next != tag:
+            raise ValueError(f"expected tag 0x{tag:02x} at byte {self._at}, got 0x{max(self.next, 0):02x}")
+        start, size = self._length(self._at + 1)
+        if start + size > len(self._data):
+            raise ValueError(f"the element at byte {self._at} is cut off")
+        self._at = start + size
+        return self._data[start : self._at]
+
+    def _length(self, at: int) -> tuple[int, int]:
+        """Where the contents begin, and their size (X.690 section 8.1.3: in a byte, or in as many as that one says)."""
+        first = self._data[at] if at < len(self._data) else 0x80
+        if first < 0x80:
+            return at + 1, first
+        count = first & 0x7F
+        if not 1 <= count <= 4:  # none is the indefinite form, which DER has not
+            raise ValueError(f"the length at byte {at} is not DER's")
+        start = at + 1 + count
+        return start, int.from_bytes(self._data[at + 1 : start], "big")
+
+    def time(self) -> datetime:
+        """A date, in either form (RFC 5280 section 4.1.2.5)."""
+        tag = self.next
+        text = self.take(_GENERALIZED_TIME if tag == _GENERALIZED_TIME else _UTC_TIME)
+        parts = _TIME.fullmatch(text)
+        if parts is None or len(parts[1]) != (2 if tag == _UTC_TIME else 4):
+            raise ValueError(f"a date that is none: {text!r}")
+        year, *rest = map(int, parts.groups())
+        if tag == _UTC_TIME:
+            year += 1900 if year >= 50 else 2000
+        month, day, hour, minute, second = rest
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
