@@ -14,7 +14,7 @@ BODY   -                     -            BODY               BODY        PLAIN
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from html import escape
 from typing import Any, Final
@@ -97,7 +97,7 @@ class Insertion:
 
     def _start(self, message: Message) -> tuple[Message, ...]:
         self.phase = Phase.PLAIN
-        if not isinstance(message.get("headers", ()), list):  # it may be one that can be read once
+        if isinstance(message.get("headers"), Iterator):  # it can be read once
             message = {**message, "headers": [*message["headers"]]}
         fields = _fields(message)
         if fields is None or not takes_tag(message.get("status"), fields):
@@ -124,11 +124,11 @@ class Insertion:
     def _file(self, message: Message) -> tuple[Message, ...]:
         """A file in the middle of a page: nobody looks into it."""
         before: Message = {"type": "http.response.body", "body": self._kept, "more_body": True}
-        self._kept = b""
+        kept, self._kept = (before,) if self._kept else (), b""
         if message.get("more_body", False):
-            return before, message
+            return *kept, message
         self.phase = Phase.PLAIN
-        return before, {**message, "more_body": True}, {"type": "http.response.body", "body": self._tag}
+        return *kept, {**message, "more_body": True}, {"type": "http.response.body", "body": self._tag}
 
 
 def takes_tag(status: object, fields: Headers) -> bool:

@@ -56,7 +56,7 @@ def trouble_page(trouble: Trouble, *, through: str | None, at: str = "", events:
         script=SCRIPT,
         events=escape(events),
         at=escape(at),
-    ).encode("utf-8")
+    ).encode("utf-8", "backslashreplace")
 
 
 def trouble_text(trouble: Trouble) -> bytes:
@@ -125,7 +125,7 @@ def _frames(frames: Iterable[Frame], chief: Frame | None) -> str:
     for frame in frames:
         unfolded = frame is chief or (left > 0 and not is_foreign(frame.file))
         left -= unfolded
-        where = f'<span class="in">{escape(shown(frame.function, _NAME))}</span>' if frame.function else ""
+        where = f' <span class="in">{escape(shown(frame.function, _NAME))}</span>' if frame.function else ""
         if not frame.source:
             parts.append(f'<div class="bare"><code>{_place(frame)}</code>{where}</div>')
             continue
@@ -161,7 +161,10 @@ body {
   font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif;
   -webkit-text-size-adjust: 100%;
 }
-header { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .25rem 1rem; color: var(--soft); font-size: .875rem; }
+header {
+  display: flex; flex-wrap: wrap; justify-content: space-between; gap: .25rem 1rem;
+  color: var(--soft); font-size: .875rem;
+}
 header b { display: flex; gap: .5rem; align-items: center; color: var(--accent); font-weight: 600; }
 header svg { width: 1rem; height: 1rem; fill: none; stroke: currentColor; }
 header span::before {
@@ -226,7 +229,7 @@ a:focus-visible, summary:focus-visible { outline: 2px solid var(--accent); outli
 }
 """
 
-_FILE = Template('<div class="open"><span>Open</span><code>$place</code></div>')
+_FILE = Template('<div class="open"><span>Open</span> <code>$place</code></div>')
 
 _FOLD = Template(
     '<details class="trace"><summary>The whole traceback</summary>\n<pre><code>$trace</code></pre></details>'
@@ -251,7 +254,7 @@ $style</style>
 </head>
 <body>
 <header><b><svg viewBox="0 0 16 16" aria-hidden="true"><path d="M2 4h9M5 8h9M3 12h7" stroke-width="2" \
-stroke-linecap="round"/></svg>asgiri</b>$state</header>
+stroke-linecap="round"/></svg>asgiri</b> $state</header>
 <main>
 $what
 $file
