@@ -48,7 +48,8 @@ def try_import(config: Config) -> Outcome:
 
     No bytecode is written next to its sources. It has ``workers.boot_timeout``, as in a worker.
     """
-    from asgiri.link import flush_streams, in_words
+    from asgiri.link import flush_streams
+    from asgiri.supervisor.children import in_words
     from asgiri.supervisor.stacks import Stacks
 
     flush_streams()  # what is in them would be printed twice
