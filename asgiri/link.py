@@ -94,9 +94,10 @@ class GarbledError(ValueError):
 class ParentEnd:
     """The master's end of a link."""
 
-    def __init__(self, orders: int, reports: int) -> None:
+    def __init__(self, orders: int, reports: int, most: int | None = REPORTS_MOST) -> None:
         self._orders = orders
         self._reports = reports
+        self._most = most  # reports; None: any number, of a child that runs our own code only
         self._buffer = b""
         self._heard = 0
         os.set_blocking(orders, False)
@@ -124,8 +125,8 @@ class ParentEnd:
             pass
         *lines, self._buffer = self._buffer.split(b"\n")
         self._heard += len(lines)
-        if len(self._buffer) >= LINE_MOST or self._heard > REPORTS_MOST:
-            raise GarbledError(f"it reports without end: more than {REPORTS_MOST} lines, or {LINE_MOST} bytes in one")
+        if len(self._buffer) >= LINE_MOST or (self._most is not None and self._heard > self._most):
+            raise GarbledError(f"it reports without end: more than {self._most} lines, or {LINE_MOST} bytes in one")
         try:
             return [_decoder.decode(line) for line in lines], more
         except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors; of endless brackets it recurses
@@ -170,7 +171,7 @@ class ChildEnd:
         os.close(self._reports)
 
 
-def make_link() -> tuple[ParentEnd, ChildEnd]:
+def make_link(most: int | None = REPORTS_MOST) -> tuple[ParentEnd, ChildEnd]:
     """Two pipes, by end. After the fork each side closes the other's end. OSError when no descriptor is left."""
     orders_read, orders_write = os.pipe()
     try:
@@ -179,7 +180,7 @@ def make_link() -> tuple[ParentEnd, ChildEnd]:
         os.close(orders_read)
         os.close(orders_write)
         raise
-    return ParentEnd(orders_write, reports_read), ChildEnd(orders_read, reports_write)
+    return ParentEnd(orders_write, reports_read, most), ChildEnd(orders_read, reports_write)
 
 
 class Errand(Struct, frozen=True):

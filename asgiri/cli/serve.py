@@ -56,6 +56,11 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
 
         return main(boot)
 
+    def watcher_main(boot: Boot) -> int:
+        from asgiri.dev.watch import main  # for who develops
+
+        return main(boot)
+
     def apply(config: Config) -> None:
         log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")
         title(config.process.title, "master", config.target)
@@ -67,7 +72,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
         logger.warning("%s", warning)
     if not config.app:
         logger.info("no application is named: serving the built-in demo (%s)", config.target)
-    hooks = Hooks(load=reread, apply=apply, worker_main=worker_main, admin_main=admin_main)
+    hooks = Hooks(load=reread, apply=apply, worker_main=worker_main, admin_main=admin_main, watcher_main=watcher_main)
     try:
         heir = Heir.from_environ(os.environ)
         supply = heir.supply() if heir else Supply.from_systemd(os.environ, os.getpid())

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from asgiri.config.schema import Config
 from asgiri.link import (
+    REPORTS_MOST,
     Boot,
     BootFailed,
     ChildMain,
@@ -24,6 +25,8 @@ from asgiri.link import (
     Order,
     ParentEnd,
     Report,
+    Warm,
+    Watch,
     be,
     flush_streams,
     make_link,
@@ -43,21 +46,25 @@ ORDERS = {DrainReason.RETIRE: Order.RETIRE, DrainReason.STOP: Order.STOP}
 class Role(Struct, frozen=True):
     """What a child is forked for.
 
-    ``id`` is what its policy, the fleet or the sidecar, knows it by; ``number`` what people call it, 0 is no worker.
+    ``id`` is what its policy, the fleet or the sidecar, knows it by; ``number`` what people call it, 0 is no worker;
+    then it has a ``name``.
     """
 
     main: ChildMain
     id: int
     number: int
     generation: int
+    name: str = ""
 
 
 class Lent(Struct, frozen=True):
-    """What a worker has of the master's under reload; by the names of :class:`asgiri.link.Boot`."""
+    """What a child has of the master's under reload; by the names of :class:`asgiri.link.Boot`."""
 
     bulletin: int = -1
     transfer: tuple[socket.socket, socket.socket] | None = None
     first: bool = False
+    warm: Warm | None = None
+    watch: Watch | None = None
 
 
 NOTHING_LENT = Lent()
@@ -73,7 +80,11 @@ class Child(Struct, frozen=True, eq=False):
     stacks: Stacks
 
     def __str__(self) -> str:
-        return f"worker {self.role.number} gen {self.role.generation}" if self.is_worker else "the admin process"
+        return (
+            f"worker {self.role.number} gen {self.role.generation}"
+            if self.is_worker
+            else f"the {self.role.name} process"
+        )
 
     @property
     def about(self) -> dict[str, int]:
@@ -148,7 +159,7 @@ class Children:
         stacks = links = None
         try:
             stacks = Stacks()
-            links = make_link()
+            links = make_link(REPORTS_MOST if role.number else None)
             ours, theirs = links
             boot = Boot(
                 role.number,
@@ -163,6 +174,8 @@ class Children:
                 bulletin=lent.bulletin,
                 transfer=lent.transfer,
                 first=lent.first,
+                warm=lent.warm,
+                watch=lent.watch,
             )
             self._selector.register(ours, selectors.EVENT_READ, lambda: self._read(ours))
             flush_streams()  # or the child would write what is in their buffers once more

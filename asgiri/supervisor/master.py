@@ -20,7 +20,7 @@ from asgiri.errors import AsgiriError, ExitCode
 from asgiri.link import Booted, BootFailed, ChildMain, Order
 from asgiri.log import setup as log
 from asgiri.sockets.supply import Supply
-from asgiri.supervisor.admin import Admin
+from asgiri.supervisor.aides import Aide, Aides, Outfit
 from asgiri.supervisor.children import NOTHING_LENT, Child, Children, Lent, Role, ending, in_words
 from asgiri.supervisor.control import ControlServer, open_control
 from asgiri.supervisor.crew import WorkerState
@@ -96,6 +96,7 @@ class Hooks(Struct, frozen=True):
     apply: Callable[[Config], None]
     worker_main: ChildMain
     admin_main: ChildMain
+    watcher_main: ChildMain
 
 
 class Origin(Struct, frozen=True):
@@ -130,7 +131,10 @@ class Master:
             is_stopping=self._is_stopping,
         )
         self._control: ControlServer | None = None
-        self._admin = Admin(hooks.admin_main, self._plans, lambda: self._children)
+        self._aides = Aides()
+        self._admin = self._aides.add(
+            Aide("admin", hooks.admin_main, self._plans, lambda: self._children, self._admin_outfit)
+        )
         self._heir = origin.heir  # we are one, and not the master yet
         self._workshop: Workshop | None = None  # there under reload
         self._pending: list[Event] = []  # made while commands were run
@@ -149,9 +153,7 @@ class Master:
             self._signals.close()
             raise
         if self._plans[1].config.reload.enabled:
-            from asgiri.supervisor.workshop import Workshop  # production pays nothing for it
-
-            self._workshop = Workshop()
+            self._workshop = self._open_workshop()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
         self._children = Children(self._board, self._signals, self._selector, self._hear, self._let_go)
@@ -159,6 +161,16 @@ class Master:
             self._origin.recipe, self._origin.notifier, self._selector, self._signals, self._hand_over
         )
         return self
+
+    def _open_workshop(self) -> Workshop:
+        from asgiri.supervisor.workshop import Lookout, Workshop  # production pays nothing for it
+
+        def changed(what: str) -> Iterable[Event]:
+            return self._reload(what)[1]
+
+        lookout = Lookout(self._hooks.watcher_main, self._plans, lambda: self._children, changed)
+        self._aides.add(lookout.aide)
+        return Workshop(lookout)
 
     def _show(self) -> None:
         """Be the one that people find. The pid file comes after the sockets: who finds them taken leaves it alone."""
@@ -194,16 +206,22 @@ class Master:
         gc.enable()  # asgiri.__main__ had it wait for this
         self._feed(Start())
         if self._heir is None:
-            self._start_admin()
-        while (code := self._exit_code) is None or not self._admin.is_gone or self._succession.is_under_way:
+            self._start_aides()
+        while (code := self._exit_code) is None or not self._aides.is_gone or self._succession.is_under_way:
             for event in self._wait():
                 self._feed(event)
         return code
 
-    def _start_admin(self) -> None:
-        """Have an admin child of the current generation, where the config has an address for it."""
+    def _start_aides(self) -> None:
+        """Have an admin child of the current generation, where the config has an address for it; and a watcher."""
         generation = self._fleet.generation
         self._admin.feed(Want(generation if self._plans[generation].admin else None))
+        if self._workshop is not None:
+            self._workshop.lookout.look(self._plans[generation].loaded, generation)
+
+    def _admin_outfit(self, generation: int) -> Outfit:
+        plan = self._plans[generation]
+        return Outfit(generation, plan.config, plan.admin)
 
     # The one place that blocks
 
@@ -213,7 +231,7 @@ class Master:
         Each event is fed to the fleet before the next piece of news is looked at: what a signal does may depend on
         what the one before it has led to.
         """
-        deadlines = [self._fleet.deadline(), self._admin.deadline(), self._succession.deadline()]
+        deadlines = [self._fleet.deadline(), self._aides.deadline(), self._succession.deadline()]
         due = min([deadline for deadline in deadlines if deadline is not None], default=self._pulse_at)
         due = min(due, self._pulse_at)
         for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
@@ -226,9 +244,7 @@ class Master:
             self._pulse_at = now + self._pulse_every
             self._beat(now)
         self._succession.tick(now)
-        deadline = self._admin.deadline()
-        if deadline is not None and deadline <= now:
-            self._admin.feed(Tick())
+        self._aides.tick(now)
         deadline = self._fleet.deadline()
         if deadline is not None and deadline <= now:
             yield Tick()
@@ -346,14 +362,14 @@ class Master:
                     self._status.note_end(served)
                     yield Exited(child.role.id, in_words(status), ending(status), served)
                 else:
-                    self._admin.note_exit(child, in_words(status))
+                    self._aides.note_exit(child, in_words(status))
                     self._drop_plans()
             else:
                 self._succession.note_exit(pid, in_words(status))
 
     def _hear(self, child: Child) -> Iterator[Event]:
         if not child.is_worker:
-            self._admin.hear(child)
+            yield from self._aides.hear(child)
             return
         worker_id = child.role.id
         for report in self._children.reports(child):
@@ -441,7 +457,7 @@ class Master:
         self._herald.hand_over(pid)
         logger.info("the new master serves (pid %d); this one drains, and leaves", pid)
         self._board.master.handed_over = True
-        self._admin.feed(Stop())
+        self._aides.stop()
         return [HandOver()]
 
     # Upgrade, as the one that follows
@@ -464,7 +480,7 @@ class Master:
                 logger.info("the upgrade is complete: this master (pid %d) is the one that serves", os.getpid())
             else:
                 logger.warning("the old master is gone: this one (pid %d) starts in its place", os.getpid())
-                self._start_admin()  # as at any start: nobody else's /readyz is there to be answered for
+                self._start_aides()  # as at any start: nobody else's /readyz is there to be answered for
         return ()
 
     # Commands
@@ -501,7 +517,7 @@ class Master:
                 self._report(command, trace)
             case Exit(code):
                 self._exit_code = code
-                self._admin.feed(Stop())
+                self._aides.stop()
 
     def _abandon(self, generation: int, why: str, trace: str) -> None:
         text = "the reload failed, generation %d goes on: %s"
@@ -518,7 +534,7 @@ class Master:
         if self._heir is None:
             self._herald.announce()
         else:
-            self._start_admin()  # not before: /readyz is to say yes at once
+            self._start_aides()  # not before: /readyz is to say yes at once
             self._heir.tell_ready()
 
     def _report(self, report: Report, trace: str) -> None:
@@ -540,7 +556,7 @@ class Master:
             except AsgiriError as error:  # the workers serve with it already: no reason to leave them
                 logger.error("the master itself goes on as it was: %s", error)
         self._plans.commit(generation)
-        self._start_admin()
+        self._start_aides()
 
     def _fork(self, command: Fork) -> None:
         plan = self._plans.begin(command.generation)

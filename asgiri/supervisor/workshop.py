@@ -2,19 +2,100 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 
-from asgiri.link import Order
+from msgspec import Struct
+from msgspec.structs import replace
+
+from asgiri.config.load import Loaded
+from asgiri.config.schema import Config
+from asgiri.link import Changed, ChildMain, Order, Report, Watch
+from asgiri.supervisor.aides import Aide, Outfit
 from asgiri.supervisor.bulletin import Board
-from asgiri.supervisor.children import Child, Lent
+from asgiri.supervisor.children import Child, Children, Lent
+from asgiri.supervisor.messages import Event
+from asgiri.supervisor.plans import Plans
+from asgiri.supervisor.sidecar import Want
 from asgiri.tracebacks import Trouble
+
+
+class Watching(Struct, frozen=True):
+    """What the watcher of one plan has."""
+
+    generation: int
+    config: Config
+    watch: Watch
+
+
+class Lookout:
+    """Has a watcher of what the config in effect says is to be watched: another one only where that is something else.
+
+    ``changed`` is told what has changed, as ``main.py changed``; it returns what the fleet is to hear.
+    """
+
+    def __init__(
+        self,
+        main: ChildMain,
+        plans: Plans,
+        children: Callable[[], Children],
+        changed: Callable[[str], Iterable[Event]],
+    ) -> None:
+        self.aide = Aide("watcher", main, plans, children, self._outfit, self._hear)
+        self._changed = changed
+        self._plans: list[Watching] = []  # a plan is a number from 1 on
+        self._since_ns = time.time_ns()  # what has changed before that is told, or was there before us
+
+    def look(self, loaded: Loaded, generation: int) -> None:
+        """This config is in effect."""
+        watch = watch_of(loaded)
+        if not self._plans or self._plans[-1].watch != watch:
+            self._plans.append(Watching(generation, loaded.config, watch))
+        self.aide.feed(Want(len(self._plans)))
+
+    def _outfit(self, plan: int) -> Outfit:
+        watching = self._plans[plan - 1]
+        watch = replace(watching.watch, since_ns=self._since_ns)
+        return Outfit(watching.generation, watching.config, lent=Lent(watch=watch))
+
+    def _hear(self, report: Report) -> Iterator[Event]:
+        if isinstance(report, Changed):
+            self._since_ns = time.time_ns()
+            yield from self._changed(f"{in_words(report)} changed")
+
+
+def watch_of(loaded: Loaded) -> Watch:
+    """What is to be watched, by paths that stay true whatever happens to the working directory."""
+    reload = loaded.config.reload
+    files = [loaded.found.path] if loaded.found is not None else []
+    names = [*map(str, files), *([loaded.config.env_file] if loaded.config.env_file is not None else [])]
+    return Watch(
+        dirs=tuple(map(os.path.abspath, reload.dirs)),
+        include=reload.include,
+        exclude=reload.exclude,
+        files=tuple(map(os.path.abspath, names)),
+        delay=reload.delay,
+        polling=None if reload.polling == "auto" else reload.polling,
+        since_ns=0,
+    )
+
+
+def in_words(changed: Changed) -> str:
+    """``main.py``, ``main.py and shop/a.py``, ``main.py, shop/a.py and 3 more``."""
+    names = list(changed.files)
+    if (more := changed.total - len(names)) > 0:
+        names.append(f"{more} more")
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 class Workshop:
     """The bulletin, the way on which idle connections are handed over, and the troubles that are not posted yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, lookout: Lookout) -> None:
+        self.lookout = lookout
         self._board = Board()
         # Whoever has a message takes a whole one, and who gives learns that the queue is full.
         self._transfer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
