@@ -1,4 +1,4 @@
-"""The master's side of children that are no workers: runs what their policy, :mod:`asgiri.supervisor.sidecar`, commands."""
+"""The master's side of children that are no workers: runs what their policy (:mod:`asgiri.supervisor.sidecar`) commands."""
 
 from __future__ import annotations
 
