@@ -62,9 +62,13 @@ class BootFailed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class Aside(msgspec.Struct, frozen=True, tag="aside"):
-    """From the zygote: it cannot be one, and exits; ``why`` is a clause: "import torch has started a thread"."""
+    """From the zygote: it cannot be one, and exits; ``why`` is a clause: "import torch has started a thread".
+
+    ``again``: another one can.
+    """
 
     why: str
+    again: bool = False
 
 
 class Changed(msgspec.Struct, frozen=True, tag="changed"):
@@ -147,6 +151,11 @@ class ChildEnd:
 
     def fileno(self) -> int:
         return self._orders
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Of the two pipes, as the constructor takes them."""
+        return [self._orders, self._reports]
 
     def report(self, report: Report) -> None:
         """Tell the master; one that is gone is not told."""

@@ -61,6 +61,11 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
 
         return main(boot)
 
+    def zygote_main(boot: Boot) -> int:
+        from asgiri.dev.zygote import main
+
+        return main(boot, worker_main)
+
     def apply(config: Config) -> None:
         log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")
         title(config.process.title, "master", config.target)
@@ -72,7 +77,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
         logger.warning("%s", warning)
     if not config.app:
         logger.info("no application is named: serving the built-in demo (%s)", config.target)
-    hooks = Hooks(load=reread, apply=apply, worker_main=worker_main, admin_main=admin_main, watcher_main=watcher_main)
+    hooks = Hooks(reread, apply, worker_main, admin_main, watcher_main, zygote_main)
     try:
         heir = Heir.from_environ(os.environ)
         supply = heir.supply() if heir else Supply.from_systemd(os.environ, os.getpid())

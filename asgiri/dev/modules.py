@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from types import ModuleType
 
 # Folders of installed packages, which are nobody's own code even where they lie below a watched one, in its ``.venv``.
@@ -17,7 +17,7 @@ def modules_from_elsewhere(before: Collection[str], watched: Collection[str]) ->
     ``watched`` are folders. What has no file of its own, and is not built in, is left out, for nobody knows where it
     comes from.
     """
-    folders = tuple(os.path.join(os.path.abspath(folder), "") for folder in watched)
+    folders = tops(watched)
     fresh = [(name, module) for name, module in list(sys.modules.items()) if name not in before]
     return tuple(name for name, module in fresh if _can_be_imported(name, module) and _is_elsewhere(module, folders))
 
@@ -30,7 +30,7 @@ def _can_be_imported(name: str, module: ModuleType) -> bool:
 
 def _is_elsewhere(module: ModuleType, folders: tuple[str, ...]) -> bool:
     places = list(_places(module))
-    return bool(places) and all(_is_outside(place, folders) for place in places)
+    return bool(places) and all(is_outside(place, folders) for place in places)
 
 
 def _places(module: ModuleType) -> Iterator[str]:
@@ -43,5 +43,11 @@ def _places(module: ModuleType) -> Iterator[str]:
         yield from map(os.path.abspath, getattr(module, "__path__", ()))
 
 
-def _is_outside(place: str, folders: tuple[str, ...]) -> bool:
+def tops(folders: Iterable[str]) -> tuple[str, ...]:
+    """What the absolute paths of all that is in these folders begin with."""
+    return tuple(os.path.join(os.path.abspath(folder), "") for folder in folders)
+
+
+def is_outside(place: str, folders: tuple[str, ...]) -> bool:
+    """Whether the absolute path is elsewhere than below the :func:`tops` of the watched folders."""
     return not place.startswith(folders) or not _INSTALLED.isdisjoint(place.split(os.sep))

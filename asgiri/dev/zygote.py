@@ -26,6 +26,7 @@ from setproctitle import setproctitle
 from asgiri.child.ties import tie_to_master
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
+from asgiri.dev.modules import is_outside, tops
 from asgiri.errors import AsgiriError
 from asgiri.link import Aside, Boot, Booted, BootFailed, ChildEnd, ChildMain, Errand, Warm, be
 from asgiri.log import setup as log
@@ -83,7 +84,9 @@ def serve(boot: Boot, warm: Warm, worker_main: ChildMain, before: dict[str, Stam
                 if asked is None:
                     return
                 if changed := next((file for file, stamp in before.items() if stamp_of(file) != stamp), None):
-                    boot.link.report(Aside(f"{changed} has changed"))
+                    for fd in asked[1]:
+                        os.close(fd)
+                    boot.link.report(Aside(f"{changed} has changed", again=True))
                     return
                 errand, descriptors = asked
                 try:
@@ -165,7 +168,8 @@ def warm_up(warm: Warm) -> str:
     for signum in (signal.SIGINT, signal.SIGHUP):  # of the whole terminal: they are the master's
         signal.signal(signum, lambda *_: None)
     path = sys.path[:]
-    sys.path[:] = [entry for entry in path if not is_below(os.path.abspath(entry), warm.watched)]
+    watched = tops(warm.watched)
+    sys.path[:] = [entry for entry in path if is_outside(os.path.join(os.path.abspath(entry), ""), watched)]
     tasks, loops = count_tasks(), count_loops()
     try:
         for name in warm.modules:
@@ -181,13 +185,8 @@ def warm_up(warm: Warm) -> str:
                 return f"import {name} has started an event loop"
     finally:
         sys.path[:] = path
-    own = next((file for file in files() if is_below(file, warm.watched)), None)
+    own = next((file for file in files() if not is_outside(file, watched)), None)
     return f"it would import {own}, which is watched" if own else ""
-
-
-def is_below(path: str, folders: tuple[str, ...]) -> bool:
-    """Whether the absolute path is one of the folders, or in one."""
-    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 def count_tasks() -> int:

@@ -1,4 +1,4 @@
-"""The master's side of children that are no workers: runs what their policy (:mod:`asgiri.supervisor.sidecar`) commands."""
+"""The master's side of children that are no workers: it runs what their policy, the sidecar's, commands."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Outfit(Struct, frozen=True, eq=False):
 class Aide:
     """One such child, or none. ``outfit`` says what a child of a plan is given.
 
-    ``hear`` takes what it reports besides that it is ready, or is not: what the fleet is to hear of that.
+    ``hear`` takes what it reports, but for that it cannot boot: what the fleet is to hear of that.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Aide:
             match report:
                 case Booted():
                     self.feed(ChildReady(child.role.id))
+                    yield from self._hear(report)
                 case BootFailed(message):
                     self.feed(ChildFailed(child.role.id, message))
                 case _:

@@ -69,6 +69,9 @@ class Lent(Struct, frozen=True):
 
 NOTHING_LENT = Lent()
 
+# Somebody else who forks a child of this master's; None when that cannot be.
+Spawn = Callable[[Boot], int | None]
+
 
 class Child(Struct, frozen=True, eq=False):
     """The parent's handle of a child; the child itself lives in :mod:`asgiri.worker` or :mod:`asgiri.admin`."""
@@ -151,8 +154,12 @@ class Children:
         listeners: list[Listener],
         others: list[Listener],
         lent: Lent = NOTHING_LENT,
+        spawn: Spawn | None = None,
     ) -> Child:
-        """Fork a child that has ``listeners``, and not the ``others``. OSError when there is no process to be had."""
+        """Fork a child that has ``listeners``, and not the ``others``. OSError when there is no process to be had.
+
+        ``spawn`` may know a quicker way, and otherwise returns None.
+        """
         slot = self._board.take()
         if slot is None:
             raise OSError(errno.EAGAIN, "the scoreboard has no slot for one more process")
@@ -178,11 +185,9 @@ class Children:
                 watch=lent.watch,
             )
             self._selector.register(ours, selectors.EVENT_READ, lambda: self._read(ours))
-            flush_streams()  # or the child would write what is in their buffers once more
-            with self._signals.held_back():
-                pid = os.fork()
-                if pid == 0:
-                    self._be(role, boot, ours, [listener for listener in others if listener not in listeners])
+            pid = spawn(boot) if spawn is not None else None
+            if pid is None:
+                pid = self._fork(role, boot, ours, [listener for listener in others if listener not in listeners])
         except OSError:
             self._board.give_back(slot)
             if stacks is not None:
@@ -197,6 +202,14 @@ class Children:
         child = Child(role, pid, ours, slot, stacks)
         self._by_pid[pid] = child
         return child
+
+    def _fork(self, role: Role, boot: Boot, ours: ParentEnd, others: list[Listener]) -> int:
+        flush_streams()  # or the child would write what is in their buffers once more
+        with self._signals.held_back():
+            pid = os.fork()
+            if pid == 0:
+                self._be(role, boot, ours, others)
+        return pid
 
     def _read(self, link: ParentEnd) -> Iterable[Event]:
         child = next((child for child in self._by_pid.values() if child.link is link), None)

@@ -17,7 +17,7 @@ from msgspec import Struct
 from asgiri.config.load import Loaded
 from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
-from asgiri.link import Booted, BootFailed, ChildMain, Order
+from asgiri.link import Boot, Booted, BootFailed, ChildMain, Order
 from asgiri.log import setup as log
 from asgiri.sockets.supply import Supply
 from asgiri.supervisor.aides import Aide, Aides, Outfit
@@ -97,6 +97,7 @@ class Hooks(Struct, frozen=True):
     worker_main: ChildMain
     admin_main: ChildMain
     watcher_main: ChildMain
+    zygote_main: ChildMain
 
 
 class Origin(Struct, frozen=True):
@@ -163,14 +164,16 @@ class Master:
         return self
 
     def _open_workshop(self) -> Workshop:
-        from asgiri.supervisor.workshop import Lookout, Workshop  # production pays nothing for it
+        from asgiri.supervisor.workshop import Workshop  # production pays nothing for it
 
         def changed(what: str) -> Iterable[Event]:
             return self._reload(what)[1]
 
-        lookout = Lookout(self._hooks.watcher_main, self._plans, lambda: self._children, changed)
-        self._aides.add(lookout.aide)
-        return Workshop(lookout)
+        mains = self._hooks.watcher_main, self._hooks.zygote_main
+        workshop = Workshop(*mains, self._plans, lambda: self._children, changed)
+        self._aides.add(workshop.lookout.aide)
+        self._aides.add(workshop.zygote.aide)
+        return workshop
 
     def _show(self) -> None:
         """Be the one that people find. The pid file comes after the sockets: who finds them taken leaves it alone."""
@@ -374,8 +377,9 @@ class Master:
         worker_id = child.role.id
         for report in self._children.reports(child):
             match report:
-                case Booted(trouble):
+                case Booted(trouble, modules):
                     logger.info("%s is ready (pid %d)", child, child.pid, extra={"about": child.about})
+                    self._learn(child, modules)
                     if trouble is not None:
                         self._note_error_page(trouble)
                     yield Ready(worker_id)
@@ -385,6 +389,11 @@ class Master:
                         self._workshop.note_trouble(child.role.generation, trouble)
                     yield Failed(worker_id, message)
 
+    def _learn(self, child: Child, modules: tuple[str, ...]) -> None:
+        if self._workshop is not None:
+            generation = child.role.generation
+            self._workshop.zygote.learn(generation, self._plans[generation].config, modules)
+
     def _note_error_page(self, trouble: Trouble) -> None:
         """A worker had nobody beside it, and shows what is wrong; each of the first ones says the same."""
         if self._workshop is not None and self._workshop.post(trouble, self._workers.values()):
@@ -393,6 +402,8 @@ class Master:
 
     def _let_go(self) -> None:
         """In a child: close what is the master's alone."""
+        if self._workshop is not None:
+            self._workshop.zygote.let_go()
         if self._control is not None:
             self._control.close_in_child()
         self._succession.close_in_child()
@@ -565,13 +576,17 @@ class Master:
         try:
             with self._standing.as_of(plan.config.process):
                 child = self._children.fork(
-                    role, plan.config, plan.listeners, self._plans.listeners, self._lent(command)
+                    role, plan.config, plan.listeners, self._plans.listeners, self._lent(command), self._spawn
                 )
         except OSError as error:
             how = f"could not be forked: {error.strerror}"
             self._pending.append(Exited(command.worker_id, how, Ending.UNFORKED))
         else:
             self._workers[command.worker_id] = child
+
+    def _spawn(self, boot: Boot) -> int | None:
+        """Under reload the zygote may have a worker sooner."""
+        return None if self._workshop is None else self._workshop.zygote.fork(boot)
 
     def _lent(self, command: Fork) -> Lent:
         """What the worker has of the workshop. Of the current code, and with nobody beside it, it is a first one."""

@@ -19,6 +19,7 @@ from asgiri.supervisor.children import Child, Children, Lent
 from asgiri.supervisor.messages import Event
 from asgiri.supervisor.plans import Plans
 from asgiri.supervisor.sidecar import Want
+from asgiri.supervisor.warm import Zygote
 from asgiri.tracebacks import Trouble
 
 
@@ -94,14 +95,22 @@ def in_words(changed: Changed) -> str:
 class Workshop:
     """The bulletin, the way on which idle connections are handed over, and the troubles that are not posted yet."""
 
-    def __init__(self, lookout: Lookout) -> None:
-        self.lookout = lookout
+    def __init__(
+        self,
+        watcher_main: ChildMain,
+        zygote_main: ChildMain,
+        plans: Plans,
+        children: Callable[[], Children],
+        changed: Callable[[str], Iterable[Event]],
+    ) -> None:
         self._board = Board()
         # Whoever has a message takes a whole one, and who gives learns that the queue is full.
         self._transfer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in self._transfer:
             end.setblocking(False)
         self._troubles: dict[int, Trouble] = {}  # by generation
+        self.lookout = Lookout(watcher_main, plans, children, changed)
+        self.zygote = Zygote(zygote_main, plans, children, self.lent(first=False))
 
     def lent(self, *, first: bool) -> Lent:
         """What a worker gets of it. ``first``: nobody serves, so it is to show what is wrong rather than to fail."""
@@ -127,6 +136,7 @@ class Workshop:
         return True
 
     def close(self) -> None:
+        self.zygote.close()
         self._board.close()
         for end in self._transfer:
             end.close()
