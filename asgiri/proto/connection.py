@@ -302,7 +302,7 @@ class Connection(asyncio.Protocol):
         return False
 
     def retire(self) -> None:
-        """It is idle, and cannot be another's: end it so that nothing is lost of what the peer has sent."""
+        """It cannot be another's: end it when it is idle, so that nothing is lost of what the peer has sent."""
         self.release()
 
     def cut_stream(self) -> None:

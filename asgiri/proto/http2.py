@@ -424,7 +424,7 @@ class Http2Connection(Connection):
 
     def retire(self) -> None:
         """What the peer has sent, and we have not read, is above the last stream of the GOAWAY: it may ask again."""
-        if self._state is HELD:
+        if self._state in (OPEN, WARNED, HELD):
             self._finish()
 
     def turn_away(self, code: ErrorCode) -> None:

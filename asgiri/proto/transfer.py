@@ -119,9 +119,10 @@ class Taker(Acceptor):
         self._plain = [(one.sock.family, one.sock.getsockname(), one.make) for one in intake.acceptors if one.is_plain]
 
     def _accept_one(self) -> None:
-        _, descriptors, _, _ = socket.recv_fds(self.sock, len(CONNECTION), 1, socket.MSG_CMSG_CLOEXEC)
-        if not descriptors:  # there was no descriptor left for it, and the kernel has closed it
-            raise OSError(errno.EMFILE, "a connection that was handed over is lost")
+        _, descriptors, flags, _ = socket.recv_fds(self.sock, len(CONNECTION), 1, socket.MSG_CMSG_CLOEXEC)
+        if not descriptors:
+            lost = flags & socket.MSG_CTRUNC  # no descriptor was left for it: the kernel has closed it
+            raise OSError(errno.EMFILE if lost else errno.EPROTO, "nothing was handed over")
         sock = socket.socket(fileno=descriptors[0])
         make = self._maker_of(sock)
         self._arrive(sock, self._loop.connect_accepted_socket(make, sock))
