@@ -52,7 +52,7 @@ class DevApp:
         self._born = news().number
         self._trouble: Trouble | None = None
         self._number = 0  # of the bulletin that tells of the trouble; 0 without
-        self._left = asyncio.Event()  # set when the worker drains
+        self._until = asyncio.Event()  # set when the streams of events are to end; there are no others once it drains
         self._changed = asyncio.Event()
         self._told_of_policy = False
         self.refresh()
@@ -63,8 +63,14 @@ class DevApp:
         return f"{self._run}.{self._generation}.{self._number}"
 
     def refresh(self) -> None:
-        """Read the bulletin, and tell the pages."""
+        """Read the bulletin, and tell the pages.
+
+        Where trouble is over, newer code than this worker's serves: the pages ask that one.
+        """
         bulletin = self._news()
+        if self._trouble is not None and bulletin.trouble is None:
+            self._until.set()
+            self._until = asyncio.Event()
         self._trouble = bulletin.trouble if bulletin.number > self._born else None
         self._number = bulletin.number if self._trouble is not None else 0
         if self._stands_in is not None:
@@ -74,7 +80,7 @@ class DevApp:
 
     def leave(self) -> None:
         """The worker drains: end the streams of events, so that the pages ask who serves now."""
-        self._left.set()
+        self._until.set()
         self._tell()
 
     def _tell(self) -> None:
@@ -171,17 +177,20 @@ class DevApp:
 
         https://html.spec.whatwg.org/multipage/server-sent-events.html
         """
-        if self._left.is_set():
+        until = self._until
+        if until.is_set():
             await answer(scope, send, 503, b"this worker is about to go\n")
             return
         fields = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+        if scope["http_version"] == "1.1":  # what is asked next is for whoever serves then: not on a kept connection
+            fields.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body"})
             return
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
-            while not self._left.is_set() and not gone.done():
+            while not until.is_set() and not gone.done():
                 changed = self._changed  # from before what is told now
                 await send({"type": "http.response.body", "body": self._event(), "more_body": True})
                 while not await _either(changed, gone):

@@ -18,20 +18,28 @@ const me = document.currentScript;
 const events = me.dataset.events || new URL("events", me.src).href;
 const note = me.src ? null : document.getElementById("note");
 const most = 2000; // milliseconds between two tries to connect
+const waits = [0, 1000, 5000]; // and until a page is reloaded for the same news again
 let at = me.dataset.at;
 let source = null, timer = 0, wait = 0, heard = false, said = "";
 
-// A page that comes out of a cache is as old after a reload as it was before: once for the same news is enough.
+// A page that comes out of a cache may be as old after a reload as it was before: that is tried a few times only.
 function reload(now, first) {
-  const mark = now + " " + location.href;
-  at = now;
+  const mark = " " + now + " " + location.href;
+  let tried = 0;
   try {
-    if (first && sessionStorage.getItem("asgiri.reload") === mark) return;
-    sessionStorage.setItem("asgiri.reload", mark);
-  } catch {  // it has no storage, and what cannot be noted could go on for ever
-    if (first) return;
+    const last = sessionStorage.getItem("asgiri.reload") || "";
+    if (last.endsWith(mark)) tried = parseInt(last);
+    sessionStorage.setItem("asgiri.reload", tried + 1 + mark);
+  } catch { // it has no storage, and what cannot be counted could go on for ever
+    if (first) tried = waits.length;
   }
-  location.reload();
+  at = now;
+  if (tried >= waits.length) return;
+  leave(); // what else it hears is for the page that is on its way
+  setTimeout(() => {
+    location.reload();
+    timer = setTimeout(listen, waits[2]); // it is here still: somebody did not want to leave
+  }, waits[tried]);
 }
 
 function hear({data}) {

@@ -56,7 +56,13 @@ def scope_of(
     path: str = "/a", headers: dict[str, str] | None = None, method: str = "GET", root: str = "", query: bytes = b""
 ) -> Scope:
     fields = [(name.encode(), value.encode()) for name, value in (BROWSER if headers is None else headers).items()]
-    scope: Scope = {"type": "http", "method": method, "path": root + path, "raw_path": (root + path).encode()}
+    scope: Scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "path": root + path,
+        "raw_path": (root + path).encode(),
+    }
     scope.update({"query_string": query, "root_path": root, "headers": fields, "extensions": {}})
     return scope
 
@@ -347,15 +353,22 @@ async def test_events_tell_which_code_it_is_and_when_that_changes() -> None:
     app = made(posted=posted)
     listener = Listener(app)
     await settle()
-    assert dict(listener.sent[0]["headers"])[b"content-type"] == b"text/event-stream"
+    fields = dict(listener.sent[0]["headers"])
+    assert (fields[b"content-type"], fields[b"connection"]) == (b"text/event-stream", b"close")
     assert listener.events() == [{"at": app.at, "generation": 3, "bulletin": 0, "trouble": ""}]
     posted.post(BROKEN, app)
     await settle()
     assert listener.events()[1:] == [{"at": app.at, "generation": 3, "bulletin": 1, "trouble": BROKEN.message}]
-    posted.post(None, app)
+    posted.post(OTHER, app)
     await settle()
-    assert [event["bulletin"] for event in listener.events()] == [0, 1, 0]
-    assert listener.events()[0] == listener.events()[2]
+    assert [event["bulletin"] for event in listener.events()] == [0, 1, 2]
+    posted.post(None, app)  # newer code serves: that one is to be asked
+    await listener.task
+    assert listener.sent[-1] == {"type": "http.response.body"}
+    assert len(listener.events()) == 3
+    listener = Listener(app)
+    await settle()
+    assert [event["bulletin"] for event in listener.events()] == [0]
     app.leave()
     await listener.task
     assert listener.sent[-1] == {"type": "http.response.body"}
