@@ -58,7 +58,7 @@ class House:
         self.config = msgspec.structs.replace(conf, reload=Reload(enabled=True))
         self._pair = pair
         self._listeners = [bind(one) for one in conf.listen]
-        self.app = old or Named("old")
+        self.app: Any = old or Named("old")
         self.newer = Named("new")
         self.old = self._server(self.app)
         self.new = self._server(self.newer)
