@@ -367,7 +367,7 @@ class Server:
             giver = self._giver() if self.state is ServerState.HELD else None
             self.state = ServerState.DRAINING
             try:
-                await self._drain(0.0 if giver else window, SERVICE_RESTART if retiring else GOING_AWAY, giver)
+                await self._drain(window, SERVICE_RESTART if retiring else GOING_AWAY, giver)
             finally:
                 if giver is not None:
                     giver.close()
@@ -406,6 +406,7 @@ class Server:
         )
         if giver is not None:
             await self._hand_over(shared, giver)
+            window = STOP_WINDOW if giver.kept else 0.0
         for _ in range(TURNS):  # what the loop knows of by now is read
             await asyncio.sleep(0)
         for connection in list(shared.connections):

@@ -12,7 +12,7 @@ _INSTALLED = frozenset(("site-packages", "dist-packages"))
 
 
 def modules_from_elsewhere(before: Collection[str], watched: Collection[str]) -> tuple[str, ...]:
-    """The names of the modules that are imported now and were not ``before``, in the order of their import.
+    """The names of the modules that are imported now and were not ``before``, in the order in which that was done.
 
     ``watched`` are folders. What has no file of its own, and is not built in, is left out, for nobody knows where it
     comes from.

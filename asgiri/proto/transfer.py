@@ -35,6 +35,7 @@ class Giver:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         self.given = 0
+        self.kept = 0  # of those that could have been given away, for want of somebody who takes them
         self._loop = loop
         self._sock = sock
         self._waiting: deque[Connection] = deque()  # there is no room in the queue for them
@@ -73,6 +74,7 @@ class Giver:
             self._waiting.appendleft(connection)
         except OSError as error:
             logger.debug("a connection is not handed over: %s", error.strerror)
+            self.kept += 1
             connection.retire()
         else:
             self.given += 1
@@ -96,6 +98,7 @@ class Giver:
         logger.warning("nobody takes over: %d connections stay with the old code, and end", len(self._waiting))
         waiting, self._waiting = self._waiting, deque()
         self._stop_waiting()
+        self.kept += len(waiting)
         for connection in waiting:
             connection.retire()
         self._done.set()
