@@ -50,10 +50,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def developed(start: Start, more: str = "", ready: bool = True) -> Service:
-    config = f"reload: {{enabled: true, dirs: [empty], warm: false}}\nlifespan: off\n{more}"
-    service = start(app="main:app", config=config)
-    return service.ready() if ready else service
+def developed(start: Start, more: str = "", warm: bool = False) -> Service:
+    """Without a zygote the watcher has nothing to do but with the config: a HUP alone is a save."""
+    watched = "dirs: [.], warm: true" if warm else "dirs: [empty], warm: false"
+    config = f"reload: {{enabled: true, {watched}}}\nlifespan: off\n{more}"
+    return start(app="main:app", config=config).ready()
 
 
 def save(service: Service, text: str, name: str = "version") -> int:
@@ -118,7 +119,8 @@ class Watcher(threading.Thread):
 def test_nothing_is_lost_and_no_old_answer_follows_a_new_one(
     start: Start, project: Path, loop: str, workers: int
 ) -> None:
-    service = developed(start, f"loop: {loop}\nworkers: {{count: {workers}}}\nlog: {{access: {{enabled: false}}}}\n")
+    more = f"loop: {loop}\nworkers: {{count: {workers}}}\nlog: {{access: {{enabled: false}}}}\n"
+    service = developed(start, more, warm=workers == 1)  # what is saved is no source: the watcher says nothing of it
     watchers = [Watcher(service.port, keep_alive) for keep_alive in (True, True, True, False, False)]
     reloads = RELOADS // workers
     for watcher in watchers:
