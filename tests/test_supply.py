@@ -306,6 +306,23 @@ def test_a_socket_that_the_admin_has_by_name_is_not_for_those_that_take_any() ->
     plans.close()
 
 
+def test_what_only_an_old_admin_child_needs_keeps_no_socket_of_the_workers() -> None:
+    def config(path: str) -> Config:
+        named = replace(Config(), listen=(Listen(bind=f"unix:@asgiri-{os.getpid()}-{path}"),))
+        return replace(named, admin=replace(named.admin, bind=f"unix:@asgiri-{os.getpid()}-admin-{path}"))
+
+    plans = Plans(loaded(config("old")))
+    plans.open(Supply())
+    [workers, admin] = plans.listeners
+    plans.submit(loaded(config("new")), 1)
+    new = plans.begin(2).all_listeners
+    plans.drop_older(2, {1, 2})
+    assert (workers.sock.fileno(), plans.listeners) == (-1, [admin, *new])
+    plans.drop_older(2, {2})
+    assert (admin.sock.fileno(), plans.listeners) == (-1, new)
+    plans.close()
+
+
 def test_a_start_that_fails_leaves_nothing_open() -> None:
     before = os.listdir("/proc/self/fd")
     plans = Plans(loaded(Config(listen=(Listen(bind="systemd:web"), Listen(bind="systemd:shop")))))

@@ -37,14 +37,16 @@ class Finding(NamedTuple):
     what: str
 
 
-def check(config: Config, places: dict[str, Place], faults: Faults) -> None:
-    """Add to ``faults`` what is wrong between keys. Keys that are wrong by themselves are passed over."""
+def check(config: Config, places: dict[str, Place], written: dict[str, str], faults: Faults) -> None:
+    """Add to ``faults`` what is wrong between keys. Keys that are wrong by themselves are passed over.
+
+    ``places`` and ``written`` are the Decoder's: where keys were given, and what the file has for those with variables.
+    """
     for path, findings in (
         ("listen", (*_listen(config.listen, places), *_fd_names(config.listen))),
         ("admin", _admin(config, places)),
         ("workers", _recycling(config, places)),
         ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
-        ("lifespan", _lifespan(config, places)),
         ("http2", _http2(config.http2)),
         ("env", _env(config.env)),
         ("response_headers", _response_headers(config.response_headers)),
@@ -53,7 +55,8 @@ def check(config: Config, places: dict[str, Place], faults: Faults) -> None:
     ):
         if not faults.below(path):
             for finding in findings:
-                faults.add(places[finding.path], finding.path, finding.what)
+                variables = f" (from {written[finding.path]})" if finding.path in written else ""
+                faults.add(places[finding.path], finding.path, f"{finding.what}{variables}")
 
 
 def _named(path: str, places: dict[str, Place]) -> str:
@@ -62,13 +65,14 @@ def _named(path: str, places: dict[str, Place]) -> str:
 
 
 def _listen(listeners: tuple[Listen, ...], places: dict[str, Place]) -> Iterator[Finding]:
-    seen: list[tuple[Address, str]] = []
+    seen: dict[object, list[tuple[Address, str]]] = {}  # those of one port: all that can exclude each other
     for index, listener in enumerate(listeners):
         path = f"listen[{index}].bind"
         address = listener.address
-        if taken := _taken(address, seen, places):
+        rivals = seen.setdefault(address.port or address, [])
+        if taken := _taken(address, rivals, places):
             yield Finding(path, taken)
-        seen.append((address, path))
+        rivals.append((address, path))
         if address.kind != "unix" or address.is_abstract:
             yield from _unix_only(listener, index)
         if listener.tls is not None:
@@ -104,21 +108,13 @@ def _recycling(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
         yield Finding("workers.max_requests", f"workers are not recycled under {enabled}: take one of the two out")
 
 
-def _lifespan(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
-    if config.interface == "wsgi" and config.lifespan == "on":
-        yield Finding("lifespan", f"an application of {_named('interface', places)} wsgi has none: auto or off")
-
-
 def _one_path(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
     """Files and sockets that are one and the same path: each would be written over by the other."""
     candidates = [
         ("log.file", config.log.file if config.log.file != "-" else None),
         ("log.access.file", config.log.access.file if config.log.access.file != "-" else None),
-        *(
-            (f"listen[{index}].bind", listener.address.path)
-            for index, listener in enumerate(config.listen)
-            if listener.address.path and not listener.address.is_abstract
-        ),
+        *((f"listen[{index}].bind", _socket_file(listener.address)) for index, listener in enumerate(config.listen)),
+        ("admin.bind", _socket_file(parse_bind(config.admin.bind)) if config.admin.bind else None),
         ("control.socket", config.control.socket),
         ("process.pidfile", config.process.pidfile),
     ]
@@ -126,11 +122,23 @@ def _one_path(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
     for path, file in candidates:
         if file is None:
             continue
-        other = seen.setdefault(os.path.normpath(os.path.join(config.process.chdir or "", file)), path)
+        other = seen.setdefault(_absolute(config.process.chdir or "", file), path)
         both_logs = {path, other} == {"log.file", "log.access.file"}  # lines of both may go into one
-        both_binds = path.startswith("listen") and other.startswith("listen")
+        both_binds = path.endswith("bind") and other.endswith("bind")
         if other != path and not both_logs and not (both_binds and file == _bound(config, other)):
             yield Finding(path, f'"{file}" is the file of {_named(other, places)} already')
+
+
+def _socket_file(address: Address) -> str | None:
+    return None if address.is_abstract else address.path or None
+
+
+def _absolute(directory: str, file: str) -> str:
+    path = os.path.join(directory, file)
+    try:
+        return os.path.abspath(path)
+    except OSError:  # the directory that we are in is gone
+        return os.path.normpath(path)
 
 
 def _bound(config: Config, path: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_or
 import msgspec
 
 from asgiri.config.address import BIND_EXPECTED, parse_bind
-from asgiri.config.hints import of_key, of_plain_value, of_unit
+from asgiri.config.hints import of_key, of_one_entry, of_plain_value, of_unit
 from asgiri.config.keys import Key, keys_of
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_broken, is_null
 from asgiri.units import DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size
@@ -32,6 +32,7 @@ BOOLS = {
     "off": False,
     "0": False,
 }
+_GUESSES_MOST = 50
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _OCTAL = re.compile(r"(?:0o|0)?[0-7]{1,3}", re.ASCII)
 _NO_TEXT = "a text with a NUL or a lone surrogate"
@@ -57,6 +58,7 @@ class Decoder:
         self._faults = faults
         self.places: dict[str, Place] = {}
         self.written: dict[str, str] = {}
+        self._guesses = 0
         self._top: type[msgspec.Struct] | None = None  # the section that everything is in
 
     def section(self, section: type[S], node: Node, path: str = "", later: str = "") -> S | Literal[Bad.BAD]:
@@ -66,8 +68,8 @@ class Decoder:
         feature that the whole section belongs to.
         """
         if not isinstance(node, Mapping):
-            what = f"expected a mapping of keys, got {node}"
-            if isinstance(node, Scalar) and not node.written:
+            what = f"expected a mapping of keys, got {got(node)}"
+            if isinstance(node, Scalar) and not (node.written or is_null(node)):
                 what += of_plain_value(path, str(node))
             return self._bad(node, path, what)
         self._top = self._top or section
@@ -77,13 +79,18 @@ class Decoder:
             if name in known:
                 values[name] = self._value(known[name], entry.value, f"{path}.{name}" if path else name, later)
             else:
-                self._faults.add(entry.place, path, f'unknown key "{name}"{of_key(name, self._top or section, known)}')
+                self._faults.add(entry.place, path, f'unknown key "{name}"{self._meant(name, section)}')
         values = {name: value for name, value in values.items() if value is not BAD}
         needed = [name for name, key in known.items() if key.default is msgspec.NODEFAULT and name not in values]
         for name in needed:
             if name not in node.entries:
                 self._faults.add(node.place, path, f'the key "{name}" is missing')
         return BAD if needed else section(**values)
+
+    def _meant(self, name: str, section: type[msgspec.Struct]) -> str:
+        """A guess takes a millisecond: a file of something else altogether gets only so many."""
+        self._guesses += 1
+        return of_key(name, self._top or section, keys_of(section)) if self._guesses <= _GUESSES_MOST else ""
 
     def _value(self, key: Key, node: Node, path: str, inherited: str) -> object:
         if is_broken(node):
@@ -116,7 +123,10 @@ class Decoder:
 
     def _list(self, key: Key, node: Node, path: str) -> object:
         if not isinstance(node, Sequence):
-            return self._bad(node, path, f"expected a list, got {node}")
+            meant = (
+                of_one_entry(key, str(node)) if isinstance(node, Scalar) and not (node.written or key.secret) else ""
+            )
+            return self._bad(node, path, f"expected a list, got {got(node, key)}{meant}")
         if not node.items and key.meta.min_length:
             return self._bad(node, path, "expected a list with at least one entry, got an empty one")
         element = key.element()
@@ -125,7 +135,7 @@ class Decoder:
 
     def _map(self, key: Key, node: Node, path: str) -> object:
         if not isinstance(node, Mapping):
-            return self._bad(node, path, f"expected a mapping of names to values, got {node}")
+            return self._bad(node, path, f"expected a mapping of names to values, got {got(node, key)}")
         element = key.element()
         items: dict[str, object] = {}
         for name, entry in node.entries.items():
@@ -170,6 +180,14 @@ def expected(key: Key) -> str:
     if key.notation:
         return _EXPECTED[key.notation]
     return " or ".join(_expected(kind, key) for kind in key.types)
+
+
+def got(node: Node, key: Key | None = None) -> str:
+    """What stands where something else was expected, and the variables it was made of; of a secret, no more."""
+    if not isinstance(node, Scalar):
+        return str(node)
+    shown = "a single value" if key and key.secret else str(node)
+    return f"{shown} (from {node.written})" if node.written else shown
 
 
 def parse_octal(text: str) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asgiri.config.keys import Key, Notation
 
 # What gunicorn, uvicorn, hypercorn and granian call it, where no key of ours has that name at the end of its path.
-_ELSEWHERE = {
+ELSEWHERE = {
     "access_log": "log.access.enabled",
     "accesslog": "log.access.file",
     "access_log_format": "log.access.format",
@@ -26,7 +26,6 @@ _ELSEWHERE = {
     "graceful_timeout": "workers.drain_timeout",
     "h2_max_concurrent_streams": "http2.max_concurrent_streams",
     "header": "response_headers",
-    "headers": "response_headers",
     "host": "listen[].bind",
     "keep_alive_timeout": "timeouts.keep_alive",
     "keepalive": "timeouts.keep_alive",
@@ -46,7 +45,8 @@ _ELSEWHERE = {
     "ssl_certificate": "listen[].tls.certfile",
     "ssl_ciphers": "listen[].tls.ciphers",
     "ssl_keyfile": "listen[].tls.keyfile",
-    "timeout": "workers.heartbeat_timeout",
+    "threads": "",  # nothing of ours, and nothing that it looks like
+    "timeout": "timeouts workers.heartbeat_timeout",
     "timeout_graceful_shutdown": "workers.drain_timeout",
     "timeout_keep_alive": "timeouts.keep_alive",
     "uds": "listen[].bind",
@@ -58,7 +58,15 @@ _ELSEWHERE = {
 }
 
 # The key of a section that somebody means who gives the section a plain value.
-_MAIN = {"workers": "count", "log": "level", "reload": "enabled", "admin": "bind", "control": "socket"}
+_MAIN = {
+    "workers": "count",
+    "log": "level",
+    "reload": "enabled",
+    "admin": "bind",
+    "control": "socket",
+    "listen[]": "bind",
+}
+_INDEX = re.compile(r"\[[0-9]+\]", re.ASCII)
 
 _AMOUNT = re.compile(r"\s*[0-9.]+\s*([A-Za-z]+)\s*", re.ASCII)
 _UNITS: dict[str, Iterable[str]] = {"duration": SECONDS, "size": BYTES}
@@ -70,20 +78,25 @@ def of_key(name: str, top: type[msgspec.Struct], known: Iterable[str]) -> str:
     known = list(known)
     if spelled in known:
         return f'; did you mean "{spelled}"?'
-    meant = [path for path, _ in _all(top) if path.rpartition(".")[2] == spelled]
+    meant = [path for path, _ in every_key(top) if path.rpartition(".")[2] == spelled]
+    if not meant:
+        if spelled not in ELSEWHERE:
+            return nearest(name, known)
+        meant = ELSEWHERE[spelled].split()
     if len(meant) > 1:
         return f"; did you mean one of {', '.join(meant)}?"
-    close = "" if meant else nearest(name, known)
-    if close:
-        return close
-    meant = meant or _ELSEWHERE.get(spelled, "").split()
     return f'; did you mean "{meant[0]}"?' if meant else ""
 
 
 def of_plain_value(path: str, text: str) -> str:
     """For a section that was given a plain value."""
-    main = _MAIN.get(path)
+    main = _MAIN.get(_INDEX.sub("[]", path))
     return f"; did you mean {{{main}: {text}}}?" if main else ""
+
+
+def of_one_entry(key: Key, text: str) -> str:
+    """For a list that was given a plain value."""
+    return f"; did you mean [{{{key.entry}: {text}}}]?" if key.entry else f"; did you mean [{text}]?"
 
 
 def of_unit(notation: Notation | None, text: str) -> str:
@@ -93,7 +106,7 @@ def of_unit(notation: Notation | None, text: str) -> str:
     return f"; the units are {', '.join(units)}" if units and amount and amount[1] not in units else ""
 
 
-def _all(section: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Key]]:
+def every_key(section: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Key]]:
     """Every key by its dotted path, those in lists of sections too: ``listen[].bind``."""
     for name, key in keys_of(section).items():
         path = prefix + name
@@ -101,4 +114,4 @@ def _all(section: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str,
         if key.container == "list":
             key, path = key.element(), f"{path}[]"
         if key.section:
-            yield from _all(key.section, f"{path}.")
+            yield from every_key(key.section, f"{path}.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from asgiri.config.checks import check
-from asgiri.config.decode import BAD, Decoder
+from asgiri.config.decode import BAD, Decoder, got
 from asgiri.config.nodes import Faults, Mapping, Node, Place, is_broken, is_null
 from asgiri.config.schema import Config
 from asgiri.config.settings import CONFIG_VARIABLE, Setting, from_environment, lay_over
@@ -77,7 +77,7 @@ def load(file: str | Found | None, environ: AbstractMapping[str, str], flags: Ab
     decoder = Decoder(faults)
     config = decoder.section(Config, tree)
     assert config is not BAD  # every key of Config has a default
-    check(config, decoder.places, faults)
+    check(config, decoder.places, decoder.written, faults)
     faults.raise_any()
     origins = {path: place.origin for path, place in decoder.places.items()}
     return Loaded(config, found, origins, decoder.written)
@@ -96,5 +96,5 @@ def _top(node: Node | None, faults: Faults) -> Mapping:
     if isinstance(node, Mapping):
         return node
     if node is not None and not is_null(node) and not is_broken(node):
-        faults.add(node.place, "", f"expected a mapping of keys at the top, got {node}")
+        faults.add(node.place, "", f"expected a mapping of keys at the top, got {got(node)}")
     return Mapping(Place(""), {})

@@ -20,6 +20,11 @@ class Place(Struct, frozen=True):
     line: int = 0
     column: int = 0
 
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """What places are told in the order of: files by line, then variables, then flags."""
+        return (0 if self.line else 1 if self.name.isupper() else 2, self.line, self.column)
+
     def __str__(self) -> str:
         return f"{self.name}:{self.line}:{self.column}" if self.line else self.name
 
@@ -115,7 +120,7 @@ class Faults:
     def raise_any(self) -> None:
         """Raise ConfigError if anything was wrong: what is in the file by line, then variables and flags."""
         if self._found:
-            in_order = sorted(self._found, key=lambda found: (not found[0].line, found[0].line, found[0].column))
+            in_order = sorted(self._found, key=lambda found: found[0].rank)
             raise ConfigError([problem for _, problem in in_order])
 
 

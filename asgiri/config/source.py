@@ -15,7 +15,7 @@ import yaml
 
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence
 from asgiri.config.text import FILE_MOST, SourceError, read_text
-from asgiri.config.variables import expand, has_variables, names_one
+from asgiri.config.variables import TooLargeError, expand, has_variables, names_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,13 +108,13 @@ class _Reader:
         if self._environ is None or not isinstance(node, Scalar) or not has_variables(node.text):
             return node
         try:
-            text = expand(node.text, self._environ)
+            text = expand(node.text, self._environ, self._room)
+        except TooLargeError:
+            raise _refusal("its variables bring in more than 1MiB", event) from None
         except ValueError as error:
             self._faults.add(node.place, path, str(error))
             return Scalar(node.place, node.text, Kind.BROKEN)
         self._room -= len(text)
-        if self._room < 0:
-            raise _refusal("its variables bring in more than 1MiB", event)
         kind = _kind(text) if _is_plain(event) else Kind.TEXT
         return Scalar(node.place, text, kind, node.text if names_one(node.text) else "")
 

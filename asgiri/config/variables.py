@@ -24,9 +24,26 @@ def has_variables(text: str) -> bool:
     return "${" in text
 
 
-def expand(text: str, environ: Mapping[str, str]) -> str:
-    """``text`` with its variables put in. ValueError, which says what was expected, when that cannot be done."""
-    return _REFERENCE.sub(lambda match: _value(match, environ), text)
+class TooLargeError(Exception):
+    """Variables bring in more than there is room for."""
+
+
+def expand(text: str, environ: Mapping[str, str], room: int) -> str:
+    """``text`` with its variables put in.
+
+    Raises ValueError, which says what was expected, when that cannot be done, and TooLargeError once the values are
+    of more than ``room`` characters: before they are put together, as a short text may ask for gigabytes.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal room
+        found = _value(match, environ)
+        room -= len(found)
+        if room < 0:
+            raise TooLargeError
+        return found
+
+    return _REFERENCE.sub(value, text)
 
 
 def names_one(text: str) -> bool:

@@ -115,10 +115,13 @@ class Plans:
         self._close_unused(before)
 
     def drop_older(self, generation: int, kept: set[int]) -> None:
-        """Drop what is older than ``generation``, but for those ``kept``."""
+        """Drop what is older than ``generation``; of those that are ``kept``, what the admin child does not need."""
         before = self.listeners
-        for number in [number for number in self._by_generation if number < generation and number not in kept]:
-            del self._by_generation[number]
+        for number, plan in list(self._by_generation.items()):
+            if number < generation and number in kept:
+                self._by_generation[number] = replace(plan, listeners=[], entries=[])
+            elif number < generation:
+                del self._by_generation[number]
         self._close_unused(before)
 
     def disown(self) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from asgiri.config import hints
 from asgiri.config.address import parse_bind
+from asgiri.config.hints import every_key
 from asgiri.config.load import Setting, load
-from asgiri.config.schema import Listen
+from asgiri.config.schema import Config, Listen
 from asgiri.errors import BindError, ConfigError
 from asgiri.sockets.bind import bind
 
@@ -51,10 +54,6 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Problems:
             f"3:53: {CIPHERS}: they are for TLS 1.2, which listen[0].tls.min_version (asgiri.yaml:3) does not let in",
         ),
         (
-            "interface: wsgi\nlifespan: 'on'",
-            "2:11: lifespan: an application of interface (asgiri.yaml:1) wsgi has none: auto or off",
-        ),
-        (
             "listen: [{bind: '127.0.0.1:80'}]\nadmin: {bind: '127.0.0.1:80'}",
             "2:15: admin.bind: 127.0.0.1:80 is bound already, by listen[0].bind (asgiri.yaml:1)",
         ),
@@ -69,6 +68,14 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Problems:
         (
             "listen: [{bind: 'unix:a.sock'}, {bind: 'unix:./b/../a.sock'}]",
             '1:40: listen[1].bind: "./b/../a.sock" is the file of listen[0].bind (asgiri.yaml:1) already',
+        ),
+        (
+            "listen: [{bind: 'unix:a.sock'}]\nadmin: {bind: 'unix:./a.sock'}",
+            '2:15: admin.bind: "./a.sock" is the file of listen[0].bind (asgiri.yaml:1) already',
+        ),
+        (
+            "admin: {bind: 'unix:/run/a.sock'}\ncontrol: {socket: /run/a.sock}",
+            '2:19: control.socket: "/run/a.sock" is the file of admin.bind (asgiri.yaml:1) already',
         ),
         (
             "listen: [{bind: 'unix:/run/a.sock'}]\ncontrol: {socket: /run/a.sock}",
@@ -98,11 +105,44 @@ def test_a_contradiction_names_both_sides(problems: Problems, text: str, error: 
         "listen: [{bind: '0.0.0.0:0'}, {bind: '127.0.0.1:0'}]",
         "listen: [{bind: 'unix:@a'}, {bind: 'unix:a'}]",
         "workers: {max_requests: 5}\nreload: {enabled: false}",
-        "interface: wsgi\nlifespan: auto",
+        "interface: wsgi\nlifespan: 'on'",
     ],
 )
 def test_what_is_no_contradiction(problems: Problems, text: str) -> None:
     assert problems(text) == []
+
+
+def test_a_relative_path_is_one_with_its_absolute_spelling(problems: Problems, tmp_path: Path) -> None:
+    (line,) = problems(f"log: {{file: a.log}}\nprocess: {{pidfile: {tmp_path}/a.log}}")
+    assert "is the file of log.file (asgiri.yaml:1) already" in line
+
+
+def test_what_is_guessed_is_there() -> None:
+    known = {path for path, _ in every_key(Config)}
+    assert not {path for meant in hints.ELSEWHERE.values() for path in meant.split()} - known - {"timeouts"}
+    assert not hints.ELSEWHERE.keys() & {path.rpartition(".")[2] for path in known}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(f"worker_{number}: 1" for number in range(9_000)),
+        "listen:\n" + "".join(f"- bind: unix:/a/{number}\n" for number in range(6_000)) + "- bind: unix:/a/1",
+        "env:\n" + "".join(f"  A{number}: ${{X{number}}}\n" for number in range(9_000)),
+    ],
+    ids=["unknown keys", "listeners", "variables"],
+)
+def test_the_longest_refusal_is_quick(problems: Problems, text: str) -> None:
+    begun = time.process_time()
+    assert problems(text)
+    assert time.process_time() - begun < 3.0  # measured: under one, on a machine that is not busy
+
+
+def test_variables_and_flags_come_after_the_file(problems: Problems) -> None:
+    flags = (Setting("--set", "nothing", "1"), Setting("--workers", "workers.count", "0"))
+    found = problems("loop: x", {"ASGIRI_TIMEOUTS__WRITE": "x", "ASGIRI_X": "1"}, *flags)
+    places = [line.partition(": ")[0] for line in found]
+    assert places == ["asgiri.yaml:1:7", "ASGIRI_X", "ASGIRI_TIMEOUTS__WRITE", "--set", "--workers"]
 
 
 def test_a_flag_is_named_as_the_other_side(problems: Problems) -> None:
@@ -141,14 +181,21 @@ def test_addresses_exclude_each_other_as_the_kernel_has_it(first: str, second: s
         ("certfile: a", 'unknown key "certfile"; did you mean "listen[].tls.certfile"?'),
         ("ssl_keyfile: a", 'unknown key "ssl_keyfile"; did you mean "listen[].tls.keyfile"?'),
         ("log_level: debug", 'unknown key "log_level"; did you mean "log.level"?'),
-        ("timeout: 30", 'unknown key "timeout"; did you mean "timeouts"?'),
+        ("timeout: 30", 'unknown key "timeout"; did you mean one of timeouts, workers.heartbeat_timeout?'),
         ("user: me", 'unknown key "user"; did you mean "process.user"?'),
         ("app-dir: me", 'unknown key "app-dir"; did you mean "app_dir"?'),
         ("nonsense: me", 'unknown key "nonsense"'),
         ("timeouts: {max_requests: 5}", 'timeouts: unknown key "max_requests"; did you mean "workers.max_requests"?'),
         ("reload: true", "reload: expected a mapping of keys, got true; did you mean {enabled: true}?"),
         ("workers: 4", "workers: expected a mapping of keys, got 4; did you mean {count: 4}?"),
-        ("listen: a:80", 'listen: expected a list, got "a:80"'),
+        ("worker_class: sync", 'unknown key "worker_class"; did you mean "loop"?'),
+        ("threads: 3", 'unknown key "threads"'),
+        ("listen: a:80", 'listen: expected a list, got "a:80"; did you mean [{bind: "a:80"}]?'),
+        ("listen: [a:80]", 'listen[0]: expected a mapping of keys, got "a:80"; did you mean {bind: "a:80"}?'),
+        (
+            "listen: [{bind: a:1, http: h2}]",
+            'listen[0].http: expected a list, got "h2"; did you mean ["h2"]?',
+        ),
     ],
 )
 def test_what_somebody_may_have_meant(problems: Problems, text: str, hint: str) -> None:

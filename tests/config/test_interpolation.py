@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ ENVIRON = {
     "SECRET": "s3cret",
 }
 QUOTED = "within brackets, a value with a variable stands in quotes"
+NAMES = "expected a mapping of names to values"
 SYNTAX = "expected ${NAME}, ${NAME:-text}, or $${ for ${ itself"
 
 
@@ -128,7 +130,16 @@ def test_what_a_variable_becomes(loaded: Load, text: str, config: Config) -> Non
             "env: {A: ${N}}",
             f"1:11: not valid YAML: expected ',' or '}}', but got '{{'; {QUOTED}",
         ),
-        ("workers: ${N}", "1:10: workers: expected a mapping of keys, got 3"),
+        ("workers: ${N}", "1:10: workers: expected a mapping of keys, got 3 (from ${N})"),
+        ("${N}", "1:1: expected a mapping of keys at the top, got 3 (from ${N})"),
+        ("listen: ${HOST}", '1:9: listen: expected a list, got "127.0.0.1" (from ${HOST})'),
+        (
+            "listen: [{bind: '127.0.0.1:8000'}, {bind: '${HOST}:${PORT_}'}]",
+            (
+                "1:43: listen[1].bind: 127.0.0.1:8000 is bound already, by listen[0].bind (asgiri.yaml:1)"
+                " (from ${HOST}:${PORT_})"
+            ),
+        ),
     ],
 )
 def test_what_cannot_be_is_told_once_with_its_place(loaded: Load, text: str, error: str) -> None:
@@ -144,12 +155,29 @@ def test_all_are_told_at_once(loaded: Load) -> None:
     assert keys == ["app", "workers.count", 'unknown key "foo"', "root_path"]
 
 
-def test_a_secret_is_shown_by_no_error(loaded: Load) -> None:
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("env: {A: '${SECRET}'}", "1:10: env.A: expected a text, got something else (from ${SECRET})"),
+        ("env: ${SECRET}", f"1:6: env: {NAMES}, got a single value (from ${{SECRET}})"),
+        ("env: s3cret", f"1:6: env: {NAMES}, got a single value"),
+        (
+            "response_headers: {A: '${SECRET}'}",
+            "1:23: response_headers.A: expected a text, got something else (from ${SECRET})",
+        ),
+        (
+            "response_headers: {A: '${FOLDED}'}",
+            (
+                "1:23: response_headers.A: expected a field value, Latin-1 without control characters or outer blanks"
+                " (from ${FOLDED})"
+            ),
+        ),
+    ],
+)
+def test_a_secret_is_shown_by_no_error(loaded: Load, text: str, error: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        loaded("env: {A: '${SECRET}'}", {"SECRET": "s3cret\0"})
-    assert [str(problem) for problem in caught.value.problems] == [
-        "asgiri.yaml:1:10: env.A: expected a text, got something else (from ${SECRET})"
-    ]
+        loaded(text, {"SECRET": "s3cret\0", "FOLDED": "s3cret\r\n b"})
+    assert [str(problem) for problem in caught.value.problems] == [f"asgiri.yaml:{error}"]
 
 
 def test_what_is_written_is_known_by_its_path(loaded: Load) -> None:
@@ -170,11 +198,34 @@ def test_variables_bring_in_no_more_than_a_file_may_hold(loaded: Load) -> None:
         loaded(text, {"BIG": "x" * 100_000})
 
 
+def test_one_value_asks_for_no_more_either(loaded: Load) -> None:
+    text = "root_path: " + "${BIG}" * 5_000  # half a gigabyte
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="more than 1MiB"):
+            loaded(text, {"BIG": "x" * 100_000})
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 16 * 1024 * 1024
+
+
+def test_what_is_brought_in_counts_not_what_stands_there(loaded: Load) -> None:
+    text = f"root_path: /${{N}}{'x' * 600_000}\napp_dir: ${{N}}{'x' * 400_000}"
+    assert len(loaded(text).config.root_path) == 600_002
+
+
+def test_what_is_brought_in_is_counted_for_all_values(loaded: Load) -> None:
+    text = "app: ${BIG}\nroot_path: ${BIG}"
+    with pytest.raises(ConfigError, match="more than 1MiB"):
+        loaded(text, {"BIG": "x" * 600_000})
+
+
 @settings(deadline=None)
 @given(st.text(st.sampled_from("${}N:-ax "), max_size=12))
 def test_any_text_is_a_value_or_an_error(text: str) -> None:
     try:
-        expanded = expand(text, {"N": "value"})
+        expanded = expand(text, {"N": "value"}, 1000)
     except ValueError:
         assert "${" in text
     else:
@@ -184,5 +235,5 @@ def test_any_text_is_a_value_or_an_error(text: str) -> None:
 @given(st.text(st.sampled_from('${}N:-ax" '), max_size=12))
 def test_what_is_written_for_a_text_is_that_text(text: str) -> None:
     escaped = text.replace("${", "$${")
-    assert expand(escaped, {}) == text
+    assert expand(escaped, {}, 1000) == text
     assert escaped in quoted(text).replace('\\"', '"')

@@ -257,9 +257,9 @@ def test_origins_name_the_place_of_every_key_that_was_given(loaded: Load) -> Non
             f'1:21: limits.body_size: {SIZE}, got "1.1KiB", which is no whole number of bytes',
         ),
         ("limits: {header_count: -1}", "1:24: limits.header_count: expected a number of 0 or more, got -1"),
-        ("listen: a:1", '1:9: listen: expected a list, got "a:1"'),
+        ("listen: a:1", '1:9: listen: expected a list, got "a:1"; did you mean [{bind: "a:1"}]?'),
         ("listen: []", "1:9: listen: expected a list with at least one entry, got an empty one"),
-        ("listen: [a:1]", '1:10: listen[0]: expected a mapping of keys, got "a:1"'),
+        ("listen: [a:1]", '1:10: listen[0]: expected a mapping of keys, got "a:1"; did you mean {bind: "a:1"}?'),
         ("listen: [null]", "1:10: listen[0]: expected a mapping of keys, got null"),
         ("listen: [{}]", '1:10: listen[0]: the key "bind" is missing'),
         ("listen: [{bind: a}]", f'1:17: listen[0].bind: {BIND}, got "a"'),
@@ -477,8 +477,8 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file_then_environment
         "asgiri.yaml:6:24: listen[0].backlog: expected a number from 1 to 65535, got 0",
         f'asgiri.yaml:7:19: timeouts.write: {DURATION}, got "x"',
         'ASGIRI_WORKER__COUNT: no such variable; did you mean "ASGIRI_WORKERS__COUNT"?',
-        '--set: unknown key "wrokers.count"; did you mean "workers.count"?',
         f'ASGIRI_LOOP: loop: {LOOP}, got "x"',
+        '--set: unknown key "wrokers.count"; did you mean "workers.count"?',
         '--lifespan: lifespan: expected "auto", "on" or "off", got "x"',
     ]
 
@@ -647,8 +647,8 @@ def test_a_file_that_was_asked_for_and_is_missing_is_the_fault_of_who_asked(prob
     with pytest.raises(ConfigError) as caught:
         load(str(tmp_path), {"ASGIRI_CONFIG": "x.yaml", "ASGIRI_LOOP": "x"})
     assert str(caught.value).splitlines() == [
-        f'--config: cannot read "{tmp_path}": Is a directory',
         f'ASGIRI_LOOP: loop: {LOOP}, got "x"',
+        f'--config: cannot read "{tmp_path}": Is a directory',
     ]
 
 
