@@ -46,10 +46,11 @@ class Policy(msgspec.Struct, frozen=True):
             heartbeat_timeout=0.0 if reloads else workers.heartbeat_timeout,  # a breakpoint is no hang
             drain_timeout=workers.drain_timeout,
             drain_delay=workers.drain_delay,
-            max_requests=workers.max_requests,
+            # Who sees another process is to know that it is for a change of the code: nothing wears.
+            max_requests=0 if reloads else workers.max_requests,
             max_requests_jitter=workers.max_requests_jitter,
-            max_memory=workers.max_memory,
-            max_lifetime=workers.max_lifetime,
+            max_memory=0 if reloads else workers.max_memory,
+            max_lifetime=0.0 if reloads else workers.max_lifetime,
             backoff_first=workers.respawn_backoff.first,
             backoff_most=workers.respawn_backoff.most,
             hold=reloads,

@@ -37,10 +37,13 @@ def held(count: int = 1, **settings: float) -> Fleet:
 
 
 def test_the_policy_is_of_the_section() -> None:
-    policy = Policy.of(Config(workers=Workers(count=2), reload=schema.Reload(enabled=True)))
+    workers = Workers(count=2, max_requests=5, max_memory=1 << 20, max_lifetime=60.0)
+    policy = Policy.of(Config(workers=workers, reload=schema.Reload(enabled=True)))
     assert (policy.hold, policy.heartbeat_timeout) == (True, 0)
-    policy = Policy.of(Config(workers=Workers(count=2)))
+    assert (policy.max_requests, policy.max_memory, policy.max_lifetime) == (0, 0, 0)
+    policy = Policy.of(Config(workers=workers))
     assert (policy.hold, policy.heartbeat_timeout) == (False, 30)
+    assert (policy.max_requests, policy.max_memory, policy.max_lifetime) == (5, 1 << 20, 60)
 
 
 def test_who_serves_is_held_while_the_candidate_boots_and_gone_when_it_is_ready() -> None:
