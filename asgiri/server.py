@@ -399,7 +399,8 @@ class Server:
         await intake.close(min(TAKE_OVER_SECONDS, timeout or TAKE_OVER_SECONDS))
         shared.draining = True
         shared.drain_code = close_code
-        logger.info(
+        logger.log(
+            self.config.routine,
             "draining (connections: %d, requests: %d)",
             len(shared.connections) + shared.arriving,
             len(shared.sessions),

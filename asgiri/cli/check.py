@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -107,6 +107,29 @@ def examine(config: Config, findings: Findings, expired: Tell, *, hurry: bool = 
 
         findings.attempt(partial(check_file, "log.access.file", config.log.access.file))
     check_identity(config, findings)
+    if config.reload.enabled:
+        check_folders(config, findings)
+
+
+def check_folders(config: Config, findings: Findings) -> None:
+    """Whether what is to be watched are folders: of any other nobody would ever hear."""
+    for index, path in enumerate(config.reload.dirs):
+        try:
+            with os.scandir(path):
+                pass
+        except NotADirectoryError:
+            findings.error(f"reload.dirs[{index}]", f'"{path}" is a file; name its folder, and the file in include')
+        except (OSError, ValueError) as error:  # ValueError: a NUL in it
+            why = error.strerror if isinstance(error, OSError) else error
+            findings.error(f"reload.dirs[{index}]", f'cannot look into the folder "{path}": {why}')
+
+
+def misplaced(config: Config, environ: Mapping[str, str]) -> list[Problem]:
+    """A warning where who serves for development is a service of the system's. In a container it may well be."""
+    if not config.reload.enabled or not environ.get("NOTIFY_SOCKET"):
+        return []
+    what = "this is for development, and shows whoever meets an error the application's code; never in production"
+    return [Problem("", "reload.enabled", what)]
 
 
 def check_identity(config: Config, findings: Findings) -> None:

@@ -12,13 +12,14 @@ from msgspec.structs import replace
 
 from asgiri import __version__
 from asgiri.build import BUILD
-from asgiri.cli.check import check_files, is_pipe
+from asgiri.cli.check import check_files, is_pipe, misplaced
 from asgiri.errors import AsgiriError, ConfigError, ExitCode, Problem
 
 if TYPE_CHECKING:
     from asgiri.config.load import Found, Loaded
     from asgiri.config.schema import Config
     from asgiri.link import Boot
+    from asgiri.supervisor.master import Greeting
 
 
 def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
@@ -35,20 +36,24 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     recipe = Recipe.taken(os.environ)
     config = loaded.config
     fill_standard_streams()
+    warnings = misplaced(config, os.environ)
     notifier = Notifier.from_environ(os.environ)
     found = loaded.found
     if found is not None and config.process.chdir is not None:
         found = replace(found, path=found.path.absolute())  # a reload reads it again, from wherever that leads
     apply_process(config.process)
-    warnings = check_files(loaded, hurry=True)
+    warnings += check_files(loaded, hurry=True)
 
     def reread() -> Loaded:
+        nonlocal warnings
         if found is not None and is_pipe(found.path):
             # As of -c <(...). Nobody writes there any more: reading it would hold the master up for ever.
             raise ConfigError([Problem(str(found.path), "", "it is a pipe, and was read once, at the start")])
         reloaded = read(found)
-        for warning in check_files(reloaded):
-            logger.warning("%s", warning)
+        before, warnings = warnings, check_files(reloaded)
+        for warning in warnings:
+            if not config.reload.enabled or warning not in before:  # else each save would have them
+                logger.warning("%s", warning)
         return reloaded
 
     def admin_main(boot: Boot) -> int:
@@ -66,18 +71,24 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
 
         return main(boot, worker_main)
 
+    def greet(loaded: Loaded, greeting: Greeting) -> None:
+        from asgiri.dev.banner import show
+
+        show(loaded, greeting.urls, greeting.admin, broken=greeting.broken)
+
     def apply(config: Config) -> None:
         log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")
         title(config.process.title, "master", config.target)
 
     apply(config)
     logger = logging.getLogger("asgiri.master")
-    logger.info("asgiri %s (%s), Python %s, pid %d", __version__, BUILD, sys.version.split()[0], os.getpid())
+    level = logging.DEBUG if config.greets else logging.INFO
+    logger.log(level, "asgiri %s (%s), Python %s, pid %d", __version__, BUILD, sys.version.split()[0], os.getpid())
     for warning in warnings:
         logger.warning("%s", warning)
     if not config.app:
-        logger.info("no application is named: serving the built-in demo (%s)", config.target)
-    hooks = Hooks(reread, apply, worker_main, admin_main, watcher_main, zygote_main)
+        logger.log(level, "no application is named: serving the built-in demo (%s)", config.target)
+    hooks = Hooks(reread, apply, worker_main, admin_main, watcher_main, zygote_main, greet)
     try:
         heir = Heir.from_environ(os.environ)
         supply = heir.supply() if heir else Supply.from_systemd(os.environ, os.getpid())
@@ -86,5 +97,8 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     except AsgiriError as error:
         logger.critical("%s", error)
         return error.exit_code
-    logger.info("stopped") if code is ExitCode.STOPPED else logger.critical("stopped, with exit code %d", code)
+    if code is ExitCode.STOPPED:
+        logger.log(config.routine, "stopped")
+    else:
+        logger.critical("stopped, with exit code %d", code)
     return code

@@ -5,6 +5,7 @@ bytes, a mode the int that its octal text names. A default with a reason names t
 """
 # No `from __future__ import annotations`: msgspec and the decoder want the types themselves.
 
+import logging
 import os
 import sys
 from typing import Annotated, Literal, Self
@@ -472,6 +473,17 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     def target(self) -> str:
         """The application to serve, as module:attribute: the built-in demo when none is named."""
         return self.app or DEMO_APP
+
+    @property
+    def routine(self) -> int:
+        """The level of log lines that say that all goes as ever: of these, who develops wants to see but a few."""
+        return logging.DEBUG if self.reload.enabled else logging.INFO
+
+    @property
+    def greets(self) -> bool:
+        """Whether a start tells a person what there is, by a banner on stderr: where that is what the log is, too."""
+        log = self.log
+        return self.reload.enabled and log.file == "-" and log.format == "text" and log.level in ("debug", "info")
 
     def speaking(self, *http: HttpVersion) -> Self:
         """The config in which every listener speaks ``http`` and nothing else: what ``--http`` means."""

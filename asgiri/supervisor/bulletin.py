@@ -34,6 +34,11 @@ class Board:
     def fileno(self) -> int:
         return self._fd
 
+    @property
+    def trouble(self) -> Trouble | None:
+        """What is up."""
+        return self._posted.trouble
+
     def post(self, trouble: Trouble | None) -> bool:
         """Put it up; whether that is news."""
         if trouble == self._posted.trouble:

@@ -225,7 +225,9 @@ class Fleet:
             return
         self._queued = policy
         if not self._may_begin():
-            self._report("info", "the reload is kept until what is under way lets it begin")
+            # Who saves often has seen that it is known; what comes of it is said in time.
+            level: Level = "debug" if policy.hold else "info"
+            self._report(level, "the reload is kept until what is under way lets it begin")
 
     def _size(self, sized: Callable[[Policy], Policy]) -> None:
         """The later word wins: a reload that is under way, or waits, comes with its own count scaled too."""

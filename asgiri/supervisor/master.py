@@ -82,14 +82,26 @@ SIGNALS = {
     KillHow.ABRT: signal.SIGABRT,
     KillHow.KILL: signal.SIGKILL,
 }
-LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Greeting(Struct, frozen=True):
+    """What there is, when all first workers are ready: URLs of the service, and of the admin child.
+
+    ``broken``: the application does not start, and an error page stands in for it.
+    """
+
+    urls: list[str]
+    admin: list[str]
+    broken: bool
 
 
 class Hooks(Struct, frozen=True):
     """What the composition root lends the master: it knows the other layers, the master does not.
 
     ``load`` reads the configuration anew and raises ConfigError; ``apply`` takes over what concerns the master
-    itself (its log, its title) from a config that was committed; the others are the mains of the children.
+    itself (its log, its title) from a config that was committed; ``greet`` shows who develops what there is; the
+    others are the mains of the children.
     """
 
     load: Callable[[], Loaded]
@@ -98,6 +110,7 @@ class Hooks(Struct, frozen=True):
     admin_main: ChildMain
     watcher_main: ChildMain
     zygote_main: ChildMain
+    greet: Callable[[Loaded, Greeting], None]
 
 
 class Origin(Struct, frozen=True):
@@ -117,6 +130,7 @@ class Master:
         self._hooks = hooks
         self._origin = origin
         self._plans = Plans(loaded)
+        self._routine = config.routine
         self._standing = Standing(config.process, origin.recipe.umask)
         self._board = Scoreboard()
         self._board.master.pid = os.getpid()
@@ -167,7 +181,7 @@ class Master:
         from asgiri.supervisor.workshop import Workshop  # production pays nothing for it
 
         def changed(what: str) -> Iterable[Event]:
-            return self._reload(what)[1]
+            return self._reload(what, "the change")[1]
 
         mains = self._hooks.watcher_main, self._hooks.zygote_main
         workshop = Workshop(*mains, self._plans, lambda: self._children, changed)
@@ -324,7 +338,10 @@ class Master:
 
     def _stop(self, why: str) -> list[Event]:
         if self._fleet.phase is not Phase.STOPPING:
-            logger.info("%s: stopping, requests in progress are finished", why)
+            if self._workshop is None:
+                logger.info("%s: stopping, requests in progress are finished", why)
+            else:
+                logger.info("%s: stopping; once more, and what still runs is cut", why)
             delay = self._plans[self._fleet.generation].config.workers.drain_delay
             if delay and self._fleet.phase is Phase.RUNNING:
                 logger.info("serving for %s more, so that load balancers see /readyz", format_duration(delay))
@@ -378,7 +395,7 @@ class Master:
         for report in self._children.reports(child):
             match report:
                 case Booted(trouble, modules):
-                    logger.info("%s is ready (pid %d)", child, child.pid, extra={"about": child.about})
+                    logger.log(self._routine, "%s is ready (pid %d)", child, child.pid, extra={"about": child.about})
                     self._learn(child, modules)
                     if trouble is not None:
                         self._note_error_page(trouble)
@@ -413,12 +430,17 @@ class Master:
 
     # Reload
 
-    def _reload(self, who: str) -> tuple[str, list[Event]]:
-        """Read and check the config, bind what is new. Whatever fails leaves everything as it is; why, if it does."""
+    def _reload(self, who: str, after: str = "") -> tuple[str, list[Event]]:
+        """Read and check the config, bind what is new. Whatever fails leaves everything as it is; why, if it does.
+
+        Who develops is told how long ``after`` what newer code serves.
+        """
         if self._is_stopping():
             logger.warning("%s: no reload, the service stops", who)
             return "the service stops", []
         logger.info("%s: reloading", who)
+        if self._workshop is not None:
+            self._workshop.stopwatch.ask(after or who)
         self._herald.begin_reload()
         why = ""
         if self._succession.is_under_way or self._heir is not None:
@@ -515,11 +537,14 @@ class Master:
             case Commit(generation):
                 self._post(None)
                 self._commit(generation)
+                if self._workshop is not None:
+                    extra = {"about": {"generation": generation}}
+                    logger.info("%s", self._workshop.stopwatch.serves(generation), extra=extra)
             case Abandon(generation, why):
                 self._abandon(generation, why, trace)
             case Settled(generation):
                 extra = {"about": {"generation": generation}}
-                logger.info("the reload is complete: generation %d serves", generation, extra=extra)
+                logger.log(self._routine, "the reload is complete: generation %d serves", generation, extra=extra)
                 self._desk.note_settled(generation, self._plans[generation].changes)
                 self._drop_plans()
             case Announce():
@@ -541,7 +566,12 @@ class Master:
 
     def _announce(self) -> None:
         self._board.master.announced = True  # before anybody reads that it is so
-        logger.info("ready: %d worker%s", self._fleet.count, "s" if self._fleet.count > 1 else "")
+        plan = self._plans[self._fleet.generation]
+        level = logging.DEBUG if plan.config.greets else logging.INFO
+        logger.log(level, "ready: %d worker%s", self._fleet.count, "s" if self._fleet.count > 1 else "")
+        if self._workshop is not None and plan.config.greets:
+            urls, admin = ([listener.url for listener in all_] for all_ in (plan.listeners, plan.admin))
+            self._hooks.greet(plan.loaded, Greeting(urls, admin, self._workshop.is_troubled))
         if self._heir is None:
             self._herald.announce()
         else:
@@ -572,6 +602,8 @@ class Master:
     def _fork(self, command: Fork) -> None:
         plan = self._plans.begin(command.generation)
         self._desk.note_begun(command.generation)
+        if self._workshop is not None:
+            self._workshop.stopwatch.begin(command.generation)
         role = Role(self._hooks.worker_main, command.worker_id, command.number, command.generation)
         try:
             with self._standing.as_of(plan.config.process):

@@ -243,7 +243,7 @@ class Announce(msgspec.Struct, frozen=True):
     """All first workers are READY. Given once."""
 
 
-Level: TypeAlias = Literal["info", "warning", "error"]
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -62,7 +62,7 @@ class Plans:
         admin = plan.config.admin.bind
         supply.reserve([*plan.config.listen, *([] if admin is None else [admin_listen(admin)])])
         try:
-            self._fill(plan, [], supply)
+            self._fill(plan, [], supply, logging.DEBUG if plan.config.greets else logging.INFO)
             for left in supply.left():
                 logger.warning("a socket that was passed on is not in the configuration, and is closed: %s", left)
             self._left_files = supply.left_files()
@@ -91,7 +91,7 @@ class Plans:
         before = self.listeners
         self._submitted = plan
         self._close_unused(before)
-        tell(plan.changes)
+        tell(plan.changes, plan.config.routine)
         return plan.config
 
     def begin(self, generation: int) -> Plan:
@@ -147,8 +147,11 @@ class Plans:
         for listener in self.listeners:
             listener.close()
 
-    def _fill(self, plan: Plan, kept: list[Listener], supply: Supply) -> None:
-        """The listeners of a plan: kept where the address stays, opened where it is new, or its file is gone."""
+    def _fill(self, plan: Plan, kept: list[Listener], supply: Supply, level: int = logging.INFO) -> None:
+        """The listeners of a plan: kept where the address stays, opened where it is new, or its file is gone.
+
+        New ones are logged at this ``level``.
+        """
         kept = [listener for listener in kept if not listener.is_lost]
         fresh: list[Listener] = []
         admin = plan.config.admin.bind
@@ -166,7 +169,7 @@ class Plans:
             raise
         for listener in fresh:
             what = "admin" if listener in plan.admin else ", ".join(listener.listen.http)
-            logger.info("listening on %s (%s)", listener.url, what)
+            logger.log(level, "listening on %s (%s)", listener.url, what)
 
     def _keep_or_open(
         self, listen: Listen, kept: list[Listener], fresh: list[Listener], supply: Supply
@@ -197,14 +200,17 @@ def admin_listen(bind: str) -> Listen:
     return Listen(bind=bind, backlog=128)
 
 
-def tell(found: list[Change]) -> None:
-    """Log what a reload is about to change, before it is known whether its workers can serve with it."""
+def tell(found: list[Change], routine: int) -> None:
+    """Log what a reload is about to change, before it is known whether its workers can serve with it.
+
+    That it is nothing is logged at the level ``routine``.
+    """
     stays = [str(change) for change in found if change.stays]
     for change in found:
         if not change.stays:
             logger.info("%s", change, extra={"about": {"key": change.path}})
     if not found:
-        logger.info("nothing in the configuration has changed")
+        logger.log(routine, "nothing in the configuration has changed")
     if stays:
         how = "a restart" if os.getpid() == 1 else "an upgrade (USR2) or a restart"  # PID 1 has no upgrade
         logger.warning("not changed by a reload, but by %s: %s", how, "; ".join(stays))

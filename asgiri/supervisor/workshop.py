@@ -92,6 +92,32 @@ def in_words(changed: Changed) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+class Stopwatch:
+    """How long after somebody has asked for newer code it serves. ``clock`` is monotonic, in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._asked: tuple[str, float] | None = None  # by whom, and when, and not begun: the newest
+        self._begun: dict[int, tuple[str, float]] = {}  # by generation
+
+    def ask(self, after: str) -> None:
+        """A reload is asked for, because of that: ``the change``, ``HUP``."""
+        self._asked = after, self._clock()
+
+    def begin(self, generation: int) -> None:
+        """A worker of this generation is forked. Its first one is what the newest reload has come to."""
+        if self._asked is not None and generation > max(self._begun, default=1):
+            self._begun[generation], self._asked = self._asked, None
+
+    def serves(self, generation: int) -> str:
+        """``generation 2 serves, 31 ms after the change``."""
+        after, asked = self._begun[generation]
+        self._begun = {generation: self._begun[generation]}
+        took = self._clock() - asked
+        text = f"{took:.1f} s" if took >= 1 else f"{took * 1000:.0f} ms"
+        return f"generation {generation} serves, {text} after {after}"
+
+
 class Workshop:
     """The bulletin, the way on which idle connections are handed over, and the troubles that are not posted yet."""
 
@@ -109,12 +135,18 @@ class Workshop:
         for end in self._transfer:
             end.setblocking(False)
         self._troubles: dict[int, Trouble] = {}  # by generation
+        self.stopwatch = Stopwatch()
         self.lookout = Lookout(watcher_main, plans, children, changed)
         self.zygote = Zygote(zygote_main, plans, children, self.lent(first=False))
 
     def lent(self, *, first: bool) -> Lent:
         """What a worker gets of it. ``first``: nobody serves, so it is to show what is wrong rather than to fail."""
         return Lent(self._board.fileno(), self._transfer, first)
+
+    @property
+    def is_troubled(self) -> bool:
+        """The newest code does not serve."""
+        return self._board.trouble is not None
 
     def note_trouble(self, generation: int, trouble: Trouble | None) -> None:
         """A worker of this generation has said what keeps it from serving."""

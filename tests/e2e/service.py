@@ -108,14 +108,14 @@ class Service:
 
     @property
     def port(self) -> int:
-        return int(self.log.wait(r"listening on https?://[^ ]*:(\d+)")[1])
+        return int(self.log.wait(r"(?:listening on|  ->) +https?://[^ ]*:(\d+)")[1])
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def ready(self) -> Self:
-        self.log.wait(r"ready: \d+ worker")
+        self.log.wait(r"ready: \d+ worker|Ctrl-C stops it")  # or the banner
         return self
 
     def signal(self, number: signal.Signals) -> None:
