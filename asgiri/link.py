@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 import msgspec
 from msgspec import Struct
 
-from asgiri.config.schema import Config
+from asgiri.config.schema import Config, Listen
 from asgiri.errors import ExitCode
 from asgiri.sockets.listener import Listener
 from asgiri.supervisor.scoreboard import Scoreboard, Slot
@@ -43,11 +43,13 @@ class Booted(msgspec.Struct, frozen=True, tag="booted"):
     """The application is imported, its lifespan is up, the listeners are taken.
 
     Under reload: ``trouble`` is why the error page is served in the application's place; ``modules`` are those that
-    it has imported from outside the watched folders, in the order of their import.
+    it has imported from outside the watched folders, in the order of their import; ``environ`` are the variables that
+    it has set.
     """
 
     trouble: Trouble | None = None
     modules: tuple[str, ...] = ()
+    environ: dict[str, str] = {}
 
 
 class BootFailed(msgspec.Struct, frozen=True, tag="failed"):
@@ -193,25 +195,29 @@ def make_link(most: int | None = REPORTS_MOST) -> tuple[ParentEnd, ChildEnd]:
 
 
 class Errand(Struct, frozen=True):
-    """What the zygote is asked for: a worker; goes pickled, with the descriptors of its link and of its stacks.
+    """What the zygote is asked for: a worker; goes pickled, with descriptors: of the ticket, of the worker's link and
+    stacks, and of its listeners, one for each of ``listens``.
 
-    ``listeners`` and ``slot`` are numbers, for the zygote has both already: of its own listeners, and on the board.
+    The ticket is a socket. The worker tells its pid there, and lives when it gets a byte back. ``slot`` is a number on
+    the board, which the zygote has already.
     """
 
     number: int
     generation: int
     config: Config
-    listeners: tuple[int, ...]
+    listens: tuple[Listen, ...]
     slot: int
+    umask: int
     first: bool
 
 
 class Warm(Struct, frozen=True):
-    """What a zygote is given besides: where it is asked, the modules to import, and the folders whose code is not."""
+    """What a zygote is given besides: where it is asked, the modules to import, and what the application had in its
+    environment when it did."""
 
     sock: socket.socket
     modules: tuple[str, ...]
-    watched: tuple[str, ...]
+    environ: dict[str, str]
 
 
 class Watch(Struct, frozen=True):
@@ -260,11 +266,15 @@ class Boot(Struct, frozen=True):
 ChildMain = Callable[[Boot], int]
 
 
-def be(main: ChildMain, boot: Boot) -> NoReturn:
-    """In a fresh child: be what it was forked for, and end without unwinding the stack of who has forked it."""
+def be(main: ChildMain, boot: Boot, *, is_warm: bool = False) -> NoReturn:
+    """In a fresh child: be what it was forked for, and end without unwinding the stack of who has forked it.
+
+    ``is_warm``: what was imported before the fork is its own, with the exit handlers of that.
+    """
     status = int(ExitCode.FAILED)
     try:
-        atexit._clear()
+        if not is_warm:
+            atexit._clear()
         status = main(boot)
         atexit._run_exitfuncs()
     except BaseException:

@@ -7,8 +7,19 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from types import ModuleType
 
+from asgiri.config.schema import Config
+
 # Folders of installed packages, which are nobody's own code even where they lie below a watched one, in its ``.venv``.
 _INSTALLED = frozenset(("site-packages", "dist-packages"))
+
+
+# Nor is Python's own library, which may lie below a home that is watched.
+_LIBRARY = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
+
+
+def own_folders(config: Config) -> tuple[str, ...]:
+    """Where the user's own code is, whether all of it is watched or not."""
+    return (*config.reload.dirs, config.app_dir)
 
 
 def modules_from_elsewhere(before: Collection[str], watched: Collection[str]) -> tuple[str, ...]:
@@ -50,4 +61,6 @@ def tops(folders: Iterable[str]) -> tuple[str, ...]:
 
 def is_outside(place: str, folders: tuple[str, ...]) -> bool:
     """Whether the absolute path is elsewhere than below the :func:`tops` of the watched folders."""
-    return not place.startswith(folders) or not _INSTALLED.isdisjoint(place.split(os.sep))
+    if not place.startswith(folders) or place.startswith(_LIBRARY):
+        return True
+    return not _INSTALLED.isdisjoint(place.split(os.sep))

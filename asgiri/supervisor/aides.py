@@ -45,7 +45,8 @@ class Outfit(Struct, frozen=True, eq=False):
 class Aide:
     """One such child, or none. ``outfit`` says what a child of a plan is given.
 
-    ``hear`` takes what it reports, but for that it cannot boot: what the fleet is to hear of that.
+    ``hear`` takes what it reports, but for that it cannot boot: what the fleet is to hear of that. One that has
+    nothing to finish is killed where others are told to go: ``abrupt``.
     """
 
     def __init__(
@@ -56,12 +57,15 @@ class Aide:
         children: Callable[[], Children],
         outfit: Callable[[int], Outfit],
         hear: Callable[[Report], Iterable[Event]] = lambda _report: (),
+        *,
+        abrupt: bool = False,
     ) -> None:
         self._main = main
         self._plans = plans
         self._children = children
         self._outfit = outfit
         self._hear = hear
+        self._abrupt = abrupt
         self._name = name
         self._policy = Sidecar(name)
         self._by_id: dict[int, Child] = {}
@@ -92,20 +96,26 @@ class Aide:
                         self._fork(child_id, plan)
                     case TellChild(child_id, reason):
                         if child := self._by_id.get(child_id):
-                            child.tell(reason)
+                            child.kill(signal.SIGKILL) if self._abrupt else child.tell(reason)
                     case KillChild(child_id):
                         if child := self._by_id.get(child_id):
                             child.kill(signal.SIGKILL)
                     case Line(level, text):
                         logger.log(logging.getLevelNamesMapping()[level.upper()], text)
 
+    def kill(self) -> None:
+        """It hangs: whatever it is, another one comes in its place."""
+        for child in self._by_id.values():
+            child.kill(signal.SIGKILL)
+
     def hear(self, child: Child) -> Iterator[Event]:
-        """Its link has something to say."""
+        """Its link has something to say. What one says that is replaced already is not passed on as the new one's."""
         for report in self._children().reports(child):
             match report:
                 case Booted():
                     self.feed(ChildReady(child.role.id))
-                    yield from self._hear(report)
+                    if child.role.id == max(self._by_id):
+                        yield from self._hear(report)
                 case BootFailed(message):
                     self.feed(ChildFailed(child.role.id, message))
                 case _:

@@ -134,7 +134,7 @@ class Children:
         signals: SignalQueue,
         selector: selectors.BaseSelector,
         hear: Callable[[Child], Iterable[Event]],
-        let_go: Callable[[], None],
+        let_go: Callable[[Boot], None],
     ) -> None:
         self._board = board
         self._signals = signals
@@ -258,7 +258,7 @@ class Children:
         def main(boot: Boot) -> int:
             self._signals.leave_in_child()
             self._selector.close()
-            self._let_go()
+            self._let_go(boot)
             ours.close()
             for child in self._by_pid.values():
                 child.link.close()

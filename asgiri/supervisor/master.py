@@ -417,7 +417,7 @@ class Master:
             text = "%s; serving an error page until the application can be imported"
             logger.error(text, trouble.message, extra={"trace": trouble.trace})
 
-    def _let_go(self) -> None:
+    def _let_go(self, boot: Boot) -> None:
         """In a child: close what is the master's alone."""
         if self._workshop is not None:
             self._workshop.zygote.let_go()

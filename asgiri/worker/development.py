@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from asgiri.dev.app import DevApp
-from asgiri.dev.modules import modules_from_elsewhere
+from asgiri.dev.modules import modules_from_elsewhere, own_folders
 from asgiri.dev.page import TroubleApp
 from asgiri.errors import AppError
 from asgiri.link import Boot, Booted
@@ -21,6 +22,7 @@ class Development:
         self.stands_in = boot.first
         self._boot = boot
         self._before = frozenset(sys.modules)
+        self._environ = dict(os.environ)
         self._trouble: Trouble | None = None
         self._app: DevApp | None = None
 
@@ -52,7 +54,9 @@ class Development:
         """The report that it serves."""
         if self._trouble is not None:
             return Booted(self._trouble)
-        return Booted(modules=modules_from_elsewhere(self._before, self._boot.config.reload.dirs))
+        modules = modules_from_elsewhere(self._before, own_folders(self._boot.config))
+        environ = {name: value for name, value in os.environ.items() if self._environ.get(name) != value}
+        return Booted(modules=modules, environ=environ)
 
 
 def trouble_with(error: AppError) -> Trouble:
