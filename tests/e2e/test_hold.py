@@ -47,6 +47,7 @@ RELOADS = 20
 def project(tmp_path: Path) -> Path:
     (tmp_path / "main.py").write_text(APP)
     (tmp_path / "version").write_text("0")
+    (tmp_path / "empty").mkdir()
     return tmp_path
 
 
@@ -119,7 +120,7 @@ class Watcher(threading.Thread):
 def test_nothing_is_lost_and_no_old_answer_follows_a_new_one(
     start: Start, project: Path, loop: str, workers: int
 ) -> None:
-    more = f"loop: {loop}\nworkers: {{count: {workers}}}\nlog: {{access: {{enabled: false}}}}\n"
+    more = f"loop: {loop}\nworkers: {{count: {workers}}}\nlog: {{level: debug, access: {{enabled: false}}}}\n"
     service = developed(start, more, warm=workers == 1)  # what is saved is no source: the watcher says nothing of it
     watchers = [Watcher(service.port, keep_alive) for keep_alive in (True, True, True, False, False)]
     reloads = RELOADS // workers
@@ -231,16 +232,16 @@ def test_a_startup_that_fails_is_shown_too(start: Start, project: Path) -> None:
 
 
 def test_streams_hold_nothing_up(start: Start, project: Path) -> None:
-    service = developed(start)
+    service = developed(start, "log: {level: debug}\n")
     with socket.create_connection(("127.0.0.1", service.port)) as stream:
         stream.settimeout(PATIENCE)
         stream.sendall(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
         until_there(stream, b"begun")
         mark = save(service, "1")
         began = time.monotonic()
-        service.log.wait("worker 1 gen 2 is ready", mark)
+        service.log.wait("generation 2 serves, .* ms after HUP", mark)
         assert ask(service)[1].startswith("[1, ")
-        service.log.wait("generation 2 serves", mark)
+        service.log.wait("the reload is complete: generation 2 serves", mark)
         assert 0.5 < time.monotonic() - began < 5
 
 
@@ -293,7 +294,7 @@ def test_a_breakpoint_has_the_terminal(project: Path, tmp_path: Path) -> None:
     os.close(theirs)
     terminal = Terminal(ours)
     try:
-        terminal.wait("ready: 1 worker")
+        terminal.wait("Ctrl-C stops it")
         port = int(terminal.text.partition("http://127.0.0.1:")[2].split()[0])
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.settimeout(PATIENCE)

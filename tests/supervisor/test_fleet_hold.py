@@ -82,7 +82,7 @@ def test_a_candidate_that_dies_or_is_too_slow_lets_them_go_on() -> None:
 def test_a_reload_that_waits_begins_without_letting_them_go_on_in_between() -> None:
     play(
         held(),
-        (3, Reload(Policy(1, hold=True)), [Says("info", "is kept")]),
+        (3, Reload(Policy(1, hold=True)), [Says("debug", "is kept")]),
         (4, Failed(2, "no"), [Abandon(2, "no"), Fork(3, 1, 3)]),
         (4, status_3(2), []),
         (5, Ready(3), [Commit(3), Drain(1, RETIRE)]),
@@ -92,7 +92,7 @@ def test_a_reload_that_waits_begins_without_letting_them_go_on_in_between() -> N
 def test_a_reload_that_waits_holds_the_generation_that_came_before_it() -> None:
     play(
         held(),
-        (3, Reload(Policy(1, hold=True)), [Says("info", "is kept")]),
+        (3, Reload(Policy(1, hold=True)), [Says("debug", "is kept")]),
         (4, Ready(2), [Commit(2), Drain(1, RETIRE), Hold(2), Fork(3, 1, 3)]),
         (5, Ready(3), [Commit(3), Drain(2, RETIRE)]),
     )
