@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import http.client
 import os
-import pty
-import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.service import PATIENCE, ROOT, Service, eventually, processes
+from tests.e2e.service import PATIENCE, Service, eventually
+from tests.e2e.terminal import on_terminal
 
 APP = """
 import asyncio, json, os
@@ -281,22 +279,9 @@ def test_a_breakpoint_has_the_terminal(project: Path, tmp_path: Path) -> None:
         "app: main:app\nreload: {enabled: true, warm: false, dirs: [empty]}\nlifespan: off\n"
         "workers: {heartbeat_timeout: 1s}\n"
     )
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "asgiri", "--bind", "127.0.0.1:0"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(tmp_path), "TERM": "dumb"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    terminal = Terminal(ours)
-    try:
+    with on_terminal(tmp_path) as terminal:
         terminal.wait("Ctrl-C stops it")
-        port = int(terminal.text.partition("http://127.0.0.1:")[2].split()[0])
-        with socket.create_connection(("127.0.0.1", port)) as client:
+        with socket.create_connection(("127.0.0.1", terminal.port)) as client:
             client.settimeout(PATIENCE)
             client.sendall(b"GET /break HTTP/1.1\r\nHost: a\r\n\r\n")
             terminal.wait("(Pdb)")
@@ -305,28 +290,3 @@ def test_a_breakpoint_has_the_terminal(project: Path, tmp_path: Path) -> None:
             terminal.type("c")
             assert b"[0, " in client.recv(65536)
             assert "hangs" not in terminal.text
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-        os.close(ours)
-    assert eventually(lambda: not processes(process.pid))
-
-
-class Terminal:
-    """The other end of a pty."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.text = ""
-
-    def wait(self, what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while what not in self.text:
-            left = deadline - time.monotonic()
-            assert left > 0, f"no {what!r} on the terminal:\n{self.text}"
-            if select.select([self._fd], [], [], left)[0]:
-                with suppress(OSError):
-                    self.text += os.read(self._fd, 65536).decode()
-
-    def type(self, line: str) -> None:
-        os.write(self._fd, line.encode() + b"\n")
