@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "asgi": frozenset({"codec.events"}),
     "proto": frozenset({"config", "codec", "asgi", "log"}),
     "link": frozenset({"config", "sockets", "supervisor.scoreboard"}),
-    "dev": frozenset({"child", "config", "link", "log", "supervisor.bulletin", "supervisor.scoreboard"}),
+    "dev": frozenset({"child", "config", "link", "log", "sockets", "supervisor.bulletin", "supervisor.scoreboard"}),
     "child": frozenset({"config", "link", "log", "supervisor.scoreboard"}),
     "equip": frozenset({"config", "sockets", "tls", "log", "codec", "asgi", "proto"}),
     "server": frozenset({"config", "equip", "sockets", "tls", "log", "codec", "asgi", "proto"}),

@@ -96,8 +96,9 @@ def _title(task: asyncio.Task[Any]) -> str:
 
 
 def _frames(frame: FrameType | None) -> Iterator[Place]:
-    """The frames of a stack that runs, the innermost first; those of the master that was forked are left out."""
-    while frame is not None and not frame.f_globals.get("__name__", "").startswith("asgiri.supervisor"):
+    """The frames of a stack that runs, the innermost first; those of who was forked are left out."""
+    forked = ("asgiri.supervisor.", "asgiri.dev.zygote")
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith(forked):
         yield _place(frame)
         frame = frame.f_back
 

@@ -110,18 +110,21 @@ class Gatherer:
         self._paths: dict[str, None] = {}
         self._first = 0.0
         self._last = 0.0
+        self._is_gone = False
 
-    def note(self, path: str, now: float) -> None:
+    def note(self, path: str, now: float, *, is_gone: bool = False) -> None:
+        """A file has changed. One that is gone may be about to come again: there is no hurry."""
         if not self._paths:
             self._first = now
         self._paths[path] = None
         self._last = now
+        self._is_gone = is_gone
 
     def due(self) -> float | None:
         """When to tell; None: there is nothing to."""
         if not self._paths:
             return None
-        quiet = self._quiet * ALONE if len(self._paths) == 1 else self._quiet
+        quiet = self._quiet * ALONE if len(self._paths) == 1 and not self._is_gone else self._quiet
         return min(self._last + quiet, self._first + max(MOST_SECONDS, self._quiet))
 
     def take(self) -> list[str]:

@@ -24,8 +24,8 @@ class Tree:
     def look(self, since_ns: int = 0) -> list[str]:
         """Look at everything anew; the files that are not as before, those that are gone among them.
 
-        At the first look nothing is known yet: then it is those that were changed after ``since_ns``, a time of the
-        wall clock; 0: none.
+        At the first look nothing is known yet: then it is those that were changed, or came to be called so, after
+        ``since_ns``, a time of the wall clock; 0: none.
         """
         first = not self._stamps and not self.folders
         before, self._stamps = self._stamps, {}
@@ -35,7 +35,7 @@ class Tree:
         for file in self._filter.files:
             self._see(file)
         if first:
-            return [path for path, found in self._stamps.items() if since_ns and found[0] >= since_ns]
+            return [path for path in self._stamps if changed_ns(path) >= since_ns] if since_ns else []
         return [path for path in {**before, **self._stamps} if before.get(path) != self._stamps.get(path)]
 
     def enter(self, folder: str) -> tuple[list[str], list[str]]:
@@ -95,6 +95,14 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     """What is in a folder; nothing where it is gone, or none of our business."""
     with suppress(OSError), os.scandir(folder) as found:
         yield from found
+
+
+def changed_ns(path: str) -> int:
+    """When the file was last written, replaced or renamed, by the wall clock; 0 where it is gone."""
+    try:
+        return os.stat(path).st_ctime_ns
+    except OSError:
+        return 0
 
 
 def stamp_of(path: str) -> Stamp | None:

@@ -116,7 +116,8 @@ class Watcher:
         """What has changed, when it is time to tell; else nothing yet."""
         if self._source is not None:
             for happened in self._source.read():
-                self._hear(happened, now)
+                if self._source is not None:  # else it looks for itself now, and has looked
+                    self._hear(happened, now)
         if self._poll_at is not None and now >= self._poll_at:
             self._poll_at = now + POLL_SECONDS
             self._note(self._tree.look(), now)
@@ -138,7 +139,8 @@ class Watcher:
                 for folder in [one for one in self._tree.folders if one == path or one.startswith(path + "/")]:
                     self._source.remove(folder)
             self._note(self._tree.leave(path), now)
-            reason = ""
+            # Who watches a folder is not told where it comes again.
+            reason = f"{name_of(path)} is not there any more" if path in self._filter.dirs else ""
         else:
             self._note([path] if self._tree.changed(path) else [], now)
             reason = ""
@@ -147,7 +149,7 @@ class Watcher:
 
     def _note(self, paths: Iterable[str], now: float) -> None:
         for path in paths:
-            self._gatherer.note(path, now)
+            self._gatherer.note(path, now, is_gone=not os.path.exists(path))
 
     def _add(self, folders: Iterable[str]) -> str:
         """Watch more folders; why that cannot be, if so."""

@@ -394,9 +394,9 @@ class Master:
         worker_id = child.role.id
         for report in self._children.reports(child):
             match report:
-                case Booted(trouble, modules):
+                case Booted(trouble):
                     logger.log(self._routine, "%s is ready (pid %d)", child, child.pid, extra={"about": child.about})
-                    self._learn(child, modules)
+                    self._learn(child, report)
                     if trouble is not None:
                         self._note_error_page(trouble)
                     yield Ready(worker_id)
@@ -406,10 +406,10 @@ class Master:
                         self._workshop.note_trouble(child.role.generation, trouble)
                     yield Failed(worker_id, message)
 
-    def _learn(self, child: Child, modules: tuple[str, ...]) -> None:
+    def _learn(self, child: Child, booted: Booted) -> None:
         if self._workshop is not None:
             generation = child.role.generation
-            self._workshop.zygote.learn(generation, self._plans[generation].config, modules)
+            self._workshop.zygote.learn(generation, self._plans[generation].config, booted)
 
     def _note_error_page(self, trouble: Trouble) -> None:
         """A worker had nobody beside it, and shows what is wrong; each of the first ones says the same."""
@@ -420,7 +420,7 @@ class Master:
     def _let_go(self, boot: Boot) -> None:
         """In a child: close what is the master's alone."""
         if self._workshop is not None:
-            self._workshop.zygote.let_go()
+            self._workshop.zygote.let_go(boot)
         if self._control is not None:
             self._control.close_in_child()
         self._succession.close_in_child()

@@ -8,8 +8,12 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-# The master's own frames, out of which a child was forked.
-_OURS: Final = f'  File "{os.path.dirname(__file__)}{os.sep}'
+# The frames of the master, or of the zygote, out of which a child was forked.
+_ROOM: Final = os.path.dirname(__file__)
+_OURS: Final = (
+    f'  File "{_ROOM}{os.sep}',
+    f'  File "{os.path.join(os.path.dirname(_ROOM), "dev", "zygote.py")}"',
+)
 
 # What a child does on it: see asgiri.child.stacks.
 ASK: Final = signal.SIGUSR2

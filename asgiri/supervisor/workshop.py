@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,6 +23,8 @@ from asgiri.supervisor.plans import Plans
 from asgiri.supervisor.sidecar import Want
 from asgiri.supervisor.warm import Zygote
 from asgiri.tracebacks import Trouble
+
+_REALTIME_COARSE: Final = 5  # linux/time.h
 
 
 class Watching(Struct, frozen=True):
@@ -47,7 +51,7 @@ class Lookout:
         self.aide = Aide("watcher", main, plans, children, self._outfit, self._hear)
         self._changed = changed
         self._plans: list[Watching] = []  # a plan is a number from 1 on
-        self._since_ns = time.time_ns()  # what has changed before that is told, or was there before us
+        self._since_ns = now_ns()  # what has changed before that is told, or was there before us
 
     def look(self, loaded: Loaded, generation: int) -> None:
         """This config is in effect."""
@@ -63,8 +67,13 @@ class Lookout:
 
     def _hear(self, report: Report) -> Iterator[Event]:
         if isinstance(report, Changed):
-            self._since_ns = time.time_ns()
+            self._since_ns = now_ns()
             yield from self._changed(f"{in_words(report)} changed")
+
+
+def now_ns() -> int:
+    """The time as the kernel stamps files with it, which is a tick late (clock_gettime(2), CLOCK_REALTIME_COARSE)."""
+    return time.clock_gettime_ns(_REALTIME_COARSE) if sys.platform == "linux" else time.time_ns()
 
 
 def watch_of(loaded: Loaded) -> Watch:

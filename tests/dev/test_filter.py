@@ -100,6 +100,10 @@ def test_one_save_is_told_soon_and_a_second_file_waits_for_the_rest() -> None:
     assert gatherer.take() == ["a", "b"]
     assert gatherer.due() is None
     assert gatherer.take() == []
+    gatherer.note("a", 20.0, is_gone=True)  # by an editor that writes it anew
+    assert gatherer.due() == pytest.approx(20.05)
+    gatherer.note("a", 20.03)
+    assert gatherer.due() == pytest.approx(20.04)
 
 
 def test_changes_without_end_are_told_after_a_second() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from asgiri.dev.elsewhere import Watchfiles
 from asgiri.dev.watch import POLL_SECONDS, Watcher, file_system_of, name_of, polls
 from asgiri.link import Watch
+from asgiri.supervisor.workshop import now_ns
 
 PATIENCE = 10.0
 
@@ -143,10 +145,52 @@ def test_files_outside_of_the_folders(top: Path, tmp_path: Path) -> None:
 
 
 def test_what_has_changed_before_it_began(top: Path) -> None:
-    hour = 3600 * 10**9
-    now = time.time_ns()
-    os.utime(top / "shop/a.py", ns=(now - hour, now - hour))
-    with watching(watch_of(top, since_ns=now - hour // 2)) as watched:
+    (top / "ready").write_text("ab")
+    since = now_ns()
+    while now_ns() == since:  # a tick of the clock that files are stamped with
+        time.sleep(0.001)
+    with watching(watch_of(top, since_ns=now_ns())) as watched:
+        assert watched.is_quiet()
+    since = now_ns()
+    (top / "ready").rename(top / "main.py")  # written before, and not called so
+    with watching(watch_of(top, since_ns=since)) as watched:
+        assert watched.wait() == ["main.py"]
+
+
+def test_a_folder_that_goes_and_comes_again(top: Path) -> None:
+    with watching(watch_of(top)) as watched:
+        top.rename(top.with_name("away"))
+        assert watched.wait() == ["a.py", "main.py"]
+        top.with_name("away").rename(top)
+        assert watched.wait() == ["a.py", "main.py"]
+        (top / "main.py").write_text("abc")
+        assert watched.wait() == ["main.py"]
+
+
+def test_where_no_more_folders_can_be_watched_it_polls(top: Path) -> None:
+    with watching(watch_of(top)) as watched:
+        inotify = watched.watcher.files()[0]
+
+        def refuse(directory: str) -> None:
+            raise OSError(errno.ENOSPC, "no space left")
+
+        inotify.add = refuse  # type: ignore[method-assign]
+        for name in ("a", "b", "c"):
+            (top / name).mkdir()
+            (top / name / "new.py").write_text("x")
+        assert watched.wait() == ["new.py", "new.py", "new.py"]
+        assert watched.watcher.files() == []
+        (top / "c/new.py").write_text("xy")
+        assert watched.wait() == ["new.py"]
+
+
+def test_a_file_that_is_gone_is_waited_for_a_little_longer(top: Path) -> None:
+    with watching(watch_of(top)) as watched:
+        (top / "main.py").unlink()
+        now = time.monotonic()
+        assert watched.watcher.read(now) == []
+        assert watched.watcher.due() == pytest.approx(now + 0.05)
+        (top / "main.py").write_text("ab")
         assert watched.wait() == ["main.py"]
 
 

@@ -53,10 +53,10 @@ class Project:
     def config(self, more: str = "", reload: str = "") -> str:
         return f"reload: {{enabled: true{reload and f', {reload}'}}}\nlifespan: off\nlog: {{level: debug}}\n{more}"
 
-    def serve(self, more: str = "", reload: str = "", *args: str, env: dict[str, str] | None = None) -> Developed:
+    def serve(self, more: str = "", reload: str = "", *, bind: bool = True) -> Developed:
         path = f"{ROOT}:{self.lib}"
         config = self.config(more, reload)
-        service = self._start(*args, app="main:app", config=config, env={"PYTHONPATH": path, **(env or {})})
+        service = self._start(app="main:app", config=config, env={"PYTHONPATH": path}, bind=bind)
         return Developed(self, service)
 
 
