@@ -135,7 +135,7 @@ def test_set_offers_the_keys_of_the_schema_and_their_words() -> None:
     assert [item.value for item in settings("log.level=w")] == ["log.level=warning"]
     assert [item.value for item in settings("server_header=")] == ["server_header=true", "server_header=false"]
     assert [item.value for item in settings("admin.bind=unix")] == ["admin.bind=unix:"]
-    for nothing in ("timeouts.write=", "no.such=", "reload.enabled=", "="):
+    for nothing in ("timeouts.write=", "no.such=", "proxy.headers=", "="):
         assert settings(nothing) == []
     assert all(item.help for item in settings(""))
 
@@ -165,7 +165,7 @@ def test_the_flags_that_work(project: Path, shell: str) -> None:
         (["-w", ""], ["plain,auto"]),
         (["-b", "a:1", "--bi"], ["plain,--bind"]),
         (["--loop", "auto", "--loo"], []),
-        (["--reload"], []),
+        (["--reload-i"], ["plain,--reload-include"]),
         (["--config", "/etc/as"], ["file,/etc/as"]),
         (["--app-dir", ""], ["dir,"]),
         (["--app-dir", "shop", "ap"], ["plain,api."]),

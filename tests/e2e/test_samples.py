@@ -56,9 +56,14 @@ def test_the_sample_with_all_keys(start: Start, tmp_path: Path) -> None:
 
 
 def test_the_sample_for_development(start: Start, tmp_path: Path) -> None:
-    service = sample(start, tmp_path, "development.yaml", "--bind", "127.0.0.1:0").ready()
+    (tmp_path / "main.py").write_text("from asgiri.demo import app\n")
+    service = sample(start, tmp_path, "development.yaml", "--bind", "127.0.0.1:0", "main:app").ready()
     assert "asgiri" in answer(service.url)
+    assert "EventSource" in answer(f"{service.url}/.asgiri/reload.js")
     service.log.wait(r'HTTP .*"GET / HTTP/1\.1" 200')
+    (tmp_path / "style.css").touch()
+    service.log.wait("style.css changed: reloading")
+    service.log.wait("generation 2 serves")
     stop(service)
 
 
