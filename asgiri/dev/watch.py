@@ -99,8 +99,7 @@ class Watcher:
         # The kernel tells from before the first look on: nothing falls between the two.
         self._note(self._tree.look(watch.since_ns), now)
         if self._source is not None:
-            reason = self._add(self._tree.folders | {os.path.dirname(file) for file in watch.files})
-            self._note(self._tree.look(), now)  # what came while folders were added
+            reason = self._add({os.path.dirname(file) for file in watch.files}) or self._add_all(now)
         if reason:
             self._begin_polling(reason)
 
@@ -128,12 +127,9 @@ class Watcher:
         path = happened.path
         if happened.lost:
             self._note(self._tree.look(), now)
-            reason = self._add(self._tree.folders)
+            reason = self._add_all(now)
         elif happened.came:
-            folders, files = self._tree.enter(path)
-            reason = self._add(folders)
-            # Once more, now that they are watched: what was made in them in between.
-            self._note([*files, *self._tree.enter(path)[1]], now)
+            reason = self._add_below(path, now)
         elif happened.gone:
             if self._source is not None:
                 for folder in [one for one in self._tree.folders if one == path or one.startswith(path + "/")]:
@@ -150,6 +146,26 @@ class Watcher:
     def _note(self, paths: Iterable[str], now: float) -> None:
         for path in paths:
             self._gatherer.note(path, now, is_gone=not os.path.exists(path))
+
+    def _add_all(self, now: float) -> str:
+        """Watch all folders that there are, and those that are made meanwhile; why that cannot be, if so."""
+        known: set[str] = set()
+        while fresh := self._tree.folders - known:
+            if reason := self._add(fresh):
+                return reason
+            known |= fresh
+            self._note(self._tree.look(), now)
+        return ""
+
+    def _add_below(self, folder: str, now: float) -> str:
+        """The same for a folder that has come. What is made in it before it is watched is seen at the next look."""
+        while True:
+            fresh, files = self._tree.enter(folder)
+            self._note(files, now)
+            if not fresh:
+                return ""
+            if reason := self._add(fresh):
+                return reason
 
     def _add(self, folders: Iterable[str]) -> str:
         """Watch more folders; why that cannot be, if so."""

@@ -232,3 +232,21 @@ def test_names_are_as_a_person_would_say_them(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     assert name_of(str(tmp_path / "shop/a.py")) == "shop/a.py"
     assert name_of("/etc/asgiri.yaml") == "/etc/asgiri.yaml"
+
+
+def test_a_folder_that_is_made_just_before_the_one_above_it_is_watched(top: Path) -> None:
+    with watching(watch_of(top)) as watched:
+        inotify = watched.watcher.files()[0]
+        add = inotify.add
+
+        def add_late(directory: str) -> None:
+            if directory == str(top / "new"):
+                (top / "new/deep").mkdir()
+                (top / "new/deep/b.py").write_text("x")
+            add(directory)
+
+        inotify.add = add_late  # type: ignore[method-assign]
+        (top / "new").mkdir()
+        assert watched.wait() == ["b.py"]
+        (top / "new/deep/b.py").write_text("xy")
+        assert watched.wait() == ["b.py"]
