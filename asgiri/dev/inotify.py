@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import struct
 from typing import Final, NamedTuple
 
@@ -63,10 +64,13 @@ class Inotify:
         return directory in self._watches
 
     def add(self, directory: str) -> None:
-        """Watch one more. OSError: it is not there, is no directory, or the limit is reached (ENOSPC)."""
+        """Watch one more. OSError: it is not there, is no directory, or the limit is reached (ENOSPC).
+
+        One that is watched already, by another name, is told of by that one.
+        """
         watch = self._call("inotify_add_watch", self._fd, os.fsencode(directory), _WANTED)
-        self._paths[watch] = directory
-        self._watches[directory] = watch
+        if self._paths.setdefault(watch, directory) == directory:
+            self._watches[directory] = watch
 
     def remove(self, directory: str) -> None:
         """Watch it no more, whether it is still there or not."""
@@ -104,7 +108,7 @@ class Inotify:
         if mask & _ISDIR:
             return [Happened(path, came=bool(mask & (_CREATE | _MOVED_TO)), gone=bool(mask & (_DELETE | _MOVED_FROM)))]
         # A file that was only created is about to be written, and closed.
-        return [] if mask & _CREATE else [Happened(path)]
+        return [] if mask & _CREATE and not _is_link(path) else [Happened(path)]
 
     def close(self) -> None:
         os.close(self._fd)
@@ -119,3 +123,12 @@ class Inotify:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         return result
+
+
+def _is_link(path: str) -> bool:
+    """Whether a name was given to what was there: link(2) and symlink(2) close nothing."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISLNK(found.st_mode) or found.st_nlink > 1

@@ -11,15 +11,23 @@ from asgiri.dev.filter import VENV_FILE, Filter
 
 # Modification time in nanoseconds, size, inode: who writes the same text anew has saved.
 Stamp = tuple[int, int, int]
+# Device and inode: which folder it is, whatever it is called.
+Ident = tuple[int, int]
 
 
 class Tree:
-    """Every file that matters, with its stamp, and every folder that is looked into."""
+    """Every file that matters, with its stamp, and every folder that is looked into.
+
+    ``links`` are those files that are symbolic links, with what they lead to. A folder that links lead to is looked
+    into by one name, its own if that is a watched folder's or below one.
+    """
 
     def __init__(self, filter_: Filter) -> None:
         self._filter = filter_
         self._stamps: dict[str, Stamp] = {}
-        self.folders: set[str] = set()
+        self._has_looked = False
+        self.folders: dict[str, Ident] = {}
+        self.links: dict[str, str] = {}
 
     def look(self, since_ns: int = 0) -> list[str]:
         """Look at everything anew; the files that are not as before, those that are gone among them.
@@ -27,40 +35,45 @@ class Tree:
         At the first look nothing is known yet: then it is those that were changed, or came to be called so, after
         ``since_ns``, a time of the wall clock; 0: none.
         """
-        first = not self._stamps and not self.folders
         before, self._stamps = self._stamps, {}
-        self.folders = set()
+        self.folders, self.links = {}, {}
         for folder in self._filter.dirs:
             self._walk(folder)
         for file in self._filter.files:
             self._see(file)
-        if first:
+        if not self._has_looked:
+            self._has_looked = True
             return [path for path in self._stamps if changed_ns(path) >= since_ns] if since_ns else []
         return [path for path in {**before, **self._stamps} if before.get(path) != self._stamps.get(path)]
 
     def enter(self, folder: str) -> tuple[list[str], list[str]]:
         """A folder has come: the folders below it, itself included, and the files in them that are new."""
-        if not (self._filter.enters(folder) or folder in self._filter.dirs):
+        is_below = os.path.dirname(folder) in self.folders and self._filter.enters(folder)
+        if not is_below and folder not in self._filter.dirs:
             return [], []
         folders, stamps = self.folders, self._stamps
-        self.folders, self._stamps = set(), {}
+        # What it was before, if it was there, is not another name of what it is.
+        self.folders = {path: ident for path, ident in folders.items() if not _is_within(path, folder)}
+        self._stamps = {}
         self._walk(folder)
-        came, found = self.folders - folders, self._stamps
-        self.folders, self._stamps = folders | came, {**stamps, **found}
+        found, self._stamps = self._stamps, {**stamps, **self._stamps}
+        came = self.folders.keys() - folders.keys()
+        self.folders = {**folders, **self.folders}
         return sorted(came), [path for path, one in found.items() if stamps.get(path) != one]
 
     def leave(self, folder: str) -> list[str]:
         """A folder has gone: the files that have gone with it."""
-        below = folder + "/"
-        self.folders = {one for one in self.folders if one != folder and not one.startswith(below)}
-        gone = [path for path in self._stamps if path.startswith(below)]
+        self.folders = {path: ident for path, ident in self.folders.items() if not _is_within(path, folder)}
+        gone = [path for path in self._stamps if _is_within(path, folder)]
         for path in gone:
             del self._stamps[path]
+            self.links.pop(path, None)
         return gone
 
     def changed(self, path: str) -> bool:
         """Something has happened to a file: whether it matters, and is not as it was."""
-        if not self._filter.matters(path):
+        is_ours = os.path.dirname(path) in self.folders and self._filter.matters(path)
+        if not is_ours and path not in self._filter.files:
             return False
         before = self._stamps.pop(path, None)
         self._see(path)
@@ -68,27 +81,49 @@ class Tree:
 
     def _walk(self, top: str) -> None:
         waiting = [top]
-        seen: set[tuple[int, int]] = set()  # links may make a circle
+        linked: list[str] = []
         while waiting:
-            folder = waiting.pop()
-            entries = list(_entries(folder))
-            if folder != top and any(entry.name == VENV_FILE for entry in entries):
-                continue
-            self.folders.add(folder)
-            for entry in entries:
-                with suppress(OSError):
-                    if not entry.is_dir():
-                        if self._filter.matters(entry.path):
-                            self._see(entry.path)
-                    elif self._filter.enters(entry.path):
-                        found = entry.stat()
-                        if (found.st_dev, found.st_ino) not in seen:
-                            seen.add((found.st_dev, found.st_ino))
-                            waiting.append(entry.path)
+            self._look_into(waiting.pop(), waiting, linked)
+        # What is a folder by itself has been seen. Links may lead to such ones, and make a circle.
+        while linked:
+            folder = linked.pop()
+            if _ident_of(folder) not in self.folders.values():
+                self._look_into(folder, linked, linked)
+
+    def _look_into(self, folder: str, waiting: list[str], linked: list[str]) -> None:
+        """See the files in a folder; folders in it are put to those that wait, or are links."""
+        ident = _ident_of(folder)
+        entries = list(_entries(folder))
+        if ident is None or (folder not in self._filter.dirs and any(entry.name == VENV_FILE for entry in entries)):
+            return
+        self.folders[folder] = ident
+        for entry in entries:
+            with suppress(OSError):
+                if not entry.is_dir():
+                    if self._filter.matters(entry.path):
+                        self._see(entry.path)
+                elif self._filter.enters(entry.path):
+                    (linked if entry.is_symlink() else waiting).append(entry.path)
 
     def _see(self, path: str) -> None:
+        self.links.pop(path, None)
         if stamp := stamp_of(path):
             self._stamps[path] = stamp
+            if os.path.islink(path):
+                self.links[path] = os.path.realpath(path)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    """Whether it is that folder, or below it."""
+    return path == folder or path.startswith(folder + "/")
+
+
+def _ident_of(folder: str) -> Ident | None:
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import select
 import time
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from setproctitle import setproctitle
 
 from asgiri.child.ties import tie_to_master
 from asgiri.config.nodes import printable
-from asgiri.dev.filter import Filter, Gatherer
+from asgiri.dev.filter import VENV_FILE, Filter, Gatherer
 from asgiri.dev.inotify import Happened, Inotify
 from asgiri.dev.stale import forget_compiled
 from asgiri.dev.tree import Tree
@@ -30,6 +31,8 @@ from asgiri.supervisor.scoreboard import State
 logger = logging.getLogger("asgiri.watcher")
 
 POLL_SECONDS: Final = 0.5
+# What mountinfo writes for a space, a tab, a newline, a backslash.
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 # So many files are named; the others are counted.
 NAMED: Final = 3
 
@@ -89,17 +92,22 @@ class Watcher:
     """Folders, and what is new in them. Reads the clock of whoever calls."""
 
     def __init__(self, watch: Watch) -> None:
+        self._watch = watch
         self._filter = Filter(watch.dirs, watch.include, watch.exclude, watch.files)
         self._tree = Tree(self._filter)
         self._gatherer = Gatherer(watch.delay)
         self._poll_at: float | None = None
-        self._source: Source | None
-        self._source, reason = source_of(watch)
-        now = time.monotonic()
+        self._is_away = False  # something is not there, and that alone is why it polls
+        self._source: Source | None = None
+        self._begin(watch.since_ns)
+
+    def _begin(self, since_ns: int = 0) -> None:
+        """Have the kernel tell from now on, or poll."""
+        self._source, reason = source_of(self._watch)
         # The kernel tells from before the first look on: nothing falls between the two.
-        self._note(self._tree.look(watch.since_ns), now)
+        self._note(self._tree.look(since_ns))
         if self._source is not None:
-            reason = self._add({os.path.dirname(file) for file in watch.files}) or self._add_all(now)
+            reason = self._catch_up()
         if reason:
             self._begin_polling(reason)
 
@@ -116,56 +124,85 @@ class Watcher:
         if self._source is not None:
             for happened in self._source.read():
                 if self._source is not None:  # else it looks for itself now, and has looked
-                    self._hear(happened, now)
+                    self._hear(happened)
         if self._poll_at is not None and now >= self._poll_at:
-            self._poll_at = now + POLL_SECONDS
-            self._note(self._tree.look(), now)
+            self._poll(now)
         due = self._gatherer.due()
         return self._gatherer.take() if due is not None and now >= due else []
 
-    def _hear(self, happened: Happened, now: float) -> None:
+    def _poll(self, now: float) -> None:
+        self._poll_at = now + POLL_SECONDS
+        if self._is_away and not missing(self._watch):
+            logger.info("all that is watched is there again")
+            self._poll_at = None
+            self._begin()
+        else:
+            self._note(self._tree.look())
+
+    def _hear(self, happened: Happened) -> None:
         path = happened.path
         if happened.lost:
-            self._note(self._tree.look(), now)
-            reason = self._add_all(now)
-        elif happened.came:
-            reason = self._add_below(path, now)
-        elif happened.gone:
-            if self._source is not None:
-                for folder in [one for one in self._tree.folders if one == path or one.startswith(path + "/")]:
-                    self._source.remove(folder)
-            self._note(self._tree.leave(path), now)
-            # Who watches a folder is not told where it comes again.
-            reason = f"{name_of(path)} is not there any more" if path in self._filter.dirs else ""
-        else:
-            self._note([path] if self._tree.changed(path) else [], now)
+            reason = self._catch_up()
+        elif happened.gone and path in anchors(self._watch):
+            self._leave(path)
+            reason = self._catch_up()  # it may be there again already, and nobody would tell
+        elif happened.came or (path not in self._tree.folders and os.path.isdir(path)):  # by a link, then
+            reason = self._enter(path)
+        elif happened.gone or path in self._tree.folders:
+            self._leave(path)
             reason = ""
+        else:
+            reason = self._hear_of_file(path)
         if reason:
             self._begin_polling(reason)
 
-    def _note(self, paths: Iterable[str], now: float) -> None:
-        for path in paths:
-            self._gatherer.note(path, now, is_gone=not os.path.exists(path))
+    def _hear_of_file(self, path: str) -> str:
+        links = self._tree.links
+        by_link = [link for link, target in links.items() if target == path]
+        self._note([one for one in (path, *by_link) if self._tree.changed(one)])
+        folder = os.path.dirname(path)
+        if os.path.basename(path) == VENV_FILE and folder in self._tree.folders and folder not in self._filter.dirs:
+            self._leave(folder)
+        return self._add([os.path.dirname(links[path])]) if path in links else ""
 
-    def _add_all(self, now: float) -> str:
-        """Watch all folders that there are, and those that are made meanwhile; why that cannot be, if so."""
-        known: set[str] = set()
-        while fresh := self._tree.folders - known:
-            if reason := self._add(fresh):
-                return reason
-            known |= fresh
-            self._note(self._tree.look(), now)
-        return ""
-
-    def _add_below(self, folder: str, now: float) -> str:
-        """The same for a folder that has come. What is made in it before it is watched is seen at the next look."""
+    def _enter(self, folder: str) -> str:
+        """A folder has come: watch it, and those that are made in it meanwhile; why that cannot be, if so."""
         while True:
             fresh, files = self._tree.enter(folder)
-            self._note(files, now)
+            self._note(files)
             if not fresh:
-                return ""
+                return self._add(self._linked())
             if reason := self._add(fresh):
                 return reason
+
+    def _leave(self, folder: str) -> None:
+        """A folder has gone, or is none of our business any more."""
+        if self._source is not None:
+            for one in [one for one in self._tree.folders if one == folder or one.startswith(folder + "/")]:
+                self._source.remove(one)
+        gone = self._tree.leave(folder)
+        self._note([path for path in gone if not os.path.exists(path)])
+
+    def _catch_up(self) -> str:
+        """Watch all that there is, and what is made meanwhile, and see what has changed; why that cannot be, if so."""
+        self._note(self._tree.look())
+        fresh = known = {*self._tree.folders, *anchors(self._watch), *self._linked()}
+        while fresh:
+            if reason := self._add(fresh):
+                return reason
+            self._note(self._tree.look())
+            fresh = {*self._tree.folders, *self._linked()} - known
+            known = known | fresh
+        return missing(self._watch)
+
+    def _linked(self) -> set[str]:
+        """The folders of the files that links lead to: those are written there."""
+        return set(map(os.path.dirname, self._tree.links.values()))
+
+    def _note(self, paths: Iterable[str]) -> None:
+        now = time.monotonic()
+        for path in paths:
+            self._gatherer.note(path, now, is_gone=not os.path.exists(path))
 
     def _add(self, folders: Iterable[str]) -> str:
         """Watch more folders; why that cannot be, if so."""
@@ -184,13 +221,25 @@ class Watcher:
             self._source.close()
             self._source = None
         logger.info("polling every %g s: %s", POLL_SECONDS, reason)
+        self._is_away = bool(missing(self._watch))
         self._poll_at = time.monotonic() + POLL_SECONDS
-        self._note(self._tree.look(), time.monotonic())
+        self._note(self._tree.look())
+
+
+def anchors(watch: Watch) -> set[str]:
+    """The folders that are watched whatever is in them."""
+    return {*watch.dirs, *map(os.path.dirname, watch.files)}
+
+
+def missing(watch: Watch) -> str:
+    """Which of them is not there, in words; empty: all are."""
+    gone = [folder for folder in sorted(anchors(watch)) if not os.path.isdir(folder)]
+    return f"{name_of(gone[0])} is not there" if gone else ""
 
 
 def source_of(watch: Watch) -> tuple[Source | None, str]:
     """Where news come from, the kernel or watchfiles; or why nobody can tell, and we have to look."""
-    if reason := polls(watch):
+    if reason := polls(watch) or missing(watch):
         return None, reason
     try:
         return Inotify(), ""
@@ -223,7 +272,7 @@ def file_system_of(path: str) -> str:
         return ""
     for line in lines:
         fields, _, rest = line.partition(" - ")
-        point = fields.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape", "replace")
+        point = _ESCAPED.sub(lambda found: chr(int(found[1], 8)), fields.split()[4])
         below = path == point or path.startswith(point.rstrip("/") + "/")
         if below and len(point) >= len(found[0]):  # of two mounts on one point, the later one is seen
             found = (point, rest.split()[0])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from asgiri.dev.elsewhere import Watchfiles
+from asgiri.dev.inotify import Happened
 from asgiri.dev.watch import POLL_SECONDS, Watcher, file_system_of, name_of, polls
 from asgiri.link import Watch
 from asgiri.supervisor.workshop import now_ns
@@ -33,13 +34,20 @@ class Watched:
 
     def wait(self, seconds: float = PATIENCE) -> list[str]:
         """The next that it tells, by name; nothing when it has nothing to tell any more, or only after so long."""
+        return sorted(map(os.path.basename, self._next(seconds)))
+
+    def _next(self, seconds: float) -> list[str]:
         deadline = time.monotonic() + seconds
         while (now := time.monotonic()) < deadline:
             due = self.watcher.due()
             select.select(self.watcher.files(), [], [], max(0.0, min(deadline, due or deadline) - now))
             if told := self.watcher.read(time.monotonic()):
-                return sorted(map(os.path.basename, told))
+                return told
         return []
+
+    def paths(self) -> list[str]:
+        """The same, by path."""
+        return sorted(self._next(PATIENCE))
 
     def is_quiet(self) -> bool:
         """Whether nothing is on its way: the kernel has queued it before the call that caused it has returned."""
@@ -163,8 +171,24 @@ def test_a_folder_that_goes_and_comes_again(top: Path) -> None:
         assert watched.wait() == ["a.py", "main.py"]
         top.with_name("away").rename(top)
         assert watched.wait() == ["a.py", "main.py"]
+        assert watched.watcher.files() != []
         (top / "main.py").write_text("abc")
         assert watched.wait() == ["main.py"]
+
+
+def test_a_folder_that_is_another_one_before_anybody_has_looked(top: Path, tmp_path: Path) -> None:
+    config = tmp_path / "etc/asgiri.yaml"
+    config.parent.mkdir()
+    config.write_text("a")
+    with watching(watch_of(top, files=(str(config),))) as watched:
+        for folder in (top, config.parent):
+            folder.rename(folder.with_name("away"))
+            folder.mkdir()
+            assert watched.wait() == (["a.py", "main.py"] if folder == top else ["asgiri.yaml"])
+            shutil.rmtree(folder.with_name("away"))
+        for path in (top / "main.py", config):
+            path.write_text("ab")
+            assert watched.wait() == [path.name]
 
 
 def test_where_no_more_folders_can_be_watched_it_polls(top: Path) -> None:
@@ -192,6 +216,109 @@ def test_a_file_that_is_gone_is_waited_for_a_little_longer(top: Path) -> None:
         assert watched.watcher.due() == pytest.approx(now + 0.05)
         (top / "main.py").write_text("ab")
         assert watched.wait() == ["main.py"]
+
+
+def test_a_link_to_what_is_watched_already_changes_nothing(top: Path) -> None:
+    (top / "alias").symlink_to(top / "shop")
+    (top / "shop/up").symlink_to(top)
+    with watching(watch_of(top)) as watched:
+        (top / "shop/b.py").write_text("x")
+        assert watched.paths() == [str(top / "shop/b.py")]
+        (top / "late").symlink_to(top / "shop")
+        for link in ("alias", "shop/up", "late"):
+            (top / link).unlink()
+        assert watched.is_quiet()
+        for text in ("xy", "xyz"):
+            (top / "shop/b.py").write_text(text)
+            (top / "main.py").write_text(text)
+            assert watched.paths() == [str(top / "main.py"), str(top / "shop/b.py")]
+
+
+def test_linked_folders(top: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/b.py").write_text("x")
+    with watching(watch_of(top)) as watched:
+        (top / "lib").symlink_to(tmp_path / "elsewhere")
+        assert watched.paths() == [str(top / "lib/b.py")]
+        (tmp_path / "elsewhere/b.py").write_text("xy")
+        assert watched.paths() == [str(top / "lib/b.py")]
+        (top / "lib").unlink()
+        assert watched.paths() == [str(top / "lib/b.py")]
+        (tmp_path / "elsewhere/b.py").write_text("x")
+        assert watched.is_quiet()
+
+
+def test_linked_files(top: Path, tmp_path: Path) -> None:
+    for name in ("b.py", "c.py", "asgiri.yaml"):
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        (tmp_path / "elsewhere" / name).write_text("x")
+    (top / "b.py").symlink_to(tmp_path / "elsewhere/b.py")
+    (top / "asgiri.yaml").symlink_to(tmp_path / "elsewhere/asgiri.yaml")
+    with watching(watch_of(top, files=(str(top / "asgiri.yaml"),))) as watched:
+        for name in ("b.py", "asgiri.yaml"):
+            (tmp_path / "elsewhere" / name).write_text("xy")
+            assert watched.paths() == [str(top / name)]
+        (top / "c.py").symlink_to(tmp_path / "elsewhere/c.py")
+        assert watched.paths() == [str(top / "c.py")]
+        (tmp_path / "elsewhere/c.py").write_text("xy")
+        assert watched.paths() == [str(top / "c.py")]
+        (top / "d.py").hardlink_to(top / "main.py")
+        assert watched.paths() == [str(top / "d.py")]
+        (tmp_path / "elsewhere/other.py").write_text("x")
+        assert watched.is_quiet()
+
+
+def test_a_virtual_environment_that_is_made_meanwhile(top: Path) -> None:
+    with watching(watch_of(top)) as watched:
+        (top / "env").mkdir()
+        assert watched.is_quiet()
+        (top / "env/pyvenv.cfg").write_text("home = /usr\n")
+        assert watched.is_quiet()
+        (top / "env/bin").mkdir()
+        (top / "env/bin/activate_this.py").write_text("x")
+        (top / "whole/pyvenv.cfg").parent.mkdir()
+        (top / "whole/pyvenv.cfg").write_text("")
+        (top / "whole/a.py").write_text("")
+        assert watched.is_quiet()
+
+
+def test_beside_the_config_file_nothing_matters_that_did_not(top: Path) -> None:
+    config = top / ".config/asgiri.yaml"
+    config.parent.mkdir()
+    config.write_text("a")
+    with watching(watch_of(top, files=(str(config),))) as watched:
+        (config.parent / "a.py").write_text("x")
+        (config.parent / "folder").mkdir()
+        (config.parent / "folder/a.py").write_text("x")
+        assert watched.is_quiet()
+        shutil.rmtree(config.parent)
+        assert watched.paths() == [str(config)]
+        config.parent.mkdir()
+        config.write_text("ab")
+        assert watched.paths() == [str(config)]
+        assert watched.watcher.files() != []
+
+
+def test_more_than_the_kernel_could_keep(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with watching(watch_of(top)) as watched:
+        inotify = watched.watcher.files()[0]
+        (top / "new/deep").mkdir(parents=True)
+        inotify.read()  # that is lost
+        monkeypatch.setattr(inotify, "read", lambda: [Happened("", lost=True)])
+        real = inotify.add
+
+        def late(directory: str) -> None:
+            """Something comes just before it is watched."""
+            if directory == str(top / "new/deep"):
+                (top / "new/deep/b.py").write_text("x")
+            real(directory)
+
+        monkeypatch.setattr(inotify, "add", late)
+        watched.watcher.read(time.monotonic())
+        monkeypatch.undo()
+        assert watched.wait() == ["b.py"]
+        (top / "new/deep/b.py").write_text("xy")
+        assert watched.wait() == ["b.py"]
 
 
 def test_polling_sees_the_same(top: Path) -> None:
