@@ -8,8 +8,10 @@ import sys
 from asgiri.dev.app import DevApp
 from asgiri.dev.modules import modules_from_elsewhere, own_folders
 from asgiri.dev.page import TroubleApp
+from asgiri.dev.quiet import QuietLog
 from asgiri.errors import AppError
 from asgiri.link import Boot, Booted
+from asgiri.log.access import AccessLog
 from asgiri.supervisor.bulletin import Bulletin, read
 from asgiri.tracebacks import TEXT_MOST, TRACE_MOST, Trouble, encodable, trouble_of
 from asgiri.types import ASGIApp
@@ -21,7 +23,7 @@ class Development:
     def __init__(self, boot: Boot) -> None:
         self.stands_in = boot.first
         self._boot = boot
-        self._before = frozenset(sys.modules)
+        self._before = len(sys.modules)
         self._environ = dict(os.environ)
         self._trouble: Trouble | None = None
         self._app: DevApp | None = None
@@ -36,6 +38,11 @@ class Development:
         """What to serve in the place of the application that has this error."""
         self._trouble = trouble_with(error)
         return TroubleApp(self._trouble)
+
+    def quiet(self, log: AccessLog | None) -> AccessLog | QuietLog | None:
+        """The access log without what is asked for by pages of ours: who wants to see everything has debug."""
+        config = self._boot.config
+        return log if log is None or config.log.level == "debug" else QuietLog(log, config.root_path)
 
     def _news(self) -> Bulletin:
         return read(self._boot.bulletin)

@@ -39,6 +39,7 @@ from asgiri.tracebacks import Trouble, describe
 from asgiri.worker.share import BoardShare
 
 if TYPE_CHECKING:
+    from asgiri.dev.quiet import QuietLog
     from asgiri.proto.detect import Way
     from asgiri.types import ASGIApp
     from asgiri.worker.development import Development
@@ -164,9 +165,10 @@ class Worker:
 
     def _serving(self, app: ASGIApp) -> Server:
         boot, dev = self._boot, self._dev
+        access: AccessLog | QuietLog | None = self._access
         if dev is not None:
-            app = dev.wrapped(app)
-        return Server(app, config=boot.config, listeners=boot.listeners, access_log=self._access, post=self._post)
+            app, access = dev.wrapped(app), dev.quiet(self._access)
+        return Server(app, config=boot.config, listeners=boot.listeners, access_log=access, post=self._post)
 
     def _counts(self) -> Counts:
         return Counts() if self._server is None else self._server.counts
