@@ -130,7 +130,7 @@ def test_the_modules_from_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "project" / "space").mkdir()
     program = (
         "import sys; from asgiri.dev.modules import modules_from_elsewhere as found\n"
-        "before = set(sys.modules)\n"
+        "before = len(sys.modules)\n"
         "import near, space\n"
         "print(*found(before, ['.']))\n"
     )
@@ -145,4 +145,4 @@ def test_the_modules_from_elsewhere(tmp_path: Path) -> None:
     ).stdout.split()
     assert told.index("fractions") < told.index("far"), "what is imported by another comes before that"
     assert not {"near", "space", "alias", "sys"} & set(told)
-    assert modules_from_elsewhere(set(sys.modules), ["."]) == ()
+    assert modules_from_elsewhere(len(sys.modules), ["."]) == ()

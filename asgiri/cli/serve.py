@@ -67,6 +67,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
         return main(boot)
 
     def zygote_main(boot: Boot) -> int:
+        import asgiri.worker.development  # noqa: F401 - each of its workers would import it
         from asgiri.dev.zygote import main
 
         return main(boot, worker_main)

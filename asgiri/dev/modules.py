@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from types import ModuleType
 
 from asgiri.config.schema import Config
 
 # Folders of installed packages, which are nobody's own code even where they lie below a watched one, in its ``.venv``.
 _INSTALLED = frozenset(("site-packages", "dist-packages"))
-
 
 # Nor is Python's own library, which may lie below a home that is watched.
 _LIBRARY = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
@@ -22,21 +22,21 @@ def own_folders(config: Config) -> tuple[str, ...]:
     return (*config.reload.dirs, config.app_dir)
 
 
-def modules_from_elsewhere(before: Collection[str], watched: Collection[str]) -> tuple[str, ...]:
-    """The names of the modules that are imported now and were not ``before``, in the order in which that was done.
+def modules_from_elsewhere(before: int, watched: Collection[str]) -> tuple[str, ...]:
+    """The names of the modules that came after the first ``before`` ones, in the order in which they were imported.
 
     ``watched`` are folders. What has no file of its own, and is not built in, is left out, for nobody knows where it
-    comes from.
+    comes from. The first ones are not looked at: each look would cost a page of what is shared with who was forked.
     """
     folders = tops(watched)
-    fresh = [(name, module) for name, module in list(sys.modules.items()) if name not in before]
+    fresh = list(islice(reversed(sys.modules.items()), max(0, len(sys.modules) - before)))[::-1]
     return tuple(name for name, module in fresh if _can_be_imported(name, module) and _is_elsewhere(module, folders))
 
 
 def _can_be_imported(name: str, module: ModuleType) -> bool:
     """Under this very name, that is: a package may put others under names of its own."""
     spec = getattr(module, "__spec__", None)
-    return spec is not None and spec.name == name and name.partition(".")[0] not in ("asgiri", "__main__")
+    return spec is not None and spec.name == name and name != "__main__"
 
 
 def _is_elsewhere(module: ModuleType, folders: tuple[str, ...]) -> bool:
