@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_or
 import msgspec
 
 from asgiri.config.address import BIND_EXPECTED, parse_bind
-from asgiri.config.hints import of_key, of_plain_value, of_unit
+from asgiri.config.hints import of_key, of_no_list, of_plain_value, of_unit
 from asgiri.config.keys import Key, keys_of
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_broken, is_null
 from asgiri.units import DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size
@@ -59,16 +59,18 @@ class Decoder:
         self.written: dict[str, str] = {}
         self._top: type[msgspec.Struct] | None = None  # the section that everything is in
 
-    def section(self, section: type[S], node: Node, path: str = "", later: str = "") -> S | Literal[Bad.BAD]:
+    def section(
+        self, section: type[S], node: Node, path: str = "", later: str = "", main: str = ""
+    ) -> S | Literal[Bad.BAD]:
         """The Struct that ``node`` describes; BAD when a key that it cannot do without is missing or bad.
 
         Any other bad key has its default, so that the rest can be looked at. ``later`` names the missing
-        feature that the whole section belongs to.
+        feature that the whole section belongs to, ``main`` the key that a plain value is meant for.
         """
         if not isinstance(node, Mapping):
             what = f"expected a mapping of keys, got {node}"
             if isinstance(node, Scalar) and not node.written:
-                what += of_plain_value(path, str(node))
+                what += of_plain_value(path, str(node), main)
             return self._bad(node, path, what)
         self._top = self._top or section
         known = keys_of(section)
@@ -116,7 +118,7 @@ class Decoder:
 
     def _list(self, key: Key, node: Node, path: str) -> object:
         if not isinstance(node, Sequence):
-            return self._bad(node, path, f"expected a list, got {node}")
+            return self._bad(node, path, f"expected a list, got {node}{of_no_list(key, node)}")
         if not node.items and key.meta.min_length:
             return self._bad(node, path, "expected a list with at least one entry, got an empty one")
         element = key.element()
@@ -140,7 +142,7 @@ class Decoder:
         if is_broken(node):
             return BAD
         if element.section:
-            return self.section(element.section, node, path)
+            return self.section(element.section, node, path, main=element.entry)
         self._note(node, path)
         try:
             return _scalar(element, node)

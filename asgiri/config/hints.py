@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from asgiri.config.keys import keys_of, nearest
+from asgiri.config.nodes import Mapping, Scalar, is_null
 from asgiri.units import BYTES, SECONDS
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from asgiri.config.keys import Key, Notation
+    from asgiri.config.nodes import Node
 
 # What gunicorn, uvicorn, hypercorn and granian call it, where no key of ours has that name at the end of its path.
 _ELSEWHERE = {
@@ -80,9 +82,21 @@ def of_key(name: str, top: type[msgspec.Struct], known: Iterable[str]) -> str:
     return f'; did you mean "{meant[0]}"?' if meant else ""
 
 
-def of_plain_value(path: str, text: str) -> str:
-    """For a section that was given a plain value."""
-    main = _MAIN.get(path)
+def of_no_list(key: Key, node: Node) -> str:
+    """For a list that was given something else: the list with that in it."""
+    if isinstance(node, Mapping):
+        return '; each entry of a list begins with "- "'
+    if is_null(node):
+        return ""
+    if isinstance(node, Scalar) and node.written:
+        return f" (from {node.written}); a variable is a text, which may be an entry of a list"
+    return f"; did you mean [{{{key.entry}: {node}}}]?" if key.entry else f"; did you mean [{node}]?"
+
+
+def of_plain_value(path: str, text: str, entry: str = "") -> str:
+    """For a section that was given a plain value; ``entry`` is the key that is meant in a list of such sections."""
+    main = entry if text != "null" else ""
+    main = main or _MAIN.get(path, "")
     return f"; did you mean {{{main}: {text}}}?" if main else ""
 
 

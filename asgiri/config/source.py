@@ -31,6 +31,21 @@ _KINDS = (
     (Kind.NUMBER, re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)),
     (Kind.NUMBER, re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", re.ASCII)),
 )
+# How PyYAML's messages begin, with what it was at, and what whoever has written such a thing wants to know.
+_MEANT = {
+    "mapping values are not allowed": 'look at the indentation, and for a colon without a blank above; a text with ": "'
+    " in it stands in quotes",
+    "could not find expected ':'": "a key has a colon and a blank behind it",
+    "found character '\\t'": "",  # a tab has nothing to do with the text behind it
+    "found character '": "a text that begins with it stands in quotes",
+    "expected alphabetic or numeric character": "a text that begins with * or & stands in quotes",
+    "expected the node content, but found ':'": "a text that begins with a bracket stands in quotes",
+    **dict.fromkeys(
+        (f"expected <block end>, but found '{what}'" for what in ("<scalar>", "{", "[", "}", "]")),
+        "nothing stands behind a closing quote or bracket; quotes go around a whole text",
+    ),
+    "expected <block end>": "what belongs together is indented alike",
+}
 _TAB_INDENT = re.compile(r"^ *\t[ \t]*(?=\S)", re.MULTILINE)
 
 
@@ -186,8 +201,10 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> SourceError:
     if error.context and begun and begun.line + 1 != line:
         problem += f" ({' '.join(error.context.split())} that begins on line {begun.line + 1})"
     if mark and text[mark.index - 1 : mark.index + 1] == "${":  # a brace of YAML's, there
-        problem += "; within brackets, a value with a variable stands in quotes"
-    return SourceError(f"not valid YAML: {problem}", line, column)
+        hint = "within brackets, a value with a variable stands in quotes"
+    else:
+        hint = next((hint for begin, hint in _MEANT.items() if problem.startswith(begin)), "")
+    return SourceError(f"not valid YAML: {problem}{hint and f'; {hint}'}", line, column)
 
 
 def _refusal(what: str, event: yaml.Event) -> SourceError:

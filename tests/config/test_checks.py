@@ -148,7 +148,7 @@ def test_addresses_exclude_each_other_as_the_kernel_has_it(first: str, second: s
         ("timeouts: {max_requests: 5}", 'timeouts: unknown key "max_requests"; did you mean "workers.max_requests"?'),
         ("reload: true", "reload: expected a mapping of keys, got true; did you mean {enabled: true}?"),
         ("workers: 4", "workers: expected a mapping of keys, got 4; did you mean {count: 4}?"),
-        ("listen: a:80", 'listen: expected a list, got "a:80"'),
+        ("listen: a:80", 'listen: expected a list, got "a:80"; did you mean [{bind: "a:80"}]?'),
     ],
 )
 def test_what_somebody_may_have_meant(problems: Problems, text: str, hint: str) -> None:
