@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+from io import StringIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from asgiri import __version__
 from asgiri.cli.flags import FLAGS, parameters
-from asgiri.errors import AsgiriError, ConfigError
+from asgiri.cli.output import complain, emit, say
+from asgiri.errors import AsgiriError, ConfigError, ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,10 +38,22 @@ class Command(click.Command):
 
         write_examples(formatter)
 
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from asgiri.cli.completion import flags
 
         return flags(ctx, incomplete)
+
+
+def _show_help(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        say(context.get_help())
+        context.exit()
 
 
 @click.command(
@@ -65,7 +79,7 @@ def command(
     APP is module:attribute. Without it, the file's app is served; without that, a built-in demo.
     """
     if version:
-        click.echo(f"asgiri {__version__}")
+        say(f"asgiri {__version__}")
         return
     if import_ and not check_config:
         raise click.UsageError("--import goes with --check-config")
@@ -74,7 +88,6 @@ def command(
     if print_config and check_config:
         raise click.UsageError("--print-config and --check-config each stand alone: run one after the other")
     if schema:  # it says what a file may be, whatever the one that is here
-        from asgiri.cli.output import emit
         from asgiri.config.json_schema import json_schema_text
 
         emit(json_schema_text())
@@ -97,7 +110,6 @@ def command(
 
         check(loaded, bool(import_))
     elif print_config:
-        from asgiri.cli.output import emit
         from asgiri.config.show import resolved
 
         emit(resolved(loaded))
@@ -114,15 +126,22 @@ def main() -> NoReturn:
 
         prepare()
     try:
-        command.main(prog_name="asgiri", standalone_mode=True)
+        code = command.main(prog_name="asgiri", standalone_mode=False)
     except ConfigError as error:
         for problem in error.problems:
-            click.echo(f"asgiri: {problem}", err=True)
-        sys.exit(error.exit_code)
+            complain(f"asgiri: {problem}")
+        code = error.exit_code
     except AsgiriError as error:
-        click.echo(f"asgiri: {error}", err=True)
-        sys.exit(error.exit_code)
-    sys.exit(0)
+        complain(f"asgiri: {error}")
+        code = error.exit_code
+    except click.ClickException as error:
+        shown = StringIO()
+        error.show(shown)
+        complain(shown.getvalue().rstrip("\n"))
+        code = error.exit_code
+    except click.Abort:  # an interrupt, before there is anything to stop
+        code = ExitCode.FAILED
+    sys.exit(code)
 
 
 def from_flags(values: Mapping[str, Any]) -> list[Setting]:

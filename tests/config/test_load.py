@@ -441,8 +441,8 @@ def test_what_does_not_exist_yet_is_refused_not_ignored(
         (
             "app: @a",
             (
-                "1:6: not valid YAML: found character '@' that cannot start any token; a text that begins with it stands"
-                " in quotes"
+                "1:6: not valid YAML: found character '@' that cannot start any token; a text that begins with it"
+                " stands in quotes"
             ),
         ),
         (
@@ -455,8 +455,8 @@ def test_what_does_not_exist_yet_is_refused_not_ignored(
         (
             "listen:\n  - bind: [::]:8000",
             (
-                "2:12: not valid YAML: expected the node content, but found ':'; a text that begins with a bracket stands"
-                " in quotes"
+                "2:12: not valid YAML: expected the node content, but found ':'; a text that begins with a bracket"
+                " stands in quotes"
             ),
         ),
         (
@@ -469,8 +469,8 @@ def test_what_does_not_exist_yet_is_refused_not_ignored(
         (
             "app: 'it's'",
             (
-                "1:10: not valid YAML: expected <block end>, but found '<scalar>'; nothing stands behind a closing quote or"
-                " bracket; quotes go around a whole text"
+                "1:10: not valid YAML: expected <block end>, but found '<scalar>'; nothing stands behind a closing"
+                " quote or bracket; quotes go around a whole text"
             ),
         ),
         (
