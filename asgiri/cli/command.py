@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from io import StringIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from asgiri import __version__
 from asgiri.cli.flags import FLAGS, parameters
-from asgiri.cli.output import complain, emit, say
-from asgiri.errors import AsgiriError, ConfigError, ExitCode
+from asgiri.cli.output import HelpfulCommand, emit, perform, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from asgiri.config.load import Found, Loaded, Setting
 
 
-class Command(click.Command):
+class Command(HelpfulCommand):
     """A command whose help, and whose completion, is made when it is asked for."""
 
     def format_options(self, _: click.Context, formatter: click.HelpFormatter) -> None:
@@ -38,22 +36,10 @@ class Command(click.Command):
 
         write_examples(formatter)
 
-    def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.callback = _show_help
-        return option
-
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         from asgiri.cli.completion import flags
 
         return flags(ctx, incomplete)
-
-
-def _show_help(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted and not context.resilient_parsing:
-        say(context.get_help())
-        context.exit()
 
 
 @click.command(
@@ -125,23 +111,7 @@ def main() -> NoReturn:
         from asgiri.cli.shells import prepare
 
         prepare()
-    try:
-        code = command.main(prog_name="asgiri", standalone_mode=False)
-    except ConfigError as error:
-        for problem in error.problems:
-            complain(f"asgiri: {problem}")
-        code = error.exit_code
-    except AsgiriError as error:
-        complain(f"asgiri: {error}")
-        code = error.exit_code
-    except click.ClickException as error:
-        shown = StringIO()
-        error.show(shown)
-        complain(shown.getvalue().rstrip("\n"))
-        code = error.exit_code
-    except click.Abort:  # an interrupt, before there is anything to stop
-        code = ExitCode.FAILED
-    sys.exit(code)
+    sys.exit(perform(command, "asgiri"))
 
 
 def from_flags(values: Mapping[str, Any]) -> list[Setting]:

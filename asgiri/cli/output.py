@@ -7,10 +7,47 @@ from __future__ import annotations
 
 import os
 import sys
+from io import StringIO
 
 import click
 
-from asgiri.errors import AsgiriError
+from asgiri.errors import AsgiriError, ConfigError, ExitCode
+
+
+class HelpfulCommand(click.Command):
+    """A command whose help page is printed as all else is."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
+
+
+def _show_help(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        say(context.get_help())
+        context.exit()
+
+
+def perform(command: click.Command, name: str) -> int:
+    """Run a command, say what it raises on purpose, and return the exit code."""
+    try:
+        return int(command.main(prog_name=name, standalone_mode=False) or 0)
+    except ConfigError as error:
+        for problem in error.problems:
+            complain(f"{name}: {problem}")
+        return error.exit_code
+    except AsgiriError as error:
+        complain(f"{name}: {error}")
+        return error.exit_code
+    except click.ClickException as error:
+        shown = StringIO()
+        error.show(shown)
+        complain(shown.getvalue().rstrip("\n"))
+        return error.exit_code
+    except click.Abort:  # an interrupt, before there is anything to stop
+        return ExitCode.FAILED
 
 
 def say(text: str) -> None:
