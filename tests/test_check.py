@@ -595,6 +595,13 @@ def test_an_application_that_cannot(what: str, said: str) -> None:
     assert "/asgiri/" not in done.stderr
 
 
+def test_an_application_that_raises_what_is_no_exception() -> None:
+    Path("broken.py").write_text("raise KeyboardInterrupt\n", "utf-8")
+    done = asgiri("--import", "broken:app")
+    assert done.returncode == 2
+    assert done.stderr.startswith("asgiri: importing broken:app crashed: KeyboardInterrupt\nTraceback ")
+
+
 def test_an_application_that_never_ends_its_import() -> None:
     Path("stuck.py").write_text("import threading\ndef wait():\n    threading.Event().wait()\nwait()\n", "utf-8")
     done = asgiri("--import", "--set", "workers.boot_timeout=300ms", "stuck:app")
