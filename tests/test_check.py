@@ -532,6 +532,14 @@ def asgiri(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_wsgi_without_the_package_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(None, {"ASGIRI_INTERFACE": "wsgi"})
+    check_files(loaded)
+    monkeypatch.setitem(sys.modules, "a2wsgi", None)
+    with pytest.raises(ConfigError, match=r"^ASGIRI_INTERFACE: interface: wsgi takes the package a2wsgi, which is not"):
+        check_files(loaded)
+
+
 APPS = """\
 import atexit, os, sys, threading, time
 print("imported")
