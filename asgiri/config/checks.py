@@ -44,7 +44,6 @@ def check(config: Config, places: dict[str, Place], faults: Faults) -> None:
         ("admin", _admin(config, places)),
         ("workers", _recycling(config, places)),
         ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
-        ("lifespan", _lifespan(config, places)),
         ("http2", _http2(config.http2)),
         ("env", _env(config.env)),
         ("response_headers", _response_headers(config.response_headers)),
@@ -102,11 +101,6 @@ def _recycling(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
     if config.reload.enabled and config.workers.max_requests:
         enabled = _named("reload.enabled", places)
         yield Finding("workers.max_requests", f"workers are not recycled under {enabled}: take one of the two out")
-
-
-def _lifespan(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
-    if config.interface == "wsgi" and config.lifespan == "on":
-        yield Finding("lifespan", f"an application of {_named('interface', places)} wsgi has none: auto or off")
 
 
 def _one_path(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
