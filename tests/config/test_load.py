@@ -375,6 +375,10 @@ def test_origins_name_the_place_of_every_key_that_was_given(loaded: Load) -> Non
             "1:23: response_headers.a: expected a field value, Latin-1 without control characters or outer blanks",
         ),
         (
+            "response_headers: {X-A: b, x-a: c}",
+            '1:33: response_headers.x-a: "x-a" and "X-A" are the same field',
+        ),
+        (
             "response_headers: {Content-Length: 1}",
             "1:36: response_headers.Content-Length: this field frames the message, and is the server's own",
         ),
