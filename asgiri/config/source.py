@@ -8,6 +8,7 @@ keeps its zeros.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -59,13 +60,23 @@ def parse_file(path: Path, asked_by: str, environ: AbstractMapping[str, str], fa
         text = read_text(path)
     except SourceError as error:
         place = Place(str(path), error.line, error.column) if error.line else Place(asked_by or str(path))
-        faults.add(place, "", error.what)
+        faults.add(place, "", error.what + _looked_in(path, error))
         return None
     if tab := _TAB_INDENT.search(text):
         line = text.count("\n", 0, tab.end()) + 1
         faults.add(Place(str(path), line, tab.group().index("\t") + 1), "", "a tab cannot indent; use spaces")
         return None
     return _parse(_Reader(text, str(path), faults, environ), "")
+
+
+def _looked_in(path: Path, error: SourceError) -> str:
+    """For a file that is not there: the directory that its path starts in, where the path does not say so."""
+    if path.is_absolute() or not isinstance(error.__cause__, FileNotFoundError):
+        return ""
+    try:
+        return f"; looked in {os.getcwd()}"
+    except OSError:
+        return "; the working directory is gone"
 
 
 def parse(text: str, name: str, faults: Faults, path: str = "") -> Node | None:

@@ -732,7 +732,7 @@ def test_which_file_is_read(tmp_path: Path) -> None:
 
 def test_a_file_that_was_asked_for_and_is_missing_is_the_fault_of_who_asked(problems: Problems, tmp_path: Path) -> None:
     assert problems("", {"ASGIRI_CONFIG": "x.yaml"}) == [
-        'ASGIRI_CONFIG: cannot read "x.yaml": No such file or directory'
+        f'ASGIRI_CONFIG: cannot read "x.yaml": No such file or directory; looked in {Path.cwd()}'
     ]
     with pytest.raises(ConfigError) as caught:
         load(str(tmp_path), {"ASGIRI_CONFIG": "x.yaml", "ASGIRI_LOOP": "x"})
