@@ -215,8 +215,11 @@ def _env(variables: dict[str, str]) -> Iterator[Finding]:
 
 
 def _response_headers(fields: dict[str, str]) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
     for name, value in fields.items():
         path = f"response_headers.{name}"
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            yield Finding(path, f'"{name}" and "{other}" are the same field')
         if not _FIELD_NAME.fullmatch(name):
             yield Finding(path, "expected the name of a header field, a token of RFC 9110")
         elif name.lower() in _FRAMING:

@@ -375,6 +375,7 @@ class Master:
         else:
             try:
                 loaded = self._hooks.load()
+                self._standing.refuse(loaded.config.process, loaded.origins.get("process.pidfile", ""))
                 with self._standing.as_of(loaded.config.process):
                     self._plans.submit(loaded, self._fleet.generation)
             except AsgiriError as error:

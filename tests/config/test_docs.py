@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from asgiri.cli.docs import GENERATED, flags, main, stale, write
-from asgiri.config.docs import COMMON_VARIABLES, reference
+from asgiri.config.docs import reference
 from asgiri.config.keys import keys_of
 from asgiri.config.load import Loaded, load
 from asgiri.config.sample import sample
 from asgiri.config.schema import Config, Listen, SniPair, Tls, Workers
-from asgiri.config.settings import variables
+from asgiri.config.settings import COMMON_VARIABLES, variables
 from tests.config.test_schema import EVERY_KEY
 
 ROOT = Path(__file__).resolve().parents[2]

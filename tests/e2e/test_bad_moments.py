@@ -109,7 +109,8 @@ def test_a_control_socket_that_a_reload_cannot_move_is_named(start: Start, tmp_p
     (tmp_path / "asgiri.yaml").write_text("control: {socket: other.sock}\n", "utf-8")
     service.signal(signal.SIGHUP)
     service.log.wait("the reload is complete")
-    assert "not changed by a reload, but by an upgrade (USR2) or a restart: control.socket" in str(service.log)
+    said = "not changed by a reload, but by an upgrade (USR2) or a restart: control.socket: control.sock -> other.sock"
+    assert said in str(service.log)
     assert control(tmp_path / "control.sock", "status")["generation"] == 2
 
 
