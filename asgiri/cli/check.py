@@ -191,3 +191,15 @@ def preload(config: Config, *, hurry: bool) -> None:
     load_engines(config, all_of_them=not (hurry and config.workers.processes == 1))
     if config.admin.bind is not None:
         import asgiri.admin  # noqa: F401
+
+
+def complete(config: Config) -> None:
+    """Import what a start in a hurry has left out, and what a reload looks at files with. ImportError, ConfigError.
+
+    For later another release may lie on the disk: a worker, or a reload, would be half of that.
+    """
+    import asgiri.cli.certificates
+    import asgiri.config.source  # noqa: F401
+    from asgiri.equip import load_engines
+
+    load_engines(config)
