@@ -11,15 +11,12 @@ from asgiri.config.keys import keys_of
 from asgiri.config.notation import written
 from asgiri.config.sample import GENERATED
 from asgiri.config.schema import Config
-from asgiri.config.settings import variables
+from asgiri.config.settings import COMMON_VARIABLES, variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from asgiri.config.keys import Key
-
-# Variables that others have made common, and the key that each sets.
-COMMON_VARIABLES = {"WEB_CONCURRENCY": "workers.count", "PORT": "listen"}
 
 _HEAD = f"""\
 <!-- {GENERATED} -->

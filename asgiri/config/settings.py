@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PREFIX = "ASGIRI_"
 CONFIG_VARIABLE = "ASGIRI_CONFIG"
 
+# Variables that others have made common, and the key that each sets.
+COMMON_VARIABLES = {"WEB_CONCURRENCY": "workers.count", "PORT": "listen"}
+
 
 class Setting(Struct, frozen=True):
     """One key set by a flag or an environment variable.
@@ -41,10 +44,10 @@ def from_environment(environ: AbstractMapping[str, str], flags: Iterable[Setting
     """
     found = []
     if count := environ.get("WEB_CONCURRENCY"):
-        found.append(Setting("WEB_CONCURRENCY", "workers.count", count))
+        found.append(Setting("WEB_CONCURRENCY", COMMON_VARIABLES["WEB_CONCURRENCY"], count))
     bound = environ.get(f"{PREFIX}LISTEN") or any(flag.path == "listen" for flag in flags)
     if (port := environ.get("PORT")) and not bound:
-        found.append(Setting("PORT", "listen", (f"0.0.0.0:{port}",)))
+        found.append(Setting("PORT", COMMON_VARIABLES["PORT"], (f"0.0.0.0:{port}",)))
     known = variables()
     for name in sorted(environ):  # by name, so that a section comes before its keys
         if name in known:

@@ -245,7 +245,7 @@ class Master:
         self._is_complete = True
         try:
             self._hooks.complete(self._plans[self._fleet.generation].config)
-        except (AsgiriError, ImportError) as error:
+        except (AsgiriError, ImportError, SyntaxError) as error:
             logger.warning("not all of this release is there any more: %s", error)
         gc.freeze()
         logger.debug("what the start has left out is imported")
