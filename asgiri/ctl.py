@@ -211,9 +211,9 @@ def words_of(context: click.Context, _: click.Parameter, incomplete: str) -> lis
     """The levels of ``loglevel``, for a shell."""
     if context.info_name != "loglevel":
         return []
-    from asgiri.cli.flags import choices, key_at
+    from asgiri.cli.flags import key_at
 
-    return [level for level in choices(key_at("log.level")) if level.startswith(incomplete)]
+    return [level for level in key_at("log.level").words if level.startswith(incomplete)]
 
 
 def add_later(name: str) -> None:

@@ -202,3 +202,15 @@ def check_interface(config: Config) -> None:
         if find_spec("a2wsgi") is None:
             what = "wsgi takes the package a2wsgi, which is not installed: pip install 'asgiri[wsgi]'"
             raise ConfigError([Problem("", "interface", what)])
+
+
+def complete(config: Config) -> None:
+    """Import what a start in a hurry has left out, and what a reload looks at files with. ImportError, ConfigError.
+
+    For later another release may lie on the disk: a worker, or a reload, would be half of that.
+    """
+    import asgiri.cli.certificates
+    import asgiri.config.source  # noqa: F401
+    from asgiri.equip import load_engines
+
+    load_engines(config)

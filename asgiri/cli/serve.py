@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from asgiri import __version__
 from asgiri.build import BUILD
-from asgiri.cli.check import check_files, is_pipe
+from asgiri.cli.check import check_files, complete, is_pipe
 from asgiri.errors import AsgiriError, ConfigError, ExitCode, Problem
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
         logger.warning("%s", warning)
     if not config.app:
         logger.info("no application is named: serving the built-in demo (%s)", config.target)
-    hooks = Hooks(load=reread, apply=apply, worker_main=worker_main, admin_main=admin_main)
+    hooks = Hooks(load=reread, apply=apply, complete=complete, worker_main=worker_main, admin_main=admin_main)
     try:
         heir = Heir.from_environ(os.environ)
         supply = heir.supply() if heir else Supply.from_systemd(os.environ, os.getpid())

@@ -44,7 +44,7 @@ def check(config: Config, places: dict[str, Place], written: dict[str, str], fau
     """
     for path, findings in (
         ("listen", (*_listen(config.listen, places), *_fd_names(config.listen))),
-        ("admin", _admin(config, places)),
+        ("admin", () if faults.below("listen") else _admin(config, places)),
         ("workers", _recycling(config, places)),
         ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
         ("http2", _http2(config.http2)),

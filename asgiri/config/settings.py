@@ -29,6 +29,9 @@ _OF_SERVICE = re.compile(
     r"(?:_SERVICE_HOST|_SERVICE_PORT(?:_[A-Z0-9_]+)?|_PORT(?:_[0-9]+_[A-Z]+(?:_[A-Z]+)?)?)", re.ASCII
 )
 
+# Variables that others have made common, and the key that each sets.
+COMMON_VARIABLES = {"WEB_CONCURRENCY": "workers.count", "PORT": "listen"}
+
 
 class Setting(Struct, frozen=True):
     """One key set by a flag or an environment variable.
@@ -52,10 +55,10 @@ def from_environment(environ: AbstractMapping[str, str], flags: Iterable[Setting
     """
     found = []
     if count := environ.get("WEB_CONCURRENCY"):
-        found.append(Setting("WEB_CONCURRENCY", "workers.count", count))
+        found.append(Setting("WEB_CONCURRENCY", COMMON_VARIABLES["WEB_CONCURRENCY"], count))
     bound = environ.get(f"{PREFIX}LISTEN") or any(flag.path == "listen" for flag in flags)
     if (port := environ.get("PORT")) and not bound:
-        found.append(Setting("PORT", "listen", (f"0.0.0.0:{port}",)))
+        found.append(Setting("PORT", COMMON_VARIABLES["PORT"], (f"0.0.0.0:{port}",)))
     known = variables()
     unknown = []
     for name in sorted(environ):  # by name, so that a section comes before its keys
