@@ -17,6 +17,7 @@ import click
 from msgspec import Struct
 
 from asgiri import __version__
+from asgiri.cli.output import HelpfulCommand, complain, perform, say
 from asgiri.errors import ConfigError
 from asgiri.units import format_duration
 
@@ -73,11 +74,11 @@ class Asker(Struct, frozen=True):
         if self.as_json:
             import json
 
-            click.echo(json.dumps(result))
+            say(json.dumps(result))
         else:
             from asgiri.log.setup import escape
 
-            click.echo(escape(text(), keep="\n"))
+            say(escape(text(), keep="\n"))
 
 
 def file_at(_context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -108,15 +109,21 @@ def verb(function: Callable[..., None]) -> click.Command:
         try:
             function(Asker(socket_ or before.socket, as_json or before.as_json), **arguments)
         except CtlError as error:
-            complain(error)
+            tell(error)
             sys.exit(1)
 
     for option in COMMON:
         run = option(run)
-    return command.command()(run)
+    return command.command(cls=HelpfulCommand)(run)
 
 
-class Verbs(click.Group):
+def show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        say(f"asgirictl {__version__}")
+        context.exit()
+
+
+class Verbs(HelpfulCommand, click.Group):
     """The verbs; a shell is not offered what would be refused."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -138,7 +145,14 @@ Without --socket:
 )
 @COMMON[0]
 @COMMON[1]
-@click.version_option(__version__, prog_name="asgirictl", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Show the version and exit.",
+)
 @click.pass_context
 def command(context: click.Context, socket_: str | None, as_json: bool) -> None:
     """Ask a running asgiri how it is, or to do something."""
@@ -197,9 +211,9 @@ def words_of(context: click.Context, _: click.Parameter, incomplete: str) -> lis
     """The levels of ``loglevel``, for a shell."""
     if context.info_name != "loglevel":
         return []
-    from asgiri.cli.flags import choices, key_at
+    from asgiri.cli.flags import key_at
 
-    return [level for level in choices(key_at("log.level")) if level.startswith(incomplete)]
+    return [level for level in key_at("log.level").words if level.startswith(incomplete)]
 
 
 def add_later(name: str) -> None:
@@ -221,16 +235,15 @@ def main() -> NoReturn:
 
         prepare()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C ends it without a word, as the shell expects
-    command.main(prog_name="asgirictl")
-    sys.exit(0)
+    sys.exit(perform(command, "asgirictl"))
 
 
-def complain(error: CtlError) -> None:
+def tell(error: CtlError) -> None:
     from asgiri.log.setup import escape
 
-    click.echo(f"asgirictl: {escape(str(error), keep=chr(10))}", err=True)
+    complain(f"asgirictl: {escape(str(error), keep=chr(10))}")
     if error.trace:
-        click.echo(escape(error.trace.rstrip("\n"), keep="\n\t"), err=True)
+        complain(escape(error.trace.rstrip("\n"), keep="\n\t"))
 
 
 # Which socket
@@ -260,7 +273,7 @@ def configured_socket(environ: Mapping[str, str]) -> str | None:
         try:
             faults.raise_any()
         except ConfigError as error:
-            click.echo(f"asgirictl: there may be a control.socket that cannot be read: {error}", err=True)
+            complain(f"asgirictl: there may be a control.socket that cannot be read: {error}")
     path = text_at(tree, "control", "socket")
     return path and os.path.join(text_at(tree, "process", "chdir") or "", path)
 

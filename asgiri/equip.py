@@ -19,7 +19,6 @@ from asgiri.proto.detect import Way
 from asgiri.proto.http2_websocket import websocket_on
 from asgiri.proto.secure import Secure
 from asgiri.sockets.listener import Listener
-from asgiri.tls import server_contexts, weak_ciphers
 
 T = TypeVar("T")
 
@@ -160,6 +159,8 @@ def response_headers(config: Config) -> list[tuple[bytes, bytes]]:
 
 def secured(tls: Tls, http: Sequence[str], key: str, handshake_timeout: float) -> Secure:
     """What a listener needs for TLS; ConfigError, whose keys begin with ``key``, when its files do not do."""
+    from asgiri.tls import server_contexts, weak_ciphers  # a plain start has no need of it; a master has imported it
+
     context, certificates = server_contexts(tls, http, key)
     return Secure(context, certificates, handshake_timeout, weak_ciphers(context))
 

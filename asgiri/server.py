@@ -36,7 +36,6 @@ from asgiri.proto.connection import Connection, ExchangeLog, Shared
 from asgiri.proto.detect import Way
 from asgiri.sockets.bind import bind_all
 from asgiri.sockets.listener import Listener
-from asgiri.tls import with_certificate
 from asgiri.types import ASGIApp
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ class Server:
         self._tls: Tls | None = None  # of listeners that have none of their own
         if certfile is not None:
             self._tls = Tls(certfile=os.fspath(certfile), keyfile=None if keyfile is None else os.fspath(keyfile))
-            config = with_certificate(config, self._tls)
+            config = config.secured(self._tls)
         elif keyfile is not None:
             raise ConfigError([Problem("Server", "keyfile", "there is no certfile for it")])
         self._http = VERSIONS[http_version]

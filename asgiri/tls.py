@@ -12,9 +12,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
-from asgiri.config.schema import Config, Tls
+from asgiri.config.schema import Tls
 from asgiri.errors import ConfigError, Problem
 from asgiri.x509 import PEM, Certificate, in_pem
 
@@ -155,12 +153,6 @@ def certificates(path: str, key: str) -> list[Certificate]:
         return list(in_pem(_read(path, key)))
     except ValueError as error:
         raise _refusal(key, f'a certificate in "{path}" is not understood: {error}') from None
-
-
-def with_certificate(config: Config, tls: Tls) -> Config:
-    """The config with TLS on every listener that has none: what ``--certfile`` and ``--keyfile`` mean."""
-    listen = tuple(msgspec.structs.replace(one, tls=tls) if one.tls is None else one for one in config.listen)
-    return msgspec.structs.replace(config, listen=listen)
 
 
 def _load_pair(

@@ -532,6 +532,14 @@ def asgiri(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_wsgi_without_the_package_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(None, {"ASGIRI_INTERFACE": "wsgi"})
+    check_files(loaded)
+    monkeypatch.setitem(sys.modules, "a2wsgi", None)
+    with pytest.raises(ConfigError, match=r"^ASGIRI_INTERFACE: interface: wsgi takes the package a2wsgi, which is not"):
+        check_files(loaded)
+
+
 APPS = """\
 import atexit, os, sys, threading, time
 print("imported")
@@ -610,6 +618,13 @@ def test_who_ends_its_process_leaves_nobody_to_wait_for() -> None:
     os.kill(int(Path("orphan").read_text("utf-8")), signal.SIGKILL)  # it has the other end of what the check listens to
     assert done.stderr == "asgiri: importing apps:app ended the process: it exited with status 5\n"
     assert time.monotonic() - begun < 10
+
+
+def test_an_application_that_raises_what_is_no_exception() -> None:
+    Path("broken.py").write_text("raise KeyboardInterrupt\n", "utf-8")
+    done = asgiri("--import", "broken:app")
+    assert done.returncode == 2
+    assert done.stderr.startswith("asgiri: importing broken:app crashed: KeyboardInterrupt\nTraceback ")
 
 
 def test_an_application_that_never_ends_its_import() -> None:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, TypeAlias, cast
 
 import click
 import pytest
@@ -23,6 +23,8 @@ from asgiri.config.load import Setting, load
 from asgiri.config.schema import Config, Tls
 from asgiri.errors import ConfigError
 from tests.pki import Pki
+
+Ran: TypeAlias = subprocess.CompletedProcess[str]
 
 # Every option of the interface, but for --help.
 OPTIONS = [
@@ -291,3 +293,43 @@ def test_the_certificate_flags_mean_every_listener_that_has_none(tmp_path: Path,
         ("--keyfile", "listen[0].tls.keyfile"),
         ("--keyfile", "listen[2].tls.keyfile"),
     ]
+
+
+# What cannot be written
+
+
+def redirected(arguments: str, *, out: int | IO[str] = subprocess.PIPE, err: int | IO[str] = subprocess.PIPE) -> Ran:
+    return subprocess.run(
+        [sys.executable, "-m", "asgiri", *arguments.split()],
+        env={"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        stdout=out,
+        stderr=err,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_what_cannot_be_printed_is_an_error_and_no_traceback(flag: str) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        found = redirected(flag, out=full)
+    error = "asgiri: cannot write to the standard output: No space left on device\n"
+    assert (found.returncode, found.stderr) == (1, error)
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version", "--schema"])
+def test_who_reads_no_more_is_told_nothing_more(flag: str) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        found = redirected(flag, out=theirs)
+    finally:
+        os.close(theirs)
+    assert (found.returncode, found.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("arguments", ["--check-config -w two", "-w two", "--none", "--set x"])
+def test_the_exit_code_is_the_same_where_nobody_can_be_told(arguments: str) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        assert redirected(arguments, err=full).returncode == 2

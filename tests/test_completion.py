@@ -277,6 +277,10 @@ def test_in_bash(project: Path) -> None:
             terminal.run(f'eval "$(_{name}_COMPLETE=bash_source {name.lower()})"')
         terminal.run("""bind -x '"\\C-t": printf "LINE<%s>\\n" "$READLINE_LINE"'""")
         assert [(typed, terminal.complete(typed)) for typed, _ in LINES] == LINES
+        (project / "two words").mkdir()
+        assert terminal.complete("asgiri -b unix:tw") == "asgiri -b unix:two\\ words/"
+        assert terminal.complete("asgiri -b unix:two\\ wo") == "asgiri -b unix:two\\ words/"
+        assert terminal.complete("asgiri -b 'unix:two wo") == "asgiri -b 'unix:two words/'"
         quoted = "asgiri --set 'workers.count=a"
         assert terminal.complete(quoted) == "asgiri --set 'workers.count=auto' "
         terminal.run("COMP_WORDBREAKS=${COMP_WORDBREAKS//[:=]}")

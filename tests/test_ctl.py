@@ -472,3 +472,18 @@ def test_spans(seconds: float, text: str) -> None:
 
 def test_the_mode_of_the_fake_is_that_of_the_real(fake: Fake) -> None:
     assert stat.S_IMODE(fake.path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["status", "--help"], ["status"]])
+def test_what_cannot_be_written_is_an_error_and_no_traceback(fake: Fake, arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "asgiri.ctl", "--socket", str(fake.path), *arguments],
+            env={"PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    error = b"asgirictl: cannot write to the standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, error)

@@ -23,7 +23,6 @@ from asgiri.tls import (
     server_context,
     server_contexts,
     weak_ciphers,
-    with_certificate,
 )
 from tests.pki import Pki
 
@@ -490,5 +489,5 @@ def test_the_flags_put_tls_where_there_is_none(pki: Pki) -> None:
     own = Tls(certfile="own.pem")
     config = Config(listen=(Listen(bind="a:1"), Listen(bind="a:2", tls=own), Listen(bind="unix:a")))
     given = pair(pki)
-    assert [listen.tls for listen in with_certificate(config, given).listen] == [given, own, given]
+    assert [listen.tls for listen in config.secured(given).listen] == [given, own, given]
     assert [listen.tls for listen in config.listen] == [None, own, None]

@@ -97,6 +97,7 @@ def examine(config: Config, findings: Findings, expired: Tell, *, hurry: bool = 
     if config.env_file is not None and "env_file" not in refused:
         findings.attempt(partial(read_env_file, config.env_file), "env_file")
     findings.attempt(partial(preload, config, hurry=hurry))
+    findings.attempt(partial(check_interface, config))
     for index, listen in enumerate(config.listen):
         key = f"listen[{index}]"
         findings.attempt(partial(check_owner, listen, key))
@@ -214,3 +215,25 @@ def preload(config: Config, *, hurry: bool) -> None:
     load_engines(config, all_of_them=not (hurry and config.workers.processes == 1))
     if config.admin.bind is not None:
         import asgiri.admin  # noqa: F401
+
+
+def check_interface(config: Config) -> None:
+    """ConfigError when the kind of application that is asked for takes a package that is not installed."""
+    if config.interface == "wsgi":
+        from importlib.util import find_spec
+
+        if find_spec("a2wsgi") is None:
+            what = "wsgi takes the package a2wsgi, which is not installed: pip install 'asgiri[wsgi]'"
+            raise ConfigError([Problem("", "interface", what)])
+
+
+def complete(config: Config) -> None:
+    """Import what a start in a hurry has left out, and what a reload looks at files with. ImportError, ConfigError.
+
+    For later another release may lie on the disk: a worker, or a reload, would be half of that.
+    """
+    import asgiri.cli.certificates
+    import asgiri.config.source  # noqa: F401
+    from asgiri.equip import load_engines
+
+    load_engines(config)

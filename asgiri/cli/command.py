@@ -13,7 +13,7 @@ import click
 
 from asgiri import __version__
 from asgiri.cli.flags import FLAGS, parameters
-from asgiri.errors import AsgiriError, ConfigError
+from asgiri.cli.output import HelpfulCommand, emit, perform, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asgiri.config.load import Found, Loaded, Setting
 
 
-class Command(click.Command):
+class Command(HelpfulCommand):
     """A command whose help, and whose completion, is made when it is asked for."""
 
     def format_options(self, _: click.Context, formatter: click.HelpFormatter) -> None:
@@ -65,7 +65,7 @@ def command(
     APP is module:attribute. Without it, the file's app is served; without that, a built-in demo.
     """
     if version:
-        click.echo(f"asgiri {__version__}")
+        say(f"asgiri {__version__}")
         return
     if import_ and not check_config:
         raise click.UsageError("--import goes with --check-config")
@@ -74,7 +74,6 @@ def command(
     if print_config and check_config:
         raise click.UsageError("--print-config and --check-config each stand alone: run one after the other")
     if schema:  # it says what a file may be, whatever the one that is here
-        from asgiri.cli.output import emit
         from asgiri.config.json_schema import json_schema_text
 
         emit(json_schema_text())
@@ -97,7 +96,6 @@ def command(
 
         check(loaded, bool(import_))
     elif print_config:
-        from asgiri.cli.output import emit
         from asgiri.config.show import resolved
 
         emit(resolved(loaded))
@@ -113,16 +111,7 @@ def main() -> NoReturn:
         from asgiri.cli.shells import prepare
 
         prepare()
-    try:
-        command.main(prog_name="asgiri", standalone_mode=True)
-    except ConfigError as error:
-        for problem in error.problems:
-            click.echo(f"asgiri: {problem}", err=True)
-        sys.exit(error.exit_code)
-    except AsgiriError as error:
-        click.echo(f"asgiri: {error}", err=True)
-        sys.exit(error.exit_code)
-    sys.exit(0)
+    sys.exit(perform(command, "asgiri"))
 
 
 def from_flags(values: Mapping[str, Any]) -> list[Setting]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from click.shell_completion import CompletionItem
 
-from asgiri.cli.flags import FLAGS, choices, key_at, later, words
+from asgiri.cli.flags import FLAGS, key_at, later, words
 from asgiri.cli.help import description
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _of_key(key: Key, value: str) -> Iterable[str]:
     if key.notation == "bind":
         return addresses(value)
     truth = ("true", "false") if bool in key.types else ()
-    return (*choices(key), *truth)
+    return (*key.words, *truth)
 
 
 def addresses(incomplete: str) -> Iterator[str]:

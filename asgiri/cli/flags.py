@@ -6,7 +6,7 @@ it up when they are asked for: a plain start pays for neither.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from msgspec import Struct
@@ -22,7 +22,7 @@ class Flag(Struct, frozen=True, kw_only=True):
 
     ``key`` is the dotted path of what it sets; ``each`` that of what it sets of every listener (``listen[].http``),
     over all that was loaded. ``value`` names what it takes, and the completion goes by it; a flag without one is
-    given or is not, and ``off`` is its opposite. Where the key has choices, they are the schema's. ``text`` is the
+    given or is not, and ``off`` is its opposite. Where the key takes words, they are the schema's. ``text`` is the
     help of a flag without a key.
     """
 
@@ -178,11 +178,6 @@ def _entered(key: Key, name: str) -> Key:
     return key.element() if name.endswith("[]") else key
 
 
-def choices(key: Key) -> tuple[str, ...]:
-    """The words that a value of this key may be; empty when it may be none, or is no word."""
-    return tuple(word for kind in key.types if get_origin(kind) is Literal for word in get_args(kind))
-
-
 def later(path: str) -> str:
     """The feature that is missing for the key at this path, or for a section that it is in; empty when none is."""
     names = path.split(".")
@@ -193,7 +188,7 @@ def later(path: str) -> str:
 def words(flag: Flag) -> tuple[str, ...]:
     """The words that the flag takes, as the schema has them. ``--http`` takes one for each listener, or leaves them."""
     if flag.key:
-        return choices(key_at(flag.key))
+        return key_at(flag.key).words
     if flag.each and (found := key_at(flag.each)).container == "list":
-        return ("auto", *choices(found.element()))
+        return ("auto", *found.element().words)
     return ()

@@ -50,12 +50,10 @@ def speaking(loaded: Loaded, http: HttpVersion) -> Loaded:
 
 def secure(loaded: Loaded, certfile: str, keyfile: str | None) -> Loaded:
     """``--certfile`` and ``--keyfile``: TLS on every listener that has none."""
-    from asgiri.tls import with_certificate  # and with it OpenSSL: only where there is need for it
-
     given = {"certfile": certfile} if keyfile is None else {"certfile": certfile, "keyfile": keyfile}
     origins = dict(loaded.origins)
     for index, listen in enumerate(loaded.config.listen):
         if listen.tls is None:
             origins |= {f"listen[{index}].tls.{name}": f"--{name}" for name in given}
-    config = with_certificate(loaded.config, Tls(certfile=certfile, keyfile=keyfile))
+    config = loaded.config.secured(Tls(certfile=certfile, keyfile=keyfile))
     return replace(loaded, config=config, origins=origins)

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-import click
-
 from asgiri.cli.check import Findings, check_identity, examine, in_reading_order
+from asgiri.cli.output import complain, say
 from asgiri.config.address import UNIX_PATH_MOST, Address, parse_bind
-from asgiri.errors import AsgiriError, BindError, ExitCode
+from asgiri.errors import BindError, ExitCode
 from asgiri.sockets.holder import in_words, title_of
 from asgiri.sockets.probe import InUseError, Names, UnknownYetError, probe, probe_file, why_not_at
 from asgiri.supervisor.process import apply_process, title_text
@@ -46,19 +45,16 @@ def check(loaded: Loaded, import_app: bool) -> None:
         findings.warning("app", outcome.warning)
     for kind, problems in (("note", findings.notes), ("warning", findings.warnings)):
         for problem in in_reading_order(problems):
-            click.echo(f"asgiri: {kind}: {problem}", err=True)
+            complain(f"asgiri: {kind}: {problem}")
     if outcome is not None and outcome.error:
-        click.echo(f"asgiri: {outcome.error}", err=True)
+        complain(f"asgiri: {outcome.error}")
         if outcome.trace:
-            click.echo(outcome.trace.rstrip("\n"), err=True)
+            complain(outcome.trace.rstrip("\n"))
     findings.raise_any()
     if outcome is not None and outcome.error:
         sys.exit(ExitCode.USAGE)
-    try:
-        click.echo(f"asgiri: {loaded.found.path if loaded.found else 'the configuration'} is good")
-    except OSError as error:  # who asks by the exit code alone is not told that it is good
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where Python writes what is left, when it ends
-        raise AsgiriError(f"cannot write to the standard output: {error.strerror}") from error
+    # Who asks by the exit code alone is not told that it is good where that cannot be written.
+    say(f"asgiri: {loaded.found.path if loaded.found else 'the configuration'} is good")
 
 
 def _tried(config: Config, findings: Findings) -> Outcome | None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from asgiri import __version__
 from asgiri.build import BUILD
-from asgiri.cli.check import check_files, is_pipe, misplaced
+from asgiri.cli.check import check_files, complete, is_pipe, misplaced
 from asgiri.errors import AsgiriError, ConfigError, ExitCode, Problem
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
         logger.warning("%s", warning)
     if not config.app:
         logger.log(level, "no application is named: serving the built-in demo (%s)", config.target)
-    hooks = Hooks(reread, apply, worker_main, admin_main, watcher_main, zygote_main, greet)
+    hooks = Hooks(reread, apply, complete, worker_main, admin_main, watcher_main, zygote_main, greet)
     try:
         heir = Heir.from_environ(os.environ)
         supply = heir.supply() if heir else Supply.from_systemd(os.environ, os.getpid())

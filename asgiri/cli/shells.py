@@ -29,6 +29,7 @@ _BASH: Final = """\
             dir) compopt -o dirnames ;;
             file) compopt -o default ;;
             plain)
+                [[ $value == *[[:space:]]* && ${COMP_WORDS[COMP_CWORD]} != [\\'\\"]* ]] && printf -v value %%q "$value"
                 COMPREPLY+=("$value")
                 [[ $value == *[:=./] ]] && compopt -o nospace
                 ;;

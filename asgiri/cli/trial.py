@@ -191,5 +191,5 @@ def _import(config: Config, stacks: int, parent: int) -> Outcome:
     except AsgiriError as error:
         return Outcome(str(error))
     except BaseException as error:  # the application may raise KeyboardInterrupt and what else is no Exception
-        return Outcome(f"it crashed: {describe(error)}", "".join(format_exception(error)))
+        return Outcome(f"importing {config.target} crashed: {describe(error)}", "".join(format_exception(error)))
     return Outcome()

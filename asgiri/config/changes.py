@@ -1,7 +1,7 @@
 """What a reload changes: two configurations, compared key by key. Pure.
 
 Listeners are the same when their address is, wherever they stand in the list; maps are compared entry by entry, and
-other lists as a whole. What a key that stays says anew is not taken by a reload: :func:`in_effect` has what goes on.
+other lists as a whole. What a key that stays says anew is not taken by a reload: :func:`taken` has what goes on.
 """
 
 from __future__ import annotations
@@ -46,6 +46,30 @@ def changes(old: Loaded, new: Loaded) -> list[Change]:
     return list(_section(_Side(old.config, old.written), _Side(new.config, new.written), ""))
 
 
+def taken(old: Loaded, new: Loaded) -> Loaded:
+    """What a reload makes of ``new``: its config as it is in effect, and what may be shown of the values in that."""
+    texts = dict(new.written)
+    for before, now in _staying(old.config, new.config, "", ""):
+        texts.pop(now, None)
+        if before in old.written:
+            texts[now] = old.written[before]
+    return msgspec.structs.replace(new, config=in_effect(old.config, new.config), written=texts)
+
+
+def _staying(old: msgspec.Struct, new: msgspec.Struct, before: str, now: str) -> Iterator[tuple[str, str]]:
+    """The paths of each key that stays: in the old config, whose prefix is ``before``, and in the new one."""
+    for name, key in keys_of(type(new)).items():
+        was, value = getattr(old, name), getattr(new, name)
+        if key.stays:
+            yield before + name, now + name
+        elif isinstance(was, msgspec.Struct) and isinstance(value, msgspec.Struct):
+            yield from _staying(was, value, f"{before}{name}.", f"{now}{name}.")
+        elif _is_listeners(key):
+            for known, at in _pairs(was, value):
+                if known is not None and at is not None:
+                    yield from _staying(was[known], value[at], f"{before}{name}[{known}].", f"{now}{name}[{at}].")
+
+
 def in_effect(old: S, new: S) -> S:
     """What goes on when a reload has taken ``new``: that, with ``old``'s value of each key that stays."""
     values: dict[str, object] = {}
@@ -86,7 +110,7 @@ class _Side(msgspec.Struct, frozen=True):
     def text(self, key: Key) -> str:
         """It in one line. Of a section only what is not the default."""
         if not isinstance(self.value, msgspec.Struct):
-            return written(key, self.value, self.path, {} if key.stays else self.shown)
+            return written(key, self.value, self.path, self.shown)
         said = {name: key for name, key in self.keys().items() if getattr(self.value, name) != key.default}
         texts = [f"{name}: {'...' if key.secret else self.key(name).text(key)}" for name, key in said.items()]
         return f"{{{', '.join(texts)}}}"

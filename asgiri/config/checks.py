@@ -44,7 +44,7 @@ def check(config: Config, places: dict[str, Place], written: dict[str, str], fau
     """
     for path, findings in (
         ("listen", (*_listen(config.listen, places), *_fd_names(config.listen))),
-        ("admin", _admin(config, places)),
+        ("admin", () if faults.below("listen") else _admin(config, places)),
         ("workers", _recycling(config, places)),
         ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
         ("http2", _http2(config.http2)),
@@ -215,8 +215,11 @@ def _env(variables: dict[str, str]) -> Iterator[Finding]:
 
 
 def _response_headers(fields: dict[str, str]) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
     for name, value in fields.items():
         path = f"response_headers.{name}"
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            yield Finding(path, f'"{name}" and "{other}" are the same field')
         if not _FIELD_NAME.fullmatch(name):
             yield Finding(path, "expected the name of a header field, a token of RFC 9110")
         elif name.lower() in _FRAMING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_or
 import msgspec
 
 from asgiri.config.address import BIND_EXPECTED, parse_bind
-from asgiri.config.hints import of_key, of_one_entry, of_plain_value, of_unit
+from asgiri.config.hints import of_key, of_no_list, of_plain_value, of_unit
 from asgiri.config.keys import Key, keys_of
 from asgiri.config.nodes import Entry, Faults, Kind, Mapping, Node, Place, Scalar, Sequence, is_broken, is_null
 from asgiri.units import DURATION_EXPECTED, SIZE_EXPECTED, parse_duration, parse_size
@@ -123,9 +123,7 @@ class Decoder:
 
     def _list(self, key: Key, node: Node, path: str) -> object:
         if not isinstance(node, Sequence):
-            meant = (
-                of_one_entry(key, str(node)) if isinstance(node, Scalar) and not (node.written or key.secret) else ""
-            )
+            meant = "" if key.secret else of_no_list(key, node)
             return self._bad(node, path, f"expected a list, got {got(node, key)}{meant}")
         if not node.items and key.meta.min_length:
             return self._bad(node, path, "expected a list with at least one entry, got an empty one")

@@ -11,15 +11,12 @@ from asgiri.config.keys import keys_of
 from asgiri.config.notation import written
 from asgiri.config.sample import GENERATED
 from asgiri.config.schema import Config
-from asgiri.config.settings import variables
+from asgiri.config.settings import COMMON_VARIABLES, variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from asgiri.config.keys import Key
-
-# Variables that others have made common, and the key that each sets.
-COMMON_VARIABLES = {"WEB_CONCURRENCY": "workers.count", "PORT": "listen"}
 
 _HEAD = f"""\
 <!-- {GENERATED} -->
@@ -32,7 +29,8 @@ else `/etc/asgiri/asgiri.yaml`, else none: every key has a default, or belongs t
 A flag goes over an environment variable, a variable over the file, the file over the default. Every key has a
 variable, its path with two underscores between the levels, and `--set` as a flag: `timeouts.keep_alive` is
 `ASGIRI_TIMEOUTS__KEEP_ALIVE=30s` and `--set timeouts.keep_alive=30s`. A list, a map or a section is given as YAML:
-`ASGIRI_LISTEN='[{{bind: 0.0.0.0:8000}}]'`. An empty variable counts as none.
+`ASGIRI_LISTEN='[{{bind: 0.0.0.0:8000}}]'`. An empty variable counts as none,
+and what Kubernetes sets for a Service of the name `asgiri` (`ASGIRI_SERVICE_HOST`) is not ours.
 
 - `asgiri --check-config` says all that is wrong, `asgiri --print-config` what every key is and where that comes from.
 - Durations are `30s`, `5m`, `1h30m`, `100ms` or a number of seconds, sizes `64KiB`, `16MiB`, `10MB` or a number of

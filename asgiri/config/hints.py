@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from asgiri.config.keys import keys_of, nearest
+from asgiri.config.nodes import Mapping, Scalar, is_null
 from asgiri.units import BYTES, SECONDS
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import msgspec
 
     from asgiri.config.keys import Key, Notation
+    from asgiri.config.nodes import Node
 
 # What gunicorn, uvicorn, hypercorn and granian call it, where no key of ours has that name at the end of its path.
 ELSEWHERE = {
@@ -86,6 +88,15 @@ def of_key(name: str, top: type[msgspec.Struct], known: Iterable[str]) -> str:
     if len(meant) > 1:
         return f"; did you mean one of {', '.join(meant)}?"
     return f'; did you mean "{meant[0]}"?' if meant else ""
+
+
+def of_no_list(key: Key, node: Node) -> str:
+    """For a list that was given something else: the list with that in it."""
+    if isinstance(node, Mapping):
+        return '; each entry of a list begins with "- "'
+    if not isinstance(node, Scalar) or is_null(node):
+        return ""
+    return "; a variable is a text, which may be an entry of a list" if node.written else of_one_entry(key, str(node))
 
 
 def of_plain_value(path: str, text: str) -> str:

@@ -129,7 +129,7 @@ def _scalar(key: Key) -> Fragment:
 
 def _choice(key: Key) -> Fragment:
     """The words of a choice; and what a reader of YAML takes one for that stands there without quotes."""
-    words: tuple[str, ...] = get_args(key.types[0])
+    words = key.words
     numbers = [read for word in words if isinstance(read := yaml.safe_load(word), float)]
     either: list[Fragment] = [{"enum": [*words, *numbers], "errorMessage": f"Expected {expected(key)}."}]
     bools = {BOOLS[word] for word in words if word in BOOLS}

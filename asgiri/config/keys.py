@@ -118,6 +118,11 @@ class Key:
         return bool(self._extra("secret", False))
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The words that it may be; empty when it may be none."""
+        return tuple(word for kind in self.types if get_origin(kind) is Literal for word in get_args(kind))
+
+    @property
     def section(self) -> type[msgspec.Struct] | None:
         """The Struct that the value is; None when it is no section."""
         kind = self.types[0]

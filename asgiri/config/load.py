@@ -70,6 +70,9 @@ def load(file: str | Found | None, environ: AbstractMapping[str, str], flags: Ab
     flags.
     """
     faults = Faults()
+    if file == "":  # as of a shell's variable that is not set; the path of nothing is a directory's
+        faults.add(Place("--config"), "", "expected the path of a file, got nothing")
+        file = None
     found = file if isinstance(file, Found) else find_file(file, environ)
     tree = _top(_read(found, environ, faults), faults)
     for setting in (*from_environment(environ, flags, faults), *flags):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
@@ -70,14 +70,6 @@ def sample() -> str:
     return "\n\n".join([_HEAD.rstrip("\n"), *("\n".join(block) for block in blocks if block)]) + "\n"
 
 
-def choices(key: Key) -> tuple[str, ...]:
-    """The words that the value may be, where there are no others."""
-    if len(key.types) == 1 and get_origin(key.types[0]) is Literal:
-        words: tuple[str, ...] = get_args(key.types[0])
-        return words
-    return ()
-
-
 def _there(section: type[msgspec.Struct]) -> list[Key]:
     return [key for key in keys_of(section).values() if not key.later]
 
@@ -130,7 +122,7 @@ def _listeners(key: Key) -> Iterator[list[_Line]]:
 
 def _comment(key: Key) -> str:
     text = str(key.meta.description)
-    words = choices(key)
+    words = key.words if len(key.types) == 1 else ()  # of those that have others too, the text says it
     return text if all(word in text for word in words) else f"{text} ({'|'.join(words)})"
 
 

@@ -489,6 +489,10 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         """The config in which every listener speaks ``http`` and nothing else: what ``--http`` means."""
         return replace(self, listen=tuple(replace(one, http=http) for one in self.listen))
 
+    def secured(self, tls: Tls) -> Self:
+        """The config with TLS on every listener that has none: what ``--certfile`` and ``--keyfile`` mean."""
+        return replace(self, listen=tuple(replace(one, tls=tls) if one.tls is None else one for one in self.listen))
+
 
 def usable_cpus() -> int:
     """The number of CPUs that this process may run on: its affinity, where the platform knows one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 
 PREFIX = "ASGIRI_"
 CONFIG_VARIABLE = "ASGIRI_CONFIG"
+# Variables that others have made common, and the key that each sets.
+COMMON_VARIABLES = {"WEB_CONCURRENCY": "workers.count", "PORT": "listen"}
+# What a build reads (setup.py): an image that was built with it has it when it runs, too.
+BUILD_VARIABLE = "ASGIRI_COMPILE"
+
+# With the name of a Service in front, what Kubernetes tells every pod of its namespace; _SERVICE_HOST is always there.
+_SERVICE = "_SERVICE_HOST"
+_OF_SERVICE = re.compile(
+    r"(?:_SERVICE_HOST|_SERVICE_PORT(?:_[A-Z0-9_]+)?|_PORT(?:_[0-9]+_[A-Z]+(?:_[A-Z]+)?)?)", re.ASCII
+)
+
+# Variables that others have made common, and the key that each sets.
+COMMON_VARIABLES = {"WEB_CONCURRENCY": "workers.count", "PORT": "listen"}
 
 
 class Setting(Struct, frozen=True):
@@ -41,19 +55,40 @@ def from_environment(environ: AbstractMapping[str, str], flags: Iterable[Setting
     """
     found = []
     if count := environ.get("WEB_CONCURRENCY"):
-        found.append(Setting("WEB_CONCURRENCY", "workers.count", count))
+        found.append(Setting("WEB_CONCURRENCY", COMMON_VARIABLES["WEB_CONCURRENCY"], count))
     bound = environ.get(f"{PREFIX}LISTEN") or any(flag.path == "listen" for flag in flags)
     if (port := environ.get("PORT")) and not bound:
-        found.append(Setting("PORT", "listen", (f"0.0.0.0:{port}",)))
+        found.append(Setting("PORT", COMMON_VARIABLES["PORT"], (f"0.0.0.0:{port}",)))
     known = variables()
+    unknown = []
     for name in sorted(environ):  # by name, so that a section comes before its keys
         if name in known:
             if environ[name]:
                 found.append(Setting(name, known[name], environ[name]))
-        elif name.startswith(PREFIX) and name != CONFIG_VARIABLE:
-            guess = nearest(name, [*known, CONFIG_VARIABLE], PREFIX)
-            faults.add(Place(name), "", f"no such variable{guess}")
+        elif name.startswith(PREFIX) and name not in (CONFIG_VARIABLE, BUILD_VARIABLE):
+            unknown.append(name)
+    services = [name.removesuffix(_SERVICE) for name in unknown if name.endswith(_SERVICE)]
+    for name in unknown:
+        if not any(name.startswith(one) and _OF_SERVICE.fullmatch(name, len(one)) for one in services):
+            faults.add(Place(name), "", f"no such variable{_meant(name)}")
     return found
+
+
+def _meant(name: str) -> str:
+    """For a variable that there is not: what somebody may have meant."""
+    known = variables()
+    whole = dict(paths(Config))
+    above, levels, _ = name.rpartition("__")
+    while levels:
+        if above in known and whole[known[above]].container in ("list", "map"):
+            return f"; {above} is for the whole {whole[known[above]].container}, as YAML"
+        above, levels, _ = above.rpartition("__")
+    bare = name.upper().removeprefix(PREFIX)
+    if bare in COMMON_VARIABLES:
+        return f'; did you mean "{bare}"?'
+    from asgiri.config.hints import of_key  # only what is wrong needs it
+
+    return nearest(name.upper(), [*known, CONFIG_VARIABLE], PREFIX) or of_key(bare, Config, ())
 
 
 @cache

@@ -8,6 +8,7 @@ keeps its zeros.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,21 @@ _KINDS = (
     (Kind.NUMBER, re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)),
     (Kind.NUMBER, re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", re.ASCII)),
 )
+# How PyYAML's messages begin, with what it was at, and what whoever has written such a thing wants to know.
+_MEANT = {
+    "mapping values are not allowed": 'look at the indentation, and for a colon without a blank above; a text with ": "'
+    " in it stands in quotes",
+    "could not find expected ':'": "a key has a colon and a blank behind it",
+    "found character '\\t'": "",  # a tab has nothing to do with the text behind it
+    "found character '": "a text that begins with it stands in quotes",
+    "expected alphabetic or numeric character": "a text that begins with * or & stands in quotes",
+    "expected the node content, but found ':'": "a text that begins with a bracket stands in quotes",
+    **dict.fromkeys(
+        (f"expected <block end>, but found '{what}'" for what in ("<scalar>", "{", "[", "}", "]")),
+        "nothing stands behind a closing quote or bracket; quotes go around a whole text",
+    ),
+    "expected <block end>": "what belongs together is indented alike",
+}
 _TAB_INDENT = re.compile(r"^ *\t[ \t]*(?=\S)", re.MULTILINE)
 
 
@@ -44,13 +60,23 @@ def parse_file(path: Path, asked_by: str, environ: AbstractMapping[str, str], fa
         text = read_text(path)
     except SourceError as error:
         place = Place(str(path), error.line, error.column) if error.line else Place(asked_by or str(path))
-        faults.add(place, "", error.what)
+        faults.add(place, "", error.what + _looked_in(path, error))
         return None
     if tab := _TAB_INDENT.search(text):
         line = text.count("\n", 0, tab.end()) + 1
         faults.add(Place(str(path), line, tab.group().index("\t") + 1), "", "a tab cannot indent; use spaces")
         return None
     return _parse(_Reader(text, str(path), faults, environ), "")
+
+
+def _looked_in(path: Path, error: SourceError) -> str:
+    """For a file that is not there: the directory that its path starts in, where the path does not say so."""
+    if path.is_absolute() or not isinstance(error.__cause__, FileNotFoundError):
+        return ""
+    try:
+        return f"; looked in {os.getcwd()}"
+    except OSError:
+        return "; the working directory is gone"
 
 
 def parse(text: str, name: str, faults: Faults, path: str = "") -> Node | None:
@@ -186,8 +212,10 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> SourceError:
     if error.context and begun and begun.line + 1 != line:
         problem += f" ({' '.join(error.context.split())} that begins on line {begun.line + 1})"
     if mark and text[mark.index - 1 : mark.index + 1] == "${":  # a brace of YAML's, there
-        problem += "; within brackets, a value with a variable stands in quotes"
-    return SourceError(f"not valid YAML: {problem}", line, column)
+        hint = "within brackets, a value with a variable stands in quotes"
+    else:
+        hint = next((hint for begin, hint in _MEANT.items() if problem.startswith(begin)), "")
+    return SourceError(f"not valid YAML: {problem}{hint and f'; {hint}'}", line, column)
 
 
 def _refusal(what: str, event: yaml.Event) -> SourceError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 
 # A real configuration is a few KiB; the limit keeps a wrong path (a disk image) from being read whole.
 FILE_MOST = 1024 * 1024
+
+# The byte order marks of UTF-16, which some editors and shells of Windows write.
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
 
 
 class SourceError(ValueError):
@@ -31,8 +33,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise SourceError("UTF-16, and expected UTF-8: save it as that", 1, 1) from error
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
-        raise SourceError(f"not UTF-8: byte 0x{data[error.start]:02x}", line, column) from error
+        wide = ", as of UTF-16; save it as UTF-8" if data.startswith(_WIDE) else ""
+        raise SourceError(f"not UTF-8: byte 0x{data[error.start]:02x}{wide}", line, column) from error

@@ -100,12 +100,14 @@ class Hooks(Struct, frozen=True):
     """What the composition root lends the master: it knows the other layers, the master does not.
 
     ``load`` reads the configuration anew and raises ConfigError; ``apply`` takes over what concerns the master
-    itself (its log, its title) from a config that was committed; ``greet`` shows who develops what there is; the
-    others are the mains of the children.
+    itself (its log, its title) from a config that was committed; ``complete`` imports what the start has left out, of
+    which the first request had no need; ``greet`` shows who develops what there is; the others are the mains of the
+    children.
     """
 
     load: Callable[[], Loaded]
     apply: Callable[[Config], None]
+    complete: Callable[[Config], None]
     worker_main: ChildMain
     admin_main: ChildMain
     watcher_main: ChildMain
@@ -157,6 +159,7 @@ class Master:
         self._last_stacks: dict[int, str] = {}  # of the worker that was reaped last
         self._asked_to_stop = False  # by a TERM or an INT
         self._pulse_at = 0.0
+        self._is_complete = False  # all that will be needed is imported
         self._exit_code: ExitCode | None = None
 
     def __enter__(self) -> Self:
@@ -281,6 +284,18 @@ class Master:
         self._herald.pulse(now)
         if self._control is not None:
             self._control.sweep(now)
+        if self._board.master.announced and not self._is_complete:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Import what the start has left out: now, while it is of this release, and for all workers to come."""
+        self._is_complete = True
+        try:
+            self._hooks.complete(self._plans[self._fleet.generation].config)
+        except (AsgiriError, ImportError, SyntaxError) as error:
+            logger.warning("not all of this release is there any more: %s", error)
+        gc.freeze()
+        logger.debug("what the start has left out is imported")
 
     def _feed(self, event: Event) -> None:
         """Give the fleet an event and run what it commands, and what comes of that in turn."""
@@ -448,6 +463,7 @@ class Master:
         else:
             try:
                 loaded = self._hooks.load()
+                self._standing.refuse(loaded.config.process, loaded.origins.get("process.pidfile", ""))
                 with self._standing.as_of(loaded.config.process):
                     config = self._plans.submit(loaded, self._fleet.generation)
             except AsgiriError as error:

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 # Not where it is used: at a reload another release may lie on the disk.
-from asgiri.config.changes import Change, changes, in_effect
+from asgiri.config.changes import Change, changes, taken
 from asgiri.config.load import Loaded
 from asgiri.config.schema import Config, Listen
 from asgiri.errors import BindError
@@ -85,8 +85,7 @@ class Plans:
         what a reload cannot change stays as that has it.
         """
         before_it = self._by_generation[current].loaded
-        effective = replace(loaded, config=in_effect(before_it.config, loaded.config))
-        plan = Plan(effective, changes(before_it, loaded))
+        plan = Plan(taken(before_it, loaded), changes(before_it, loaded))
         self._fill(plan, self.listeners, Supply())
         before = self.listeners
         self._submitted = plan

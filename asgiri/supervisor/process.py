@@ -68,6 +68,15 @@ class PidFile:
             what = f'cannot write "{printable(str(self._file))}": {error.strerror}'
             raise ConfigError([Problem("", "process.pidfile", what)]) from error
 
+    def why_not(self) -> str:
+        """Why it could not be written; empty when it could, as far as can be seen."""
+        from asgiri.sockets.probe import why_not_at  # a start just tries
+
+        if self._file is None:
+            return ""
+        path = printable(str(self._file))
+        return f'"{path}" is a directory' if self._file.is_dir() else why_not_at(str(self._file))
+
     def is_same(self, other: PidFile) -> bool:
         """Whether both are one file, by whatever path; or none."""
         if self._file is None or other._file is None:
@@ -98,6 +107,12 @@ class Standing:
     def show(self) -> None:
         """Write the pid file. ConfigError when it cannot be written."""
         self._pidfile.write()
+
+    def refuse(self, process: Process, where: str) -> None:
+        """ConfigError, before anything is changed, when :meth:`take` could not have the pid file, as was said there."""
+        fresh = PidFile(process.pidfile)
+        if not fresh.is_same(self._pidfile) and (why := fresh.why_not()):
+            raise ConfigError([Problem(where, "process.pidfile", why)])
 
     def take(self, process: Process) -> None:
         """Have the umask and the pid file of a config that was committed. ConfigError: the old pid file stays."""

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from asgiri.config.changes import changes, in_effect
+from asgiri.config.changes import changes, in_effect, taken
 from asgiri.config.load import Loaded
 from asgiri.config.schema import Config, Control, Listen, Log, Process, SniPair, Tls, Workers
 from tests.config.strategies import sections
@@ -89,6 +89,20 @@ def test_what_was_put_into_a_listener_is_found_at_its_place() -> None:
         'listen[b:2].mode: null -> "0600"',
         'listen[b:2].owner: null -> "${OWNER}"',
     ]
+
+
+def test_what_stays_is_shown_as_the_file_that_it_comes_from_had_it() -> None:
+    first = Loaded(
+        Config(listen=(Listen(bind="b:2"), Listen(bind="a:1", name="a secret")), control=Control(socket="/secret")),
+        None, {}, {"control.socket": "${S}", "listen[1].name": "${N}"},
+    )  # fmt: skip
+    then = Loaded(
+        Config(listen=(Listen(bind="a:1", name="x"),), control=Control(socket="/a"), process=Process(chdir="/secret")),
+        None, {}, {"process.chdir": "${C}"},
+    )  # fmt: skip
+    lines = ['listen[a:1].name: "${N}" -> x', 'control.socket: "${S}" -> /a', 'process.chdir: null -> "${C}"']
+    for before in (first, taken(first, then)):  # of the first reload, and of the next
+        assert [str(change) for change in changes(before, then) if change.stays] == lines
 
 
 def test_what_stays_goes_on_as_it_was() -> None:

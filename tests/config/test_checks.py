@@ -112,6 +112,11 @@ def test_what_is_no_contradiction(problems: Problems, text: str) -> None:
     assert problems(text) == []
 
 
+def test_what_is_wrong_by_itself_contradicts_nothing(problems: Problems) -> None:
+    [error] = problems("listen: [{bind: a}]\nadmin: {bind: '127.0.0.1:8000'}")
+    assert "listen[0].bind" in error
+
+
 def test_a_relative_path_is_one_with_its_absolute_spelling(problems: Problems, tmp_path: Path) -> None:
     (line,) = problems(f"log: {{file: a.log}}\nprocess: {{pidfile: {tmp_path}/a.log}}")
     assert "is the file of log.file (asgiri.yaml:1) already" in line

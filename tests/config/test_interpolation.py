@@ -33,6 +33,7 @@ ENVIRON = {
 }
 QUOTED = "within brackets, a value with a variable stands in quotes"
 NAMES = "expected a mapping of names to values"
+NO_LIST = "; a variable is a text, which may be an entry of a list"
 SYNTAX = "expected ${NAME}, ${NAME:-text}, or $${ for ${ itself"
 
 
@@ -132,7 +133,7 @@ def test_what_a_variable_becomes(loaded: Load, text: str, config: Config) -> Non
         ),
         ("workers: ${N}", "1:10: workers: expected a mapping of keys, got 3 (from ${N})"),
         ("${N}", "1:1: expected a mapping of keys at the top, got 3 (from ${N})"),
-        ("listen: ${HOST}", '1:9: listen: expected a list, got "127.0.0.1" (from ${HOST})'),
+        ("listen: ${HOST}", f'1:9: listen: expected a list, got "127.0.0.1" (from ${{HOST}}){NO_LIST}'),
         (
             "listen: [{bind: '127.0.0.1:8000'}, {bind: '${HOST}:${PORT_}'}]",
             (

@@ -258,6 +258,8 @@ def test_origins_name_the_place_of_every_key_that_was_given(loaded: Load) -> Non
         ),
         ("limits: {header_count: -1}", "1:24: limits.header_count: expected a number of 0 or more, got -1"),
         ("listen: a:1", '1:9: listen: expected a list, got "a:1"; did you mean [{bind: "a:1"}]?'),
+        ("listen: {bind: a:1}", '1:9: listen: expected a list, got a mapping; each entry of a list begins with "- "'),
+        ("reload: {include: x}", '1:19: reload.include: expected a list, got "x"; did you mean ["x"]?'),
         ("listen: []", "1:9: listen: expected a list with at least one entry, got an empty one"),
         ("listen: [a:1]", '1:10: listen[0]: expected a mapping of keys, got "a:1"; did you mean {bind: "a:1"}?'),
         ("listen: [null]", "1:10: listen[0]: expected a mapping of keys, got null"),
@@ -373,6 +375,10 @@ def test_origins_name_the_place_of_every_key_that_was_given(loaded: Load) -> Non
             "1:23: response_headers.a: expected a field value, Latin-1 without control characters or outer blanks",
         ),
         (
+            "response_headers: {X-A: b, x-a: c}",
+            '1:33: response_headers.x-a: "x-a" and "X-A" are the same field',
+        ),
+        (
             "response_headers: {Content-Length: 1}",
             "1:36: response_headers.Content-Length: this field frames the message, and is the server's own",
         ),
@@ -428,8 +434,48 @@ def test_what_does_not_exist_yet_is_refused_not_ignored(
         ("a: " + "[" * 20 + "]" * 20, "1:20: nested more than 16 levels deep"),
         ("[" * 100_000, "1:18: nested more than 16 levels deep"),
         ("- \n" * 30_000, "20000:2: more than 20000 values"),
-        ("app: a: b", "1:7: not valid YAML: mapping values are not allowed here"),
-        ("app: @a", "1:6: not valid YAML: found character '@' that cannot start any token"),
+        (
+            "app: a: b",
+            (
+                "1:7: not valid YAML: mapping values are not allowed here; look at the indentation, "
+                'and for a colon without a blank above; a text with ": " in it stands in quotes'
+            ),
+        ),
+        (
+            "app: @a",
+            (
+                "1:6: not valid YAML: found character '@' that cannot start any token; a text that begins with it"
+                " stands in quotes"
+            ),
+        ),
+        (
+            "listen:\n  - bind: a:1\n    name: b\n   http: [h2]",
+            (
+                "4:4: not valid YAML: expected <block end>, but found '<block mapping start>' (while parsing a block"
+                " collection that begins on line 2); what belongs together is indented alike"
+            ),
+        ),
+        (
+            "listen:\n  - bind: [::]:8000",
+            (
+                "2:12: not valid YAML: expected the node content, but found ':'; a text that begins with a bracket"
+                " stands in quotes"
+            ),
+        ),
+        (
+            "reload: {include: [*.py]}",
+            (
+                "1:21: not valid YAML: expected alphabetic or numeric character, but found '.'; a text that begins with"
+                " * or & stands in quotes"
+            ),
+        ),
+        (
+            "app: 'it's'",
+            (
+                "1:10: not valid YAML: expected <block end>, but found '<scalar>'; nothing stands behind a closing"
+                " quote or bracket; quotes go around a whole text"
+            ),
+        ),
         (
             "app: [a,\n b",
             (
@@ -448,6 +494,7 @@ def test_what_does_not_exist_yet_is_refused_not_ignored(
         ("workers:\n  \tcount: 1", "2:3: a tab cannot indent; use spaces"),
         ("app: a\nloop: \x07", "2:7: not valid YAML: character U+0007"),
         (b"app: a\nloop: \xff", "2:7: not UTF-8: byte 0xff"),
+        ("app: a".encode("utf-16"), "1:1: not UTF-8: byte 0xff, as of UTF-16; save it as UTF-8"),
         ('app: "\\UFFFFFFFF"', OUT_OF_RANGE),
         ("%YAML 1." + "9" * 5000 + "\n---\n", OUT_OF_RANGE),
     ],
@@ -576,10 +623,51 @@ def test_there_is_a_variable_for_every_key() -> None:
         ),
         ({"ASGIRI_CONFIGS": "x"}, 'ASGIRI_CONFIGS: no such variable; did you mean "ASGIRI_CONFIG"?'),
         ({"ASGIRI_XYZZY__X": "x"}, "ASGIRI_XYZZY__X: no such variable"),
+        ({"ASGIRI_Loop": "x"}, 'ASGIRI_Loop: no such variable; did you mean "ASGIRI_LOOP"?'),
+        ({"ASGIRI_UDS": "x"}, 'ASGIRI_UDS: no such variable; did you mean "listen[].bind"?'),
+        ({"ASGIRI_ENV__A": "x"}, "ASGIRI_ENV__A: no such variable; ASGIRI_ENV is for the whole map, as YAML"),
+        (
+            {"ASGIRI_LISTEN__0__BIND": "a:1"},
+            "ASGIRI_LISTEN__0__BIND: no such variable; ASGIRI_LISTEN is for the whole list, as YAML",
+        ),
     ],
 )
 def test_an_error_in_the_environment_names_the_variable(problems: Problems, environ: Environ, error: str) -> None:
     assert problems("", environ) == [error]
+
+
+# What is there in every pod beside a Service of the name "asgiri", with a port named http; and of "asgiri-admin".
+OF_SERVICES = {
+    "ASGIRI_SERVICE_HOST": "10.0.0.11",
+    "ASGIRI_SERVICE_PORT": "80",
+    "ASGIRI_SERVICE_PORT_HTTP": "80",
+    "ASGIRI_PORT": "tcp://10.0.0.11:80",
+    "ASGIRI_PORT_80_TCP": "tcp://10.0.0.11:80",
+    "ASGIRI_PORT_80_TCP_PROTO": "tcp",
+    "ASGIRI_PORT_80_TCP_PORT": "80",
+    "ASGIRI_PORT_80_TCP_ADDR": "10.0.0.11",
+    "ASGIRI_ADMIN_SERVICE_HOST": "10.0.0.12",
+    "ASGIRI_ADMIN_SERVICE_PORT": "9000",
+    "ASGIRI_ADMIN_PORT": "tcp://10.0.0.12:9000",
+    "ASGIRI_ADMIN_PORT_9000_TCP": "tcp://10.0.0.12:9000",
+}
+
+
+def test_variables_that_others_set_are_not_ours(loaded: Load) -> None:
+    assert loaded("", {**OF_SERVICES, "ASGIRI_COMPILE": "0"}).config == Config()
+
+
+def test_a_service_beside_does_not_hide_a_wrong_variable(problems: Problems) -> None:
+    assert problems("", {**OF_SERVICES, "ASGIRI_PORTS": "1", "ASGIRI_LOPP": "x"}) == [
+        'ASGIRI_LOPP: no such variable; did you mean "ASGIRI_LOOP"?',
+        "ASGIRI_PORTS: no such variable",
+    ]
+    assert problems("", {"ASGIRI_PORT": "80"}) == ['ASGIRI_PORT: no such variable; did you mean "PORT"?']
+
+
+def test_the_path_of_nothing_is_no_file() -> None:
+    with pytest.raises(ConfigError, match=r"^--config: expected the path of a file, got nothing$"):
+        load("", {})
 
 
 @pytest.mark.parametrize(
@@ -642,7 +730,7 @@ def test_which_file_is_read(tmp_path: Path) -> None:
 
 def test_a_file_that_was_asked_for_and_is_missing_is_the_fault_of_who_asked(problems: Problems, tmp_path: Path) -> None:
     assert problems("", {"ASGIRI_CONFIG": "x.yaml"}) == [
-        'ASGIRI_CONFIG: cannot read "x.yaml": No such file or directory'
+        f'ASGIRI_CONFIG: cannot read "x.yaml": No such file or directory; looked in {Path.cwd()}'
     ]
     with pytest.raises(ConfigError) as caught:
         load(str(tmp_path), {"ASGIRI_CONFIG": "x.yaml", "ASGIRI_LOOP": "x"})

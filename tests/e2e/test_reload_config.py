@@ -289,15 +289,21 @@ def test_a_reload_that_is_refused_tells_of_no_change(start: Start) -> None:
     assert told(service, mark) == []
 
 
-def test_a_pid_file_that_cannot_be_written_leaves_the_old_one(start: Start, tmp_path: Path) -> None:
+def test_a_pid_file_that_cannot_be_written_is_refused(start: Start, tmp_path: Path) -> None:
     service = start(config=served("process: {pidfile: old.pid}\n"), app=None, bind=False).ready()
     mark = reload(service, served("process: {pidfile: none/new.pid}\n"))
-    service.log.wait("the master itself goes on as it was: process.pidfile: cannot write .*none/new.pid", mark)
+    refused = (
+        r'the reload is refused, generation 1 goes on: asgiri.yaml:\d+: process.pidfile: there is no directory ".*none"'
+    )
+    service.log.wait(refused, mark)
+    assert told(service, mark) == []
+    (tmp_path / "old.pid").unlink()
+    (tmp_path / "old.pid").mkdir()  # what is served with is not asked again
+    mark = reload(service, served("process: {pidfile: old.pid}\n"))
     service.log.wait("the reload is complete", mark)
-    assert (tmp_path / "old.pid").read_text("ascii") == f"{service.pid}\n"
-    (tmp_path / "none").mkdir()  # and the next one tries again, with no other change
+    (tmp_path / "none").mkdir()
     reload(service, served("process: {pidfile: none/new.pid}\n"))
-    assert eventually(lambda: not (tmp_path / "old.pid").exists())
+    assert eventually((tmp_path / "none/new.pid").exists)
     assert (tmp_path / "none/new.pid").read_text("ascii") == f"{service.pid}\n"
 
 
