@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
+from itertools import takewhile
 from typing import Any
 
 from msgspec import Struct
@@ -200,8 +201,9 @@ def warm_up(warm: Warm, watched: tuple[str, ...], app_dir: str) -> str:
     ``watched`` are the :func:`tops` of the user's own folders, which are not looked into.
     """
     path, before = sys.path[:], set(sys.modules)
-    sys.path[:] = [entry for entry in path if is_outside(os.path.join(os.path.abspath(entry), ""), watched)]
-    own = [os.path.abspath(app_dir), *(entry for entry in path if entry not in sys.path)]
+    others = [entry for entry in path if is_outside(os.path.join(os.path.abspath(entry), ""), watched)]
+    own = [os.path.abspath(app_dir), *(entry for entry in path if entry not in others)]
+    sys.path[:] = others
     tasks, shared = count_tasks(), count_shared()
     try:
         with as_the_application_was(warm.environ), muted():
@@ -210,7 +212,7 @@ def warm_up(warm: Warm, watched: tuple[str, ...], app_dir: str) -> str:
                     continue
                 try:
                     importlib.import_module(name)
-                except Exception:  # somebody else's code, that may want what only the application gives it
+                except BaseException:  # somebody else's code, that may want what only the application gives it
                     continue
                 if count_tasks() > tasks:
                     return f"import {name} has started a thread"
@@ -219,7 +221,9 @@ def warm_up(warm: Warm, watched: tuple[str, ...], app_dir: str) -> str:
                 if what := next((what for what, count in count_shared().items() if count > shared[what]), None):
                     return f"import {name} has opened {what}"
     finally:
-        sys.path[:] = path
+        added = [entry for entry in sys.path if entry not in others]
+        first = sum(1 for _ in takewhile(added.__contains__, sys.path))
+        sys.path[:] = [*added[:first], *path, *added[first:]]  # as imports have made it, if they have
     if file := next((file for file in files() if not is_outside(file, watched)), None):
         return f"it would import {file}, which is watched"
     fresh = sorted(name for name in sys.modules.keys() - before if "." not in name)
