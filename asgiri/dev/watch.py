@@ -186,7 +186,7 @@ class Watcher:
     def _catch_up(self) -> str:
         """Watch all that there is, and what is made meanwhile, and see what has changed; why that cannot be, if so."""
         self._note(self._tree.look())
-        fresh = known = {*self._tree.folders, *anchors(self._watch), *self._linked()}
+        fresh = known = {*self._tree.folders, *anchors(self._watch)}
         while fresh:
             if reason := self._add(fresh):
                 return reason

@@ -73,6 +73,25 @@ def test_what_is_removed_is_told_no_more(watch: Inotify, tmp_path: Path) -> None
     assert len(watch) == 0
 
 
+def test_a_directory_of_two_names_is_told_of_by_the_first(watch: Inotify, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "alias").symlink_to("shop")
+    watch.add(str(tmp_path / "shop"))
+    watch.add(str(tmp_path / "alias"))
+    watch.remove(str(tmp_path / "alias"))
+    told(watch)
+    (tmp_path / "shop/a.py").write_text("")
+    assert told(watch) == [Happened(str(tmp_path / "shop/a.py"))]
+
+
+def test_links_are_told_though_nothing_is_written(watch: Inotify, tmp_path: Path) -> None:
+    (tmp_path / "a.py").symlink_to("nowhere")
+    assert told(watch) == [Happened(str(tmp_path / "a.py"))]
+    (tmp_path / "b.py").write_text("")
+    (tmp_path / "c.py").hardlink_to(tmp_path / "b.py")
+    assert told(watch)[-1] == Happened(str(tmp_path / "c.py"))
+
+
 def test_what_is_no_directory_is_refused(watch: Inotify, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         watch.add(str(tmp_path / "none"))

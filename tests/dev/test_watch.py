@@ -249,18 +249,18 @@ def test_linked_folders(top: Path, tmp_path: Path) -> None:
 
 
 def test_linked_files(top: Path, tmp_path: Path) -> None:
-    for name in ("b.py", "c.py", "asgiri.yaml"):
-        (tmp_path / "elsewhere").mkdir(exist_ok=True)
-        (tmp_path / "elsewhere" / name).write_text("x")
+    for name in ("elsewhere/b.py", "elsewhere/asgiri.yaml", "further/c.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
     (top / "b.py").symlink_to(tmp_path / "elsewhere/b.py")
     (top / "asgiri.yaml").symlink_to(tmp_path / "elsewhere/asgiri.yaml")
     with watching(watch_of(top, files=(str(top / "asgiri.yaml"),))) as watched:
         for name in ("b.py", "asgiri.yaml"):
             (tmp_path / "elsewhere" / name).write_text("xy")
             assert watched.paths() == [str(top / name)]
-        (top / "c.py").symlink_to(tmp_path / "elsewhere/c.py")
+        (top / "c.py").symlink_to(tmp_path / "further/c.py")
         assert watched.paths() == [str(top / "c.py")]
-        (tmp_path / "elsewhere/c.py").write_text("xy")
+        (tmp_path / "further/c.py").write_text("xy")
         assert watched.paths() == [str(top / "c.py")]
         (top / "d.py").hardlink_to(top / "main.py")
         assert watched.paths() == [str(top / "d.py")]
