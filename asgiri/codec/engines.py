@@ -45,7 +45,7 @@ class Engines(Mapping[str, E]):
     def choose(self, name: str) -> E:
         """The engine called ``name``; ``auto`` is the fastest one that is installed. KeyError: it is not."""
         if name == "auto":
-            name = next(name for name in reversed(self._places) if name in self)
+            name = next((name for name in reversed(self._places) if name in self), name)
         return self[name]
 
     def promise(self, name: str) -> E:
