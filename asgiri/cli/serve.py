@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asgiri.config.load import Found, Loaded
     from asgiri.config.schema import Config
     from asgiri.link import Boot
-    from asgiri.supervisor.master import Greeting
+    from asgiri.supervisor.hooks import Greeting
 
 
 def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
@@ -27,7 +27,8 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     # The workers' modules are imported here, before any fork, so that workers share them and start at once.
     from asgiri.log import setup as log
     from asgiri.sockets.supply import Supply
-    from asgiri.supervisor.master import Hooks, Master, Origin
+    from asgiri.supervisor.hooks import Hooks, Origin
+    from asgiri.supervisor.master import Master
     from asgiri.supervisor.notify import Notifier
     from asgiri.supervisor.process import apply_process, fill_standard_streams, title
     from asgiri.supervisor.upgrade import Heir, Recipe

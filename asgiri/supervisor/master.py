@@ -8,25 +8,22 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Self
-
-from msgspec import Struct
+from typing import Self
 
 from asgiri.config.load import Loaded
-from asgiri.config.schema import Config
 from asgiri.errors import AsgiriError, ExitCode
-from asgiri.link import Boot, Booted, BootFailed, ChildMain, Order
+from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.log import setup as log
-from asgiri.sockets.supply import Supply
 from asgiri.supervisor.aides import Aide, Aides, Outfit
-from asgiri.supervisor.children import NOTHING_LENT, Child, Children, Lent, Role, ending, in_words
+from asgiri.supervisor.children import Child, Children, Lent, Role, ending, in_words
 from asgiri.supervisor.control import ControlServer, open_control
 from asgiri.supervisor.crew import WorkerState
 from asgiri.supervisor.desk import Desk
 from asgiri.supervisor.fleet import PULSE_EVERY, Fleet, Phase
 from asgiri.supervisor.herald import Herald
+from asgiri.supervisor.hooks import Greeting, Hooks, Origin
 from asgiri.supervisor.messages import (
     Abandon,
     Announce,
@@ -57,7 +54,7 @@ from asgiri.supervisor.messages import (
     Stop,
     Tick,
 )
-from asgiri.supervisor.notify import Notifier
+from asgiri.supervisor.mode import Mode
 from asgiri.supervisor.plans import Plans
 from asgiri.supervisor.process import Standing
 from asgiri.supervisor.runtime import Runtime
@@ -66,13 +63,8 @@ from asgiri.supervisor.sidecar import Want
 from asgiri.supervisor.signals import SignalQueue
 from asgiri.supervisor.status import STATES, Status
 from asgiri.supervisor.succession import Succession
-from asgiri.supervisor.upgrade import Heir, Recipe
 from asgiri.supervisor.verbs import ServiceStatus
-from asgiri.tracebacks import Trouble
 from asgiri.units import format_duration
-
-if TYPE_CHECKING:
-    from asgiri.supervisor.workshop import Workshop
 
 logger = logging.getLogger("asgiri.master")
 
@@ -83,45 +75,6 @@ SIGNALS = {
     KillHow.KILL: signal.SIGKILL,
 }
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-
-
-class Greeting(Struct, frozen=True):
-    """What there is, when all first workers are ready: URLs of the service, and of the admin child.
-
-    ``broken``: the application does not start, and an error page stands in for it.
-    """
-
-    urls: list[str]
-    admin: list[str]
-    broken: bool
-
-
-class Hooks(Struct, frozen=True):
-    """What the composition root lends the master: it knows the other layers, the master does not.
-
-    ``load`` reads the configuration anew and raises ConfigError; ``apply`` takes over what concerns the master
-    itself (its log, its title) from a config that was committed; ``complete`` imports what the start has left out, of
-    which the first request had no need; ``greet`` shows who develops what there is; the others are the mains of the
-    children.
-    """
-
-    load: Callable[[], Loaded]
-    apply: Callable[[Config], None]
-    complete: Callable[[Config], None]
-    worker_main: ChildMain
-    admin_main: ChildMain
-    watcher_main: ChildMain
-    zygote_main: ChildMain
-    greet: Callable[[Loaded, Greeting], None]
-
-
-class Origin(Struct, frozen=True):
-    """What the master was started with: by whom, and how to start another one so."""
-
-    recipe: Recipe
-    notifier: Notifier
-    supply: Supply
-    heir: Heir | None
 
 
 class Master:
@@ -153,7 +106,7 @@ class Master:
             Aide("admin", hooks.admin_main, self._plans, lambda: self._children, self._admin_outfit)
         )
         self._heir = origin.heir  # we are one, and not the master yet
-        self._workshop: Workshop | None = None  # there under reload
+        self._mode = Mode()
         self._pending: list[Event] = []  # made while commands were run
         self._traces: dict[int, str] = {}  # the application's tracebacks, by worker, until they are logged
         self._last_stacks: dict[int, str] = {}  # of the worker that was reaped last
@@ -171,7 +124,7 @@ class Master:
             self._signals.close()
             raise
         if self._plans[1].config.reload.enabled:
-            self._workshop = self._open_workshop()
+            self._mode = self._open_workshop()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
         self._children = Children(self._board, self._signals, self._selector, self._hear, self._let_go)
@@ -180,17 +133,14 @@ class Master:
         )
         return self
 
-    def _open_workshop(self) -> Workshop:
-        from asgiri.supervisor.workshop import Workshop  # production pays nothing for it
+    def _open_workshop(self) -> Mode:
+        from asgiri.supervisor.workshop import Scene, Workshop  # production pays nothing for it
 
         def changed(what: str) -> Iterable[Event]:
             return self._reload(what, "the change")[1]
 
-        mains = self._hooks.watcher_main, self._hooks.zygote_main
-        workshop = Workshop(*mains, self._plans, lambda: self._children, changed)
-        self._aides.add(workshop.lookout.aide)
-        self._aides.add(workshop.zygote.aide)
-        return workshop
+        scene = Scene(self._aides, self._workers, lambda: self._children, changed)
+        return Workshop(self._hooks, self._plans, scene)
 
     def _show(self) -> None:
         """Be the one that people find. The pid file comes after the sockets: who finds them taken leaves it alone."""
@@ -211,8 +161,7 @@ class Master:
         if self._control is not None:
             self._control.close()
         self._selector.close()
-        if self._workshop is not None:
-            self._workshop.close()
+        self._mode.close()
         self._plans.close()
         self._standing.leave()
 
@@ -236,8 +185,7 @@ class Master:
         """Have an admin child of the current generation, where the config has an address for it; and a watcher."""
         generation = self._fleet.generation
         self._admin.feed(Want(generation if self._plans[generation].admin else None))
-        if self._workshop is not None:
-            self._workshop.lookout.look(self._plans[generation].loaded, generation)
+        self._mode.look(self._plans[generation].loaded, generation)
 
     def _admin_outfit(self, generation: int) -> Outfit:
         plan = self._plans[generation]
@@ -353,10 +301,7 @@ class Master:
 
     def _stop(self, why: str) -> list[Event]:
         if self._fleet.phase is not Phase.STOPPING:
-            if self._workshop is None:
-                logger.info("%s: stopping, requests in progress are finished", why)
-            else:
-                logger.info("%s: stopping; once more, and what still runs is cut", why)
+            logger.info("%s: stopping; %s", why, self._mode.stopping)
             delay = self._plans[self._fleet.generation].config.workers.drain_delay
             if delay and self._fleet.phase is Phase.RUNNING:
                 logger.info("serving for %s more, so that load balancers see /readyz", format_duration(delay))
@@ -409,33 +354,19 @@ class Master:
         worker_id = child.role.id
         for report in self._children.reports(child):
             match report:
-                case Booted(trouble):
+                case Booted():
                     logger.log(self._routine, "%s is ready (pid %d)", child, child.pid, extra={"about": child.about})
-                    self._learn(child, report)
-                    if trouble is not None:
-                        self._note_error_page(trouble)
+                    generation = child.role.generation
+                    self._mode.learn(generation, self._plans[generation].config, report)
                     yield Ready(worker_id)
                 case BootFailed(message, trace, trouble):
                     self._traces[worker_id] = trace
-                    if self._workshop is not None:
-                        self._workshop.note_trouble(child.role.generation, trouble)
+                    self._mode.note_trouble(child.role.generation, trouble)
                     yield Failed(worker_id, message)
-
-    def _learn(self, child: Child, booted: Booted) -> None:
-        if self._workshop is not None:
-            generation = child.role.generation
-            self._workshop.zygote.learn(generation, self._plans[generation].config, booted)
-
-    def _note_error_page(self, trouble: Trouble) -> None:
-        """A worker had nobody beside it, and shows what is wrong; each of the first ones says the same."""
-        if self._workshop is not None and self._workshop.post(trouble, self._workers.values()):
-            text = "%s; serving an error page until the application can be imported"
-            logger.error(text, trouble.message, extra={"trace": trouble.trace})
 
     def _let_go(self, boot: Boot) -> None:
         """In a child: close what is the master's alone."""
-        if self._workshop is not None:
-            self._workshop.zygote.let_go(boot)
+        self._mode.let_go(boot)
         if self._control is not None:
             self._control.close_in_child()
         self._succession.close_in_child()
@@ -454,8 +385,7 @@ class Master:
             logger.warning("%s: no reload, the service stops", who)
             return "the service stops", []
         logger.info("%s: reloading", who)
-        if self._workshop is not None:
-            self._workshop.stopwatch.ask(after or who)
+        self._mode.ask(after or who)
         self._herald.begin_reload()
         why = ""
         if self._succession.is_under_way or self._heir is not None:
@@ -470,15 +400,10 @@ class Master:
                 why = "; ".join(str(error).splitlines())
         if why:
             logger.error("the reload is refused, generation %d goes on: %s", self._fleet.generation, why)
-            self._post(Trouble(why))
+            self._mode.refuse(why)
             self._herald.look()
             return f"the reload is refused: {why}", []
         return "", [Reload(Policy.of(config))]
-
-    def _post(self, trouble: Trouble | None) -> None:
-        """Under reload: tell the workers why the newest code does not serve, or that it does."""
-        if self._workshop is not None:
-            self._workshop.post(trouble, self._workers.values())
 
     # Upgrade, as the one that is followed
 
@@ -551,11 +476,8 @@ class Master:
                 if child := self._workers.get(worker_id):
                     child.stacks.ask(child.pid)
             case Commit(generation):
-                self._post(None)
                 self._commit(generation)
-                if self._workshop is not None:
-                    extra = {"about": {"generation": generation}}
-                    logger.info("%s", self._workshop.stopwatch.serves(generation), extra=extra)
+                self._mode.commit(generation)
             case Abandon(generation, why):
                 self._abandon(generation, why, trace)
             case Settled(generation):
@@ -575,8 +497,7 @@ class Master:
         text = "the reload failed, generation %d goes on: %s"
         extra = {"trace": trace, "about": {"generation": generation}}
         logger.error(text, self._fleet.generation, why, extra=extra)
-        if self._workshop is not None:
-            self._workshop.post_failure(generation, why, trace, self._workers.values())
+        self._mode.abandon(generation, why, trace)
         self._desk.note_failed(generation, why, trace)
         self._plans.drop(generation)
 
@@ -585,9 +506,9 @@ class Master:
         plan = self._plans[self._fleet.generation]
         level = logging.DEBUG if plan.config.greets else logging.INFO
         logger.log(level, "ready: %d worker%s", self._fleet.count, "s" if self._fleet.count > 1 else "")
-        if self._workshop is not None and plan.config.greets:
+        if plan.config.greets:
             urls, admin = ([listener.url for listener in all_] for all_ in (plan.listeners, plan.admin))
-            self._hooks.greet(plan.loaded, Greeting(urls, admin, self._workshop.is_troubled))
+            self._hooks.greet(plan.loaded, Greeting(urls, admin, self._mode.is_troubled))
         if self._heir is None:
             self._herald.announce()
         else:
@@ -618,13 +539,12 @@ class Master:
     def _fork(self, command: Fork) -> None:
         plan = self._plans.begin(command.generation)
         self._desk.note_begun(command.generation)
-        if self._workshop is not None:
-            self._workshop.stopwatch.begin(command.generation)
+        self._mode.begin(command.generation)
         role = Role(self._hooks.worker_main, command.worker_id, command.number, command.generation)
         try:
             with self._standing.as_of(plan.config.process):
                 child = self._children.fork(
-                    role, plan.config, plan.listeners, self._plans.listeners, self._lent(command), self._spawn
+                    role, plan.config, plan.listeners, self._plans.listeners, self._lent(command), self._mode.spawn
                 )
         except OSError as error:
             how = f"could not be forked: {error.strerror}"
@@ -632,16 +552,10 @@ class Master:
         else:
             self._workers[command.worker_id] = child
 
-    def _spawn(self, boot: Boot) -> int | None:
-        """Under reload the zygote may have a worker sooner."""
-        return None if self._workshop is None else self._workshop.zygote.fork(boot)
-
     def _lent(self, command: Fork) -> Lent:
-        """What the worker has of the workshop. Of the current code, and with nobody beside it, it is a first one."""
-        if self._workshop is None:
-            return NOTHING_LENT
+        """What the worker has of the master's. Of the current code, and with nobody beside it, it is a first one."""
         serves = any(worker.state is WorkerState.READY for worker in self._fleet.workers.values())
-        return self._workshop.lent(first=command.generation == self._fleet.generation and not serves)
+        return self._mode.lent(first=command.generation == self._fleet.generation and not serves)
 
     def _drop_plans(self) -> None:
         """Let go of the plans that nobody needs any more, and of their sockets."""

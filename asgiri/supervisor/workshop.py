@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -14,17 +15,30 @@ from msgspec.structs import replace
 
 from asgiri.config.load import Loaded
 from asgiri.config.schema import Config
-from asgiri.link import Changed, ChildMain, Order, Report, Watch
-from asgiri.supervisor.aides import Aide, Outfit
+from asgiri.link import Boot, Booted, Changed, ChildMain, Order, Report, Watch
+from asgiri.supervisor.aides import Aide, Aides, Outfit
 from asgiri.supervisor.bulletin import Board
 from asgiri.supervisor.children import Child, Children, Lent
+from asgiri.supervisor.hooks import Hooks
 from asgiri.supervisor.messages import Event
+from asgiri.supervisor.mode import Mode
 from asgiri.supervisor.plans import Plans
 from asgiri.supervisor.sidecar import Want
 from asgiri.supervisor.warm import Zygote
 from asgiri.tracebacks import Trouble
 
+logger = logging.getLogger("asgiri.master")
+
 _REALTIME_COARSE: Final = 5  # linux/time.h
+
+
+class Scene(Struct, frozen=True):
+    """What of the master's a workshop works with. ``changed`` is told what has changed, and returns events."""
+
+    aides: Aides
+    workers: Mapping[int, Child]
+    children: Callable[[], Children]
+    changed: Callable[[str], Iterable[Event]]
 
 
 class Watching(Struct, frozen=True):
@@ -127,57 +141,81 @@ class Stopwatch:
         return f"generation {generation} serves, {text} after {after}"
 
 
-class Workshop:
-    """The bulletin, the way on which idle connections are handed over, and the troubles that are not posted yet."""
+class Workshop(Mode):
+    """The watcher, the zygote, the bulletin, the way on which idle connections are handed over, and the stopwatch."""
 
-    def __init__(
-        self,
-        watcher_main: ChildMain,
-        zygote_main: ChildMain,
-        plans: Plans,
-        children: Callable[[], Children],
-        changed: Callable[[str], Iterable[Event]],
-    ) -> None:
+    stopping = "once more, and what still runs is cut"
+
+    def __init__(self, hooks: Hooks, plans: Plans, scene: Scene) -> None:
+        self._workers = scene.workers
         self._board = Board()
         # Whoever has a message takes a whole one, and who gives learns that the queue is full.
         self._transfer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in self._transfer:
             end.setblocking(False)
-        self._troubles: dict[int, Trouble] = {}  # by generation
-        self.stopwatch = Stopwatch()
-        self.lookout = Lookout(watcher_main, plans, children, changed)
-        self.zygote = Zygote(zygote_main, plans, children, self.lent(first=False))
-
-    def lent(self, *, first: bool) -> Lent:
-        """What a worker gets of it. ``first``: nobody serves, so it is to show what is wrong rather than to fail."""
-        return Lent(self._board.fileno(), self._transfer, first)
+        self._troubles: dict[int, Trouble] = {}  # by generation, and not posted yet
+        self._stopwatch = Stopwatch()
+        self._lookout = Lookout(hooks.watcher_main, plans, scene.children, scene.changed)
+        self._zygote = Zygote(hooks.zygote_main, plans, scene.children, self.lent(first=False))
+        scene.aides.add(self._lookout.aide)
+        scene.aides.add(self._zygote.aide)
 
     @property
     def is_troubled(self) -> bool:
-        """The newest code does not serve."""
         return self._board.trouble is not None
 
+    def look(self, loaded: Loaded, generation: int) -> None:
+        self._lookout.look(loaded, generation)
+
+    def ask(self, after: str) -> None:
+        self._stopwatch.ask(after)
+
+    def begin(self, generation: int) -> None:
+        self._stopwatch.begin(generation)
+
+    def lent(self, *, first: bool) -> Lent:
+        return Lent(self._board.fileno(), self._transfer, first)
+
+    def spawn(self, boot: Boot) -> int | None:
+        return self._zygote.fork(boot)
+
+    def let_go(self, boot: Boot) -> None:
+        self._zygote.let_go(boot)
+
+    def learn(self, generation: int, config: Config, booted: Booted) -> None:
+        """What the zygote may import, or why an error page is served; each of the first workers says the same."""
+        self._zygote.learn(generation, config, booted)
+        trouble = booted.trouble
+        if trouble is not None and self._post(trouble):
+            text = "%s; serving an error page until the application can be imported"
+            logger.error(text, trouble.message, extra={"trace": trouble.trace})
+
     def note_trouble(self, generation: int, trouble: Trouble | None) -> None:
-        """A worker of this generation has said what keeps it from serving."""
         if trouble is not None:
             self._troubles[generation] = trouble
 
-    def post_failure(self, generation: int, why: str, trace: str, workers: Iterable[Child]) -> None:
-        """The generation came to nothing."""
-        self.post(self._troubles.pop(generation, None) or Trouble(why, trace=trace), workers)
+    def refuse(self, why: str) -> None:
+        self._post(Trouble(why))
 
-    def post(self, trouble: Trouble | None, workers: Iterable[Child]) -> bool:
+    def abandon(self, generation: int, why: str, trace: str) -> None:
+        self._post(self._troubles.pop(generation, None) or Trouble(why, trace=trace))
+
+    def commit(self, generation: int) -> None:
+        self._troubles.clear()
+        self._post(None)
+        extra = {"about": {"generation": generation}}
+        logger.info("%s", self._stopwatch.serves(generation), extra=extra)
+
+    def _post(self, trouble: Trouble | None) -> bool:
         """Tell the workers why the newest code does not serve, or that it does; whether that is news."""
-        if trouble is None:
-            self._troubles.clear()
         if not self._board.post(trouble):
             return False
-        for worker in workers:
+        for worker in self._workers.values():
             worker.link.send(Order.NEWS)
         return True
 
     def close(self) -> None:
-        self.zygote.close()
+        self._zygote.close()
         self._board.close()
         for end in self._transfer:
             end.close()
