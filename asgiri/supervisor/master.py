@@ -301,7 +301,7 @@ class Master:
 
     def _stop(self, why: str) -> list[Event]:
         if self._fleet.phase is not Phase.STOPPING:
-            logger.info("%s: stopping; %s", why, self._mode.stopping)
+            logger.info("%s: %s", why, self._mode.stopping)
             delay = self._plans[self._fleet.generation].config.workers.drain_delay
             if delay and self._fleet.phase is Phase.RUNNING:
                 logger.info("serving for %s more, so that load balancers see /readyz", format_duration(delay))

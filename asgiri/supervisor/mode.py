@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Mode:
     """Each method is told of something that has happened, or asked for what is different under reload."""
 
-    # What a stop says besides who has asked for it.
-    stopping = "requests in progress are finished"
+    # What is said at a stop.
+    stopping = "stopping, requests in progress are finished"
 
     @property
     def is_troubled(self) -> bool:

@@ -144,7 +144,7 @@ class Stopwatch:
 class Workshop(Mode):
     """The watcher, the zygote, the bulletin, the way on which idle connections are handed over, and the stopwatch."""
 
-    stopping = "once more, and what still runs is cut"
+    stopping = "stopping; once more, and what still runs is cut"
 
     def __init__(self, hooks: Hooks, plans: Plans, scene: Scene) -> None:
         self._workers = scene.workers
