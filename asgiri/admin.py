@@ -23,7 +23,7 @@ from asgiri.child import stacks
 from asgiri.child.heart import Heart
 from asgiri.child.privileges import become
 from asgiri.child.rotation import Rotation
-from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
+from asgiri.child.ties import end_by_alarm, hear_no_more, limit_orphan, tie_to_master
 from asgiri.config.nodes import printable
 from asgiri.config.schema import Config, Http2, Limits, Timeouts, Workers
 from asgiri.errors import AsgiriError
@@ -112,6 +112,7 @@ async def serve(server: Server, boot: Boot, rotation: Rotation) -> None:
     heart.enter(State.DRAINING)
     await server.shutdown(window=RETIRE_SECONDS)
     heart.stop()
+    hear_no_more()
 
 
 def hear(boot: Boot, server: Server, told: asyncio.Event) -> None:

@@ -36,6 +36,11 @@ def limit_orphan(master_pid: int, drain_timeout: float) -> None:
     signal.signal(signal.SIGTERM, on_term)
 
 
+def hear_no_more() -> None:
+    """The loop is about to go, and its wakeup descriptor with it: a signal in between would find that closed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+
+
 def end_by_alarm(drain_timeout: float) -> None:
     """End for certain, now that no master does it: the kernel ends what is not done when a drain must be."""
     if drain_timeout:

@@ -23,7 +23,7 @@ from setproctitle import setproctitle
 from asgiri.child import privileges, stacks
 from asgiri.child.heart import Heart
 from asgiri.child.rotation import Rotation
-from asgiri.child.ties import end_by_alarm, limit_orphan, tie_to_master
+from asgiri.child.ties import end_by_alarm, hear_no_more, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
 from asgiri.config.schema import Config
@@ -200,8 +200,7 @@ class Worker:
             again.cancel()
         await draining
         self._heart.stop()
-        # The loop is about to go, and its wakeup descriptor with it: a signal in between would find that closed.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+        hear_no_more()
 
     async def _started(self) -> Server:
         """The server, once it serves. AppError when the application's startup fails; or what stands in for that one."""
