@@ -69,9 +69,9 @@ def told(child: subprocess.Popen[str], found: Stacks, *wanted: str) -> str:
 
     def complete() -> bool:
         found.ask(child.pid)
-        return eventually(lambda: all(re.search(one, found.read()) for one in wanted), 0.3)
+        return eventually(lambda: all(re.search(one, found.read()) for one in wanted), 1.0)
 
-    assert eventually(complete), found.read()
+    assert eventually(complete, 40.0), found.read()  # four suites may share two cores
     return found.read()
 
 
