@@ -60,10 +60,11 @@ def sample() -> str:
     blocks: list[list[str]] = [[]]
     plain: list[_Line] = []  # keys of the top that are next to each other
     for key in _there(Config):
-        if key.container not in ("section", "list"):
+        of_sections = key.container == "list" and key.element().section is not None
+        if key.container != "section" and not of_sections:
             plain += _entry(key, _CHOSEN, "")
             continue
-        groups = _listeners(key) if key.container == "list" else [list(_entry(key, _CHOSEN, ""))]
+        groups = _listeners(key) if of_sections else [list(_entry(key, _CHOSEN, ""))]
         blocks += [list(_aligned(plain)), [line for group in groups for line in _aligned(group)]]
         plain = []
     blocks.append(list(_aligned(plain)))

@@ -63,14 +63,9 @@ class Tls(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
             examples=("{www.example.org: {certfile: /etc/asgiri/www.pem, keyfile: /etc/asgiri/www.key}}",),
         ),
     ] = {}
-    # On in the plan; off for as long as nobody watches. A reload reads the files anew.
     watch: Annotated[
-        bool,
-        key(
-            "Swap changed certificate files in without a reload; a bad pair is refused, the old one kept.",
-            later="the live swap of certificates",
-        ),
-    ] = False
+        bool, key("Swap changed certificate files in without a reload; a bad pair is refused, the old one kept.")
+    ] = True
 
 
 class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -104,7 +99,7 @@ class Listen(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     backlog: Annotated[int, key("Connections that may wait for accept (listen(2)).", least=1, most=65535)] = 2048
     proxy_protocol: Annotated[
         Literal["off", "v1", "v2", "any"],
-        key("Expect the PROXY protocol; only from the peers in proxy.trusted.", later="the PROXY protocol"),
+        key("What each connection must begin with, of the PROXY protocol; only peers in proxy.trusted may connect."),
     ] = "off"
     mode: Annotated[
         int | None,
@@ -190,6 +185,10 @@ class Timeouts(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``timeouts``: how long a connection may take for what; 0 turns one off."""
 
     tls_handshake: Annotated[float, key("The TLS handshake, the first byte included.", unit="duration")] = 10.0
+    # What a proxy says of a connection goes out with it: who waits for it waits for a proxy that does not say it.
+    proxy_header: Annotated[
+        float, key("The header of the PROXY protocol, from the connection on.", unit="duration")
+    ] = 5.0
     request_head: Annotated[
         float,
         key("A request head, from its first byte on, however it drips; later ones get 408.", unit="duration"),
@@ -288,11 +287,48 @@ class Proxy(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = "none"
 
 
+class RequestId(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``request_id``: what a request is called in the logs, and by the application."""
+
+    header: Annotated[
+        str | None,
+        key(
+            "Header field in which trusted peers name a request; null: it is always named here.",
+            examples=("X-Trace-Id",),
+        ),
+    ] = "X-Request-ID"
+    answer: Annotated[bool, key("Send it back with each answer, in a field of that name.")] = False
+
+
+class Statsd(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``metrics.statsd``: metrics that are pushed, by UDP."""
+
+    address: Annotated[
+        str | None,
+        key("HOST:PORT or unix:PATH that metrics are sent to; null: nowhere.", examples=("127.0.0.1:8125",)),
+    ] = None
+    prefix: Annotated[str, key("What the names begin with.")] = "asgiri"
+    interval: Annotated[float, key("How often they are sent.", unit="duration")] = 10.0
+
+
+class Metrics(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """``metrics``: what is counted and measured of the requests."""
+
+    enabled: Annotated[bool, key("Count and time requests; off, only what is busy is known.")] = True
+    statsd: Annotated[Statsd, key("Metrics that are pushed, for who does not scrape.")] = Statsd()
+
+
 class AccessLog(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``log.access``: one line for each request."""
 
     enabled: Annotated[bool, key("Write the access log.")] = True
-    file: Annotated[str, key('Path of the file; "-" is stderr.', examples=("/var/log/asgiri/access.log",))] = "-"
+    file: Annotated[
+        str,
+        key(
+            'Path of the file; "-" is stderr, syslog: the system log (see log.file).',
+            examples=("/var/log/asgiri/access.log",),
+        ),
+    ] = "-"
     format: Annotated[
         str,
         key(
@@ -311,7 +347,20 @@ class Log(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     ] = "info"
     format: Annotated[Literal["text", "json"], key("Lines for people, or one JSON object a line.")] = "text"
     # stderr, because service managers and container runtimes collect it.
-    file: Annotated[str, key('Path of the file; "-" is stderr.', examples=("/var/log/asgiri/asgiri.log",))] = "-"
+    file: Annotated[
+        str,
+        key(
+            'Path of the file; "-" is stderr; syslog: the system log, syslog:PATH or syslog:HOST:PORT another one.',
+            examples=("/var/log/asgiri/asgiri.log", '"syslog:"', "syslog:192.0.2.1:514"),
+        ),
+    ] = "-"
+    syslog_facility: Annotated[
+        Literal["daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"],
+        key("The facility that syslog files lines under."),
+    ] = "daemon"
+    capture: Annotated[
+        bool, key("Write what the application logs (logging's root logger), and warnings, in the same way.")
+    ] = False
     access: Annotated[AccessLog, key("One line for each request.")] = AccessLog()
 
 
@@ -351,7 +400,7 @@ class Admin(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     bind: Annotated[
         str | None,
         key(
-            "Where /livez and /readyz are answered, by a process of its own; null: nowhere.",
+            "Where health, metrics and the status page are shown, by a process of its own; null: nowhere.",
             syntax="bind",
             examples=("127.0.0.1:9000", "unix:/run/asgiri/admin.sock"),
         ),
@@ -450,7 +499,15 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     http1: Annotated[Http1, key("HTTP/1.1.")] = Http1()
     http2: Annotated[Http2, key("HTTP/2.")] = Http2()
     websocket: Annotated[WebSocket, key("WebSocket connections.")] = WebSocket()
-    proxy: Annotated[Proxy, key("Reverse proxies in front.", later="trust in proxies")] = Proxy()
+    proxy: Annotated[Proxy, key("Reverse proxies in front, and whose word about the client is taken.")] = Proxy()
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        key(
+            'Hosts that requests may be for, any others get 400; "*.example.org" is any name below; none: all may.',
+            examples=('[shop.example.org, "*.example.org"]',),
+        ),
+    ] = ()
+    request_id: Annotated[RequestId, key("What a request is called in the logs, and by the application.")] = RequestId()
     response_headers: Annotated[
         dict[str, str],
         key(
@@ -465,7 +522,8 @@ class Config(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     date_header: Annotated[bool, key("Send Date with each response.")] = True
     log: Annotated[Log, key("The log of the server, and of what happens in it.")] = Log()
     reload: Annotated[Reload, key("Development: take changed code in by itself.")] = Reload()
-    admin: Annotated[Admin, key("Health checks, on a listener of their own.")] = Admin()
+    admin: Annotated[Admin, key("Health, metrics and the status page, on a listener of their own.")] = Admin()
+    metrics: Annotated[Metrics, key("What is counted and measured of the requests.")] = Metrics()
     control: Annotated[Control, key("The socket of asgirictl.")] = Control()
     process: Annotated[Process, key("What the processes are to the operating system.")] = Process()
 
