@@ -1,8 +1,9 @@
 """The scoreboard: what the processes of a service know of each other, in shared memory mapped before the first fork.
 
-One slot for the master and one for each child. A slot is a row of 64-bit words, and each word is written by one process
-only, in one piece (an aligned store of eight bytes), so that nobody locks and nobody reads half of one. Two words of
-one slot may be of two moments. Times are CLOCK_MONOTONIC, which is the same in all processes, in nanoseconds.
+One slot for the master, one for what workers that have gone had counted, and one for each child. A slot is a row of
+64-bit words, and each word is written by one process only, in one piece (an aligned store of eight bytes), so that
+nobody locks and nobody reads half of one. Two words of one slot may be of two moments. Times are CLOCK_MONOTONIC, which
+is the same in all processes, in nanoseconds. The words of :mod:`asgiri.metrics.catalogue` follow those of the slot.
 
 An application can write here whatever it likes, over any of it. So whoever reads takes any number, and what the master
 must be sure of, such as which slots are free, it keeps to itself.
@@ -18,12 +19,28 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
 
+from asgiri.metrics.catalogue import MASTER_WORDS, WORKER, WORKER_WORDS, Kind
+
 SLOTS: Final = 1024
 BEAT_SECONDS: Final = 1.0  # how often whoever has a slot shows that it is alive
 STALE_SECONDS: Final = 2.5  # silent this long, it may be busy; longer, others do not count on it
 
-_WORDS: Final = 32  # of a slot: four cache lines
+# How many certificates the master can tell the end of.
+CERTIFICATES: Final = 64
+
+_OWN: Final = 32  # words of a slot that are its own: four cache lines
+_WORDS: Final = 256  # with those of the metrics
 _SIZE: Final = _WORDS * 8
+_MASK: Final = 2**64 - 1
+_CERTIFICATES: Final = _OWN + MASTER_WORDS  # where the master's row has them
+_PAST: Final = 1  # the row of those that have gone
+_MOVED: Final = 0  # its word that is odd while it, and the slot of one that goes, are not to be read
+_FIRST: Final = 2  # the row of the first slot
+_SUMMED: Final = [
+    word for one in WORKER if one.kind is not Kind.GAUGE for word in range(one.first, one.first + one.size)
+]
+# How often a reader looks again when a worker's counts are being moved; then it takes what it has.
+_TRIES: Final = 1000
 
 
 class State(IntEnum):
@@ -42,10 +59,11 @@ class Slot:
     ``memory`` is resident, in bytes.
     """
 
-    __slots__ = ("_words",)
+    __slots__ = ("_words", "cells")
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
+        self.cells = words[_OWN : _OWN + WORKER_WORDS]  # of the worker's metrics, by the catalogue's words
 
     def clear(self, born_ns: int) -> None:
         """The master's, before the fork: a slot as new, which beats from now on."""
@@ -141,7 +159,7 @@ class MasterSlot:
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
-        self._said = dict.fromkeys(range(9), 0)  # in the master: what the words should be
+        self._said = dict.fromkeys(range(_CERTIFICATES + CERTIFICATES), 0)  # in the master: what the words should be
 
     def _say(self, index: int, value: int) -> None:
         self._said[index] = self._words[index] = value
@@ -226,6 +244,34 @@ class MasterSlot:
         self._say(8, value)
 
     @property
+    def log_level(self) -> int:
+        """The level that asgirictl has set, as :mod:`logging` numbers it; 0: that of the config."""
+        return self._words[9]
+
+    @log_level.setter
+    def log_level(self, value: int) -> None:
+        self._say(9, value)
+
+    @property
+    def cells(self) -> list[int]:
+        """What the master has counted, by the catalogue's words."""
+        return self._words[_OWN : _OWN + MASTER_WORDS].tolist()
+
+    def count(self, word: int) -> None:
+        """One more of what the catalogue has this word for."""
+        self._say(_OWN + word, self._said[_OWN + word] + 1)
+
+    @property
+    def expiries(self) -> list[int]:
+        """When the certificates of the listeners end, in seconds since 1970, 0 for none; in the order of their list."""
+        return self._words[_CERTIFICATES : _CERTIFICATES + CERTIFICATES].tolist()
+
+    @expiries.setter
+    def expiries(self, value: list[int]) -> None:
+        for index in range(CERTIFICATES):
+            self._say(_CERTIFICATES + index, value[index] if index < len(value) else 0)
+
+    @property
     def used(self) -> int:
         """So many slots, the first ones, have ever been given away."""
         return self._words[6]
@@ -239,10 +285,14 @@ class Scoreboard:
     """The whole board, made by the master before it forks. ``slots`` is how many children there can be at once."""
 
     def __init__(self, slots: int = SLOTS) -> None:
-        self._memory = mmap.mmap(-1, (slots + 1) * _SIZE)  # anonymous and shared: forks see the same pages
+        self._memory = mmap.mmap(-1, (slots + _FIRST) * _SIZE)  # anonymous and shared: forks see the same pages
         self._words = memoryview(self._memory).cast("Q")
         self._most = slots
         self.master = MasterSlot(self._row(0))
+        past = self._row(_PAST)
+        self._moves = 0  # in the master, as what the words of the past should be
+        self._gone = [0] * WORKER_WORDS
+        self._moved, self._past = past[_MOVED : _MOVED + 1], past[_OWN : _OWN + WORKER_WORDS]
         self._slots: list[Slot] = []  # as far as they have been looked at
         self._given = 0  # slots that have ever been given away: what ``master.used`` tells the others
         self._returned: list[int] = []  # slots that were given away, and are free again
@@ -259,7 +309,7 @@ class Scoreboard:
 
     def _slot(self, index: int) -> Slot:
         while len(self._slots) <= index:
-            self._slots.append(Slot(self._row(len(self._slots) + 1)))
+            self._slots.append(Slot(self._row(len(self._slots) + _FIRST)))
         return self._slots[index]
 
     def take(self) -> Slot | None:
@@ -277,14 +327,36 @@ class Scoreboard:
         return slot
 
     def give_back(self, slot: Slot) -> None:
-        """The master's: its child is reaped."""
+        """The master's: its child is reaped. What it has counted is kept."""
+        self._moves += 1
+        self._moved[0] = 2 * self._moves - 1
+        if slot.number:
+            for word in _SUMMED:
+                self._gone[word] = (self._gone[word] + slot.cells[word]) & _MASK
+                self._past[word] = self._gone[word]
         slot.free()
+        self._moved[0] = 2 * self._moves
         self._returned.append(self.number_of(slot))
+
+    def totals(self) -> list[int]:
+        """What all workers have counted, those that have gone too, and their gauges of now; by the catalogue's words.
+
+        What a worker has counted is moved when it goes: whoever reads meanwhile would have it twice, or not at all.
+        """
+        for _ in range(_TRIES):
+            before = self._moved[0]
+            rows = [self._past.tolist(), *(slot.cells.tolist() for slot in self.workers())]
+            if before == self._moved[0] and not before & 1:
+                break
+        return [sum(column) & _MASK for column in zip(*rows, strict=True)]
 
     def want(self, count: int) -> None:
         """The master's, each second: there should be so many workers. What is its alone to say, it says again."""
         master = self.master
         master.say_again()
+        self._moved[0] = 2 * self._moves
+        for word in _SUMMED:
+            self._past[word] = self._gone[word]
         for index in self._returned:
             self._slot(index).free()
         serving = sum(slot.state is State.SERVING for slot in self.workers())
