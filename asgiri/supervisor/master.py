@@ -103,7 +103,7 @@ class Master:
         self._control: ControlServer | None = None
         self._aides = Aides()
         self._admin = self._aides.add(
-            Aide("admin", hooks.admin_main, self._plans, lambda: self._children, self._admin_outfit)
+            Aide("admin", hooks.admin_main, self._plans, lambda: self._children, self._admin_outfit, beats=True)
         )
         self._heir = origin.heir  # we are one, and not the master yet
         self._mode = Mode()
@@ -228,6 +228,7 @@ class Master:
         self._board.want(self._fleet.count)
         master.generation = self._fleet.generation
         master.beat_ns = self._board.now_ns()
+        self._aides.pulse(master.beat_ns)
         self._status.count(now)
         self._herald.pulse(now)
         if self._control is not None:
