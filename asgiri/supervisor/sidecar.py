@@ -74,7 +74,7 @@ class ChildExited(msgspec.Struct, frozen=True):
 
 
 class ChildPulse(msgspec.Struct, frozen=True):
-    """Once a second, of a child that beats: whether it has lately. A master that sleeps blames nobody: it asks seldom."""
+    """Once a second, of a child that beats: whether it has lately. A master that sleeps asks seldom, blames nobody."""
 
     child_id: int
     is_fresh: bool
