@@ -47,7 +47,7 @@ SERVERS = {
     ],
     "granian, default": ["granian", "--interface", "asgi", "--host", "HOST", "--port", "PORT", "--no-log"],
 }
-APP = "tests.bench.overload_app:app"
+APP = Path(__file__).with_name("overload_app.py")
 STARTUP = 20.0  # seconds
 HEAD = (
     f"{'':30}{'peak/s':>8}{'asked/s':>9}{'served/s':>10}{'of peak':>9}{'p50 ms':>8}{'p99 ms':>8}"
@@ -90,11 +90,11 @@ def measured(venv: Venv, command: Sequence[str], args: argparse.Namespace) -> di
     """What one server does."""
     port = free_port()
     program, *flags = [part.replace("HOST", "127.0.0.1").replace("PORT", str(port)) for part in command]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     with tempfile.TemporaryDirectory() as folder:
-        server = Running(
-            [str(venv.bin / program), *flags, *LOOP, APP], core=args.server_core, folder=Path(folder), env=env
-        )
+        shutil.copy(APP, folder)  # and not the whole tree: what is measured is what is installed
+        command = [str(venv.bin / program), *flags, *LOOP, f"{APP.stem}:app"]
+        server = Running(command, core=args.server_core, folder=Path(folder), env=env)
         with server:
             if not wait_until(lambda: server.ended or listens(port), STARTUP) or server.ended:
                 raise RuntimeError(f"{program} does not serve: {server.epitaph()}")
