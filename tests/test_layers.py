@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "sockets": frozenset({"config"}),
     "asgi": frozenset({"codec.events"}),
     "proto": frozenset({"config", "codec", "asgi", "log", "metrics"}),
-    "metrics": frozenset(),
+    "metrics": frozenset({"config.schema"}),
     "link": frozenset({"config", "sockets", "supervisor.scoreboard"}),
     "dev": frozenset({"child", "config", "link", "log", "sockets", "supervisor.bulletin", "supervisor.scoreboard"}),
     "child": frozenset({"config", "link", "log", "supervisor.scoreboard"}),
