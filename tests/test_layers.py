@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "link": frozenset({"config", "sockets", "supervisor.scoreboard"}),
     "dev": frozenset({"child", "config", "link", "log", "sockets", "supervisor.bulletin", "supervisor.scoreboard"}),
     "child": frozenset({"config", "link", "log", "supervisor.scoreboard"}),
-    "equip": frozenset({"config", "sockets", "tls", "log", "codec", "asgi", "proto"}),
+    "equip": frozenset({"metrics", "config", "sockets", "tls", "log", "codec", "asgi", "proto"}),
     "server": frozenset({"metrics", "config", "equip", "sockets", "tls", "log", "codec", "asgi", "proto"}),
     "worker": frozenset(
         {
