@@ -1,6 +1,6 @@
 """What a process that serves has counted and measured, into the words that the catalogue gives it.
 
-It is on by default, so it has to cost next to nothing: what a request pays for is that four values go into a list. When
+It is on by default, so it has to cost next to nothing: what a request pays for is that three values go into a list. When
 there are enough of them, or once a second, they are sorted and counted, all at once. Gauges, and what connections count
 for themselves, are looked at once a second (:mod:`asgiri.proto.survey`).
 """
@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from asgiri.metrics.catalogue import BUCKETS, METHODS, STATUSES, metric
 
-# Values of a request in a batch, and how many requests are counted without waiting for more.
-WIDTH: Final = 4
+# Values of a request in each of its batches, and how many requests are counted without waiting for more.
+WHOLE: Final = 3
+PIECES: Final = 4
 FLUSH_REQUESTS: Final = 512
-ENOUGH: Final = FLUSH_REQUESTS * WIDTH
 
 _PLACES: Final[dict[str, int]] = {method: place for place, method in enumerate(METHODS)}
 _OTHER: Final = _PLACES["other"]
@@ -33,11 +33,12 @@ class Requests:
     ``websockets`` are those that are open: who opens and who ends one counts it.
     """
 
-    __slots__ = ("_batch", "_cells", "_duration", "_first_byte", "_open", "_opened", "_requests", "websockets")
+    __slots__ = ("_cells", "_duration", "_first_byte", "_open", "_opened", "_pieces", "_requests", "_whole", "websockets")
 
     def __init__(self, cells: memoryview, protocol: str) -> None:
         self._cells = cells
-        self._batch: list[Any] = []
+        self._whole: list[Any] = []
+        self._pieces: list[Any] = []
         # The series of one protocol follow each other: methods, and of each the classes of statuses.
         self._requests = metric("requests").word(protocol, METHODS[0], STATUSES[0])
         self._duration = metric("request_duration_seconds").word(protocol)
@@ -46,16 +47,21 @@ class Requests:
         self._opened = metric("websockets_opened").word(protocol)
         self.websockets = 0
 
-    def ended(self, method: str, status: int, began: float, first: float) -> None:
-        """Note a request that is over now. Raises nothing.
+    def ended(self, method: str, status: int, began: float) -> None:
+        """Note a request whose answer, in one piece, is over now. Raises nothing.
 
-        ``status`` is 0 when the peer left before an answer began. ``began`` is when the request came, ``first`` when
-        its answer began, both of :func:`time.perf_counter`; 0.0 for an answer in one piece, which began when it ended.
+        ``began`` is when it came, of :func:`time.perf_counter`.
         """
-        took = perf_counter() - began
-        batch = self._batch
-        batch += (method, status, took, first - began if first else took)
-        if len(batch) >= ENOUGH:
+        batch = self._whole
+        batch += (method, status, perf_counter() - began)
+        if len(batch) >= FLUSH_REQUESTS * WHOLE:
+            self.count()
+
+    def ended_in_pieces(self, method: str, status: int, began: float, first: float) -> None:
+        """The same, where the answer began at ``first``; or with ``status`` 0, never: the peer has left before."""
+        batch = self._pieces
+        batch += (method, status, perf_counter() - began, first - began)
+        if len(batch) >= FLUSH_REQUESTS * PIECES:
             self.count()
 
     def opened(self) -> None:
@@ -67,22 +73,31 @@ class Requests:
         """Put what was noted into the words."""
         cells = self._cells
         cells[self._open] = self.websockets
-        batch = self._batch
-        if not batch:
+        if batch := self._whole:
+            self._whole = []
+            self._count_kinds(batch[::WHOLE], batch[1::WHOLE])
+            spread = distribution(batch[2::WHOLE])
+            add_all(cells, self._duration, spread)
+            add_all(cells, self._first_byte, spread)
+        if batch := self._pieces:
+            self._pieces = []
+            statuses = batch[1::PIECES]
+            self._count_kinds(batch[::PIECES], statuses)
+            add_all(cells, self._duration, distribution(batch[2::PIECES]))
+            firsts = [first for first, status in zip(batch[3::PIECES], statuses, strict=True) if status]
+            add_all(cells, self._first_byte, distribution(firsts))
+
+    def _count_kinds(self, methods: list[str], statuses: list[int]) -> None:
+        number = len(methods)
+        if methods.count(methods[0]) == number == statuses.count(statuses[0]):  # as it often is, and quick to see
+            self._count_kind(methods[0], statuses[0], number)
             return
-        self._batch = []
-        statuses, seconds, firsts = batch[1::WIDTH], batch[2::WIDTH], batch[3::WIDTH]
-        for (method, status), number in Counter(zip(batch[::WIDTH], statuses, strict=True)).items():
-            place = _PLACES.get(method, _OTHER) * len(STATUSES)
-            kind = min(status // 100, _ANSWERED) - 1 if status else _ANSWERED
-            add(cells, self._requests + place + kind, number)
-        spread = distribution(seconds)
-        add_all(cells, self._duration, spread)
-        if 0 in statuses:  # what had no answer had no first byte
-            firsts = [first for first, status in zip(firsts, statuses, strict=True) if status]
-        if firsts != seconds:
-            spread = distribution(firsts)
-        add_all(cells, self._first_byte, spread)
+        for (method, status), number in Counter(zip(methods, statuses, strict=True)).items():
+            self._count_kind(method, status, number)
+
+    def _count_kind(self, method: str, status: int, number: int) -> None:
+        kind = min(status // 100, _ANSWERED) - 1 if status else _ANSWERED
+        add(self._cells, self._requests + _PLACES.get(method, _OTHER) * len(STATUSES) + kind, number)
 
 
 class Meter:

@@ -163,7 +163,6 @@ class Http11Connection(Http11Ends):
         if shared.observed:
             self._request = request
             self._status = 0
-            self._answer_began = 0.0
             self._began_exactly = perf_counter()
         self._state = (ON_WHOLE_REQUEST if request.end_stream else ON_REQUEST)[self._state]
         self._since = self._began = shared.now
@@ -238,7 +237,7 @@ class Http11Connection(Http11Ends):
         self._flush()
         meter, request = self.shared.meter, self._request
         if meter is not None and request is not None:  # the access log waits for the end of what comes now
-            meter.http1.ended(request.method, HTTPStatus.SWITCHING_PROTOCOLS.value, self._began_exactly, 0.0)
+            meter.http1.ended(request.method, HTTPStatus.SWITCHING_PROTOCOLS.value, self._began_exactly)
             meter.http1.opened()
         self._read(True)
         self._request = self._session = None

@@ -104,7 +104,11 @@ class Http11Ends(Connection):
             return
         self._request = None
         if meter is not None:
-            meter.http1.ended(request.method, self._status, self._began_exactly, self._answer_began)
+            if self._answer_began or not self._status:
+                meter.http1.ended_in_pieces(request.method, self._status, self._began_exactly, self._answer_began)
+                self._answer_began = 0.0
+            else:
+                meter.http1.ended(request.method, self._status, self._began_exactly)
         if log is None:
             return
         size = self._codec.sent if self._status else 0
@@ -147,7 +151,6 @@ class Http11Ends(Connection):
             self._requests += 1
             self._request = Request(self._requests, "", b"", b"", b"", [], "1.1", True)
             self._status = status
-            self._answer_began = 0.0
             self._began_exactly = perf_counter()
             self._log()
         self._linger()

@@ -277,7 +277,12 @@ class Exchange:
         """Count the exchange, and put it in the access log: once, where it leaves RECEIVING and ANSWERING."""
         shared = self.connection.shared
         if shared.meter is not None:
-            shared.meter.http2.ended(self._request.method, self._status, self._began_exactly, self._answer_began)
+            if self._answer_began or not self._status:
+                shared.meter.http2.ended_in_pieces(
+                    self._request.method, self._status, self._began_exactly, self._answer_began
+                )
+            else:
+                shared.meter.http2.ended(self._request.method, self._status, self._began_exactly)
         if shared.access_log is not None:
             size = 0 if self._silent else self._size
             self.connection.log(self._request, self._status, size, self._began_exactly)

@@ -110,7 +110,7 @@ class HTTP2StreamTransport(asyncio.Transport):
         connection.flush_soon()
         meter = connection.shared.meter
         if meter is not None and 200 <= status < 300:  # the access log waits for the end of what comes now
-            meter.http2.ended(self._request.method, status, self._began, 0.0)
+            meter.http2.ended(self._request.method, status, self._began)
             if self._carried is not None:
                 meter.http2.opened()
 
@@ -299,7 +299,10 @@ class HTTP2StreamTransport(asyncio.Transport):
         if meter is None:
             return
         if not 200 <= self._status < 300:  # else it was counted when it was accepted
-            meter.http2.ended(self._request.method, self._status, self._began, 0.0)
+            if self._status:
+                meter.http2.ended(self._request.method, self._status, self._began)
+            else:
+                meter.http2.ended_in_pieces(self._request.method, 0, self._began, 0.0)
         elif self._carried is not None:
             meter.http2.websockets -= 1
 

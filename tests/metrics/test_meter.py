@@ -34,7 +34,10 @@ from tests.metrics.metered import Metered
 def test_which_series_a_request_is_of(protocol: str, method: str, status: int, series: str) -> None:
     metered = Metered()
     requests = metered.meter.http1 if protocol == "http/1.1" else metered.meter.http2
-    requests.ended(method, status, perf_counter(), 0.0)
+    if status:
+        requests.ended(method, status, perf_counter())
+    else:
+        requests.ended_in_pieces(method, status, perf_counter(), 0.0)
     assert metered.series("requests") == {f"{protocol} {series}": 1}
     assert metered.series("request_duration_seconds") == {protocol: 1}
     assert metered.series("request_first_byte_seconds") == ({protocol: 1} if status else {})
@@ -43,8 +46,8 @@ def test_which_series_a_request_is_of(protocol: str, method: str, status: int, s
 def test_an_answer_in_pieces_has_an_earlier_first_byte() -> None:
     metered = Metered()
     now = perf_counter()
-    metered.meter.http1.ended("GET", 200, now - 20.0, now - 19.97)
-    metered.meter.http1.ended("GET", 200, now - 3.0, 0.0)
+    metered.meter.http1.ended_in_pieces("GET", 200, now - 20.0, now - 19.97)
+    metered.meter.http1.ended("GET", 200, now - 3.0)
     duration = metered.buckets("request_duration_seconds", "http/1.1")
     first = metered.buckets("request_first_byte_seconds", "http/1.1")
     assert [place for place, number in enumerate(duration[:-1]) if number] == [bucket(3.0), bucket(20.0)]
@@ -53,12 +56,16 @@ def test_an_answer_in_pieces_has_an_earlier_first_byte() -> None:
     assert first[-1] == pytest.approx(3.03e6, rel=0.01)
 
 
-def test_a_batch_that_is_long_enough_is_counted_at_once() -> None:
+@pytest.mark.parametrize("pieces", [False, True])
+def test_a_batch_that_is_long_enough_is_counted_at_once(pieces: bool) -> None:
     metered = Metered()
-    for _ in range(FLUSH_REQUESTS - 1):
-        metered.meter.http2.ended("GET", 200, perf_counter(), 0.0)
-    assert not any(metered.cells)
-    metered.meter.http2.ended("GET", 200, perf_counter(), 0.0)
+    for number in range(FLUSH_REQUESTS):
+        assert not any(metered.cells), number
+        now = perf_counter()
+        if pieces:
+            metered.meter.http2.ended_in_pieces("GET", 200, now, now)
+        else:
+            metered.meter.http2.ended("GET", 200, now)
     assert sum(metered.cells) >= FLUSH_REQUESTS
     assert metered.series("requests") == {"h2 GET 2xx": FLUSH_REQUESTS}
 
@@ -80,7 +87,10 @@ def test_the_sums_add_up(ends: list[tuple[str, int, float, float, bool]]) -> Non
     flushes = 0
     for method, status, took, part, flush in ends:
         now = perf_counter()
-        metered.meter.http1.ended(method, status, now - took, now - took + took * part if part else 0.0)
+        if part or not status:
+            metered.meter.http1.ended_in_pieces(method, status, now - took, now - took + took * part)
+        else:
+            metered.meter.http1.ended(method, status, now - took)
         if flush:
             flushes += 1
             metered.meter.flush()
@@ -130,7 +140,7 @@ def test_an_application_that_writes_over_the_words_breaks_nothing() -> None:
     metered = Metered()
     for place in range(len(metered.cells)):
         metered.cells[place] = 2**64 - 1
-    metered.meter.http1.ended("GET", 200, perf_counter() - 5, 0.0)
+    metered.meter.http1.ended("GET", 200, perf_counter() - 5)
     metered.meter.http1.opened()
     metered.meter.late(0.5)
     metered.meter.refuse("host")
