@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -20,6 +20,9 @@ from asgiri.proto.http2_websocket import websocket_on
 from asgiri.proto.secure import Secure
 from asgiri.sockets.listener import Listener
 
+if TYPE_CHECKING:
+    from asgiri.metrics.meter import Meter
+
 T = TypeVar("T")
 
 
@@ -29,6 +32,7 @@ def shared_of(
     loop: asyncio.AbstractEventLoop,
     access_log: ExchangeLog | None,
     request_id: Callable[[int, int], str],
+    meter: Meter | None = None,
 ) -> Shared:
     """What the connections of a server share. ConfigError when an engine is not installed."""
     timeouts, limits = config.timeouts, config.limits
@@ -69,6 +73,7 @@ def shared_of(
         requests=limits.requests,
         requests_per_connection=limits.requests_per_connection,
         access_log=access_log,
+        meter=meter,
         request_id=request_id,
         now=loop.time(),
     )

@@ -39,6 +39,7 @@ from asgiri.sockets.listener import Listener
 from asgiri.types import ASGIApp
 
 if TYPE_CHECKING:
+    from asgiri.metrics.meter import Meter
     from asgiri.proto.transfer import Giver
 
 logger = logging.getLogger("asgiri.server")
@@ -108,13 +109,14 @@ class Post(Struct, frozen=True):
     ``ways`` is what :func:`ways_of` made of its listeners, where their files were to be read before its start;
     ``share`` is its part of the connections, without which it takes all that it can. ``transfer`` are the two ends, to
     give and to take, on which connections are handed over under reload: a pair of SOCK_SEQPACKET, not blocking, which
-    several servers share.
+    several servers share. ``meter`` counts and measures, without one nobody does; the server has it all to itself.
     """
 
     identity: Identity = Identity()
     ways: Sequence[Way] | None = None
     share: Share | None = None
     transfer: tuple[socket.socket, socket.socket] | None = None
+    meter: Meter | None = None
 
 
 class Counts(Struct, frozen=True):
@@ -266,7 +268,10 @@ class Server:
                 ways = ways_of(self.config, self._given, tls=self._tls, http=self._http)
             await self._lifespan.startup()
             self._context.state = self._lifespan.state
-            self._shared = shared_of(self.config, self._context, self._loop, self._access_log, self._request_id())
+            meter = self._post.meter
+            self._shared = shared_of(
+                self.config, self._context, self._loop, self._access_log, self._request_id(), meter
+            )
             self._swept_at = self._shared.now
             self._sweep()
             if before_listening is not None:
@@ -320,6 +325,14 @@ class Server:
         self._refresh_headers()
         for connection in list(shared.connections):
             connection.check(now)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Have the meter, where there is one, count what there is to count."""
+        if self._shared is not None and self._shared.meter is not None:
+            from asgiri.proto.survey import survey  # not all servers have one
+
+            survey(self._shared, self._shared.meter)
 
     def _refresh_headers(self) -> None:
         date = [(b"date", http_date(time.time()))] if self.config.date_header else []
@@ -485,6 +498,7 @@ class Server:
         await self._lifespan.shutdown(QUICK_SHUTDOWN if self._cut.is_set() else self._left(QUICK_SHUTDOWN))
         for listener in self._own:
             listener.close()
+        self._measure()
         self.state = ServerState.STOPPED
 
 

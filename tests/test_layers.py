@@ -33,11 +33,11 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "sockets": frozenset({"config"}),
     "asgi": frozenset({"codec.events"}),
     "proto": frozenset({"config", "codec", "asgi", "log", "metrics"}),
-    "metrics": frozenset(),
+    "metrics": frozenset({"config.schema"}),
     "link": frozenset({"config", "sockets", "supervisor.scoreboard"}),
     "dev": frozenset({"child", "config", "link", "log", "sockets", "supervisor.bulletin", "supervisor.scoreboard"}),
     "child": frozenset({"config", "link", "log", "supervisor.scoreboard"}),
-    "equip": frozenset({"config", "sockets", "tls", "log", "codec", "asgi", "proto"}),
+    "equip": frozenset({"metrics", "config", "sockets", "tls", "log", "codec", "asgi", "proto"}),
     "server": frozenset({"metrics", "config", "equip", "sockets", "tls", "log", "codec", "asgi", "proto"}),
     "worker": frozenset(
         {

@@ -72,6 +72,11 @@ class AccessLog:
         self._armed = False  # a timer is running
         self._closed = False
 
+    @property
+    def lost(self) -> int:
+        """Lines that were lost so far."""
+        return self._outlet.lost
+
     def record(
         self,
         client: str,
@@ -172,7 +177,8 @@ class Outlet:
         self._file = file
         self._clock = clock
         self._waiting = b""
-        self._lost = 0  # lines, since that was last told
+        self._told = 0  # lines lost, of which it was told
+        self._lost = 0  # lines, since then
         self._why = ""
         self._told_at = -math.inf
 
@@ -180,6 +186,11 @@ class Outlet:
     def waiting(self) -> bool:
         """Whether lines wait for the file to take them."""
         return bool(self._waiting)
+
+    @property
+    def lost(self) -> int:
+        """Lines that were lost so far."""
+        return self._told + self._lost
 
     def write(self, lines: bytes, patience: float = 0.0) -> None:
         """Write ``lines``, and before them what waits. A slow reader is waited for ``patience`` seconds."""
@@ -243,6 +254,7 @@ class Outlet:
         what = f"{self._lost} line{'s' if self._lost > 1 else ''}"
         logger.warning('the access log "%s" has lost %s: %s', self._file.name, what, self._why)
         self._told_at = now
+        self._told += self._lost
         self._lost = 0
 
 

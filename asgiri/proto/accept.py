@@ -95,6 +95,9 @@ LIFE: dict[tuple[Phase, Cause], Phase] = {
     **{(phase, C.END): P.CLOSED for phase in Phase},
 }
 
+# The pauses that the metrics know, by the phase that begins with one.
+PAUSES = {P.FULL: "limit", P.STARVED: "shortage"}
+
 Accept = Callable[[], tuple[int, Any]]
 
 
@@ -199,6 +202,8 @@ class Acceptor:
             sock.close()
             self._intake.taken -= 1
             if isinstance(error, OSError):
+                if self._shared.meter is not None and not self.is_plain:
+                    self._shared.meter.refuse_connection("tls")
                 logger.debug("%s: no connection was made: %s", self.name, str(error) or type(error).__name__)
             else:
                 self._loop.call_exception_handler({"message": "no connection was made", "exception": error})
@@ -258,6 +263,8 @@ class Acceptor:
             self._yielding.cancel()
             self._yielding = None
         if before is not self.phase:
+            if self._shared.meter is not None and self.phase in PAUSES:
+                self._shared.meter.pause(PAUSES[self.phase])
             if self.phase is Phase.ACCEPTING:
                 self.listen()
             elif before is Phase.ACCEPTING:

@@ -29,6 +29,7 @@ from asgiri.types import Headers
 
 if TYPE_CHECKING:
     from asgiri.asgi.session import Session
+    from asgiri.metrics.meter import Meter
     from asgiri.proto.http2_stream import MakeTunnel
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
@@ -123,6 +124,7 @@ class Shared:
     requests: int = 0  # at once; over it: 503
     requests_per_connection: int = 0
     access_log: ExchangeLog | None = None
+    meter: Meter | None = None
     # What the logs call a request, of the serial numbers of its connection and of itself on that.
     request_id: Callable[[int, int], str] = "{}-{}".format
     accepted: int = 0  # connections so far
@@ -136,6 +138,7 @@ class Shared:
     sessions: set[Session] = field(default_factory=set)  # whose application has not returned yet
     arriving: int = 0  # accepted, and no connections yet: in their TLS handshake, for the most part
     outbox: Outbox = field(init=False)
+    observed: bool = field(init=False)  # somebody wants to know of each exchange
     # Called when the last connection or session has gone: what a drain waits for.
     on_quiet: Callable[[], None] = lambda: None
     # Called when there is one connection less: what acceptors wait for that are at a limit.
@@ -145,6 +148,7 @@ class Shared:
 
     def __post_init__(self) -> None:
         self.outbox = Outbox(self.loop.call_soon)
+        self.observed = self.access_log is not None or self.meter is not None
 
     @property
     def quiet(self) -> bool:
@@ -161,6 +165,9 @@ class Shared:
 
     def forget_connection(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        if self.meter is not None:
+            self.meter.received += connection.received
+            self.meter.sent += connection.sent
         self.on_room()
         if self.quiet:
             self.on_quiet()
@@ -205,6 +212,7 @@ class Connection(asyncio.Protocol):
         "_written",
         "client",
         "peers",
+        "received",
         "secure",
         "shared",
         "transport",
@@ -220,6 +228,7 @@ class Connection(asyncio.Protocol):
         self._serial = 0  # among the server's connections, from 1; there once it is one
         self._writable: asyncio.Event | None = None  # there while the peer does not read fast enough
         self._unsent = b""  # answers that wait for the end of the turn
+        self.received = 0  # bytes that the transport has given
         self._written = 0  # bytes given to the transport
         self._read_by_peer = 0  # bytes of them that it had passed on at the last sweep
         self._read_at = shared.now  # when that number last changed, or nothing waited
@@ -249,7 +258,7 @@ class Connection(asyncio.Protocol):
         self.transport = before.transport
         self.secure, self.peers, self.client = before.secure, before.peers, before.client
         self._serial = before._serial
-        self._written, self._delivered = before._written, before._delivered
+        self.received, self._written, self._delivered = before.received, before._written, before._delivered
         self._read_by_peer, self._read_at = before._read_by_peer, before._read_at
         self._writable, before._writable = before._writable, None
         shared.connections.discard(before)  # and not forgotten: there is no room more than there was
@@ -276,6 +285,15 @@ class Connection(asyncio.Protocol):
             self._writable = None
 
     # The server's side
+
+    def speaks(self) -> str:
+        """What is spoken on it, as the metrics call it."""
+        return "unknown"
+
+    @property
+    def sent(self) -> int:
+        """Bytes given to the transport."""
+        return self._written
 
     def check(self, now: float) -> None:
         """Act on what is overdue at ``now``, monotonic seconds. Called by each sweep."""

@@ -130,6 +130,7 @@ class Http2Connection(Connection):
         self._run(exchange)
         rest = body.over() if request.end_stream else body.handle(events)
         if rest:
+            self.received -= len(rest)  # which is told again
             self.data_received(rest)
         else:
             self._flush_after(1)
@@ -139,12 +140,16 @@ class Http2Connection(Connection):
         self._head_since = self.shared.now
         self.flush_soon()
 
+    def speaks(self) -> str:
+        return "h2"
+
     # Bytes in
 
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state is LINGERING or state is CLOSED:
             return
+        self.received += len(data)
         if self._upgrading is not None:
             data = self._upgrading.receive(data)
             if not data:
@@ -254,6 +259,8 @@ class Http2Connection(Connection):
         session = exchange.session
         self.streams[exchange.number] = exchange
         if 0 < shared.requests <= len(shared.sessions):
+            if shared.meter is not None:
+                shared.meter.refuse("overload")
             session.answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
             return
         shared.sessions.add(session)
@@ -276,6 +283,8 @@ class Http2Connection(Connection):
         if stream is not None:
             stream.refuse(status, refused.reason)
         else:
+            if self.shared.meter is not None:
+                self.shared.meter.refuse("malformed")
             self._answer(Request(refused.stream_id, "", b"", b"", b"", [], "2", True), status, refused.reason)
 
     def _answer(self, request: Request, status: HTTPStatus, reason: str) -> None:

@@ -16,6 +16,7 @@ from asgiri.config.load import Loaded
 from asgiri.errors import AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.log import setup as log
+from asgiri.metrics.catalogue import metric
 from asgiri.supervisor.aides import Aide, Aides, Outfit
 from asgiri.supervisor.children import Child, Children, Lent, Role, ending, in_words
 from asgiri.supervisor.control import ControlServer, open_control
@@ -37,6 +38,7 @@ from asgiri.supervisor.messages import (
     Exited,
     Failed,
     Fork,
+    Gone,
     HandOver,
     Hold,
     Kill,
@@ -402,6 +404,7 @@ class Master:
         if why:
             logger.error("the reload is refused, generation %d goes on: %s", self._fleet.generation, why)
             self._mode.refuse(why)
+            self._board.master.count(metric("reloads").word("failed"))
             self._herald.look()
             return f"the reload is refused: {why}", []
         return "", [Reload(Policy.of(config))]
@@ -490,6 +493,8 @@ class Master:
                 self._announce()
             case Report():
                 self._report(command, trace)
+            case Gone(reason):
+                self._board.master.count(metric("worker_exits").word(reason))
             case Exit(code):
                 self._exit_code = code
                 self._aides.stop()
@@ -500,6 +505,7 @@ class Master:
         logger.error(text, self._fleet.generation, why, extra=extra)
         self._mode.abandon(generation, why, trace)
         self._desk.note_failed(generation, why, trace)
+        self._board.master.count(metric("reloads").word("failed"))
         self._plans.drop(generation)
 
     def _announce(self) -> None:
@@ -535,6 +541,7 @@ class Master:
             except AsgiriError as error:  # the workers serve with it already: no reason to leave them
                 logger.error("the master itself goes on as it was: %s", error)
         self._plans.commit(generation)
+        self._board.master.count(metric("reloads").word("done"))
         self._start_aides()
 
     def _fork(self, command: Fork) -> None:

@@ -15,6 +15,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from traceback import format_exception
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from asgiri.loader import load_app
 from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
 from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Counts, Identity, Post, Server
+from asgiri.metrics.meter import Meter
 from asgiri.supervisor.scoreboard import State
 from asgiri.tracebacks import Trouble, describe
 from asgiri.worker.share import BoardShare
@@ -139,9 +141,10 @@ class Worker:
         self._access = access
         self._rotation = rotation
         share = BoardShare(boot.board, boot.slot)
-        self._post = Post(Identity(boot.number, boot.generation), ways, share, boot.transfer)
+        self._meter = Meter(boot.slot.cells) if boot.config.metrics.enabled else None
+        self._post = Post(Identity(boot.number, boot.generation), ways, share, boot.transfer, self._meter)
         self._server: Server | None = None
-        self._heart = Heart(boot.slot, self._counts, share.refresh)
+        self._heart = Heart(boot.slot, self._counts, partial(self._on_beat, share), self._meter)
         self._orders: asyncio.Queue[Order] = asyncio.Queue()  # to finish
         self._dev = self._development()
 
@@ -169,6 +172,11 @@ class Worker:
         if dev is not None:
             app, access = dev.wrapped(app), dev.quiet(self._access)
         return Server(app, config=boot.config, listeners=boot.listeners, access_log=access, post=self._post)
+
+    def _on_beat(self, share: BoardShare, now: int) -> None:
+        share.refresh(now)
+        if self._meter is not None and self._access is not None:
+            self._meter.reached("access_log_lines_lost", self._access.lost)
 
     def _counts(self) -> Counts:
         return Counts() if self._server is None else self._server.counts
