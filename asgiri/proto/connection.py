@@ -23,7 +23,7 @@ from asgiri.asgi.scope import AppContext, Peers
 from asgiri.codec.engines import Http1Engine, Http2Engine, WebSocketEngine
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
-from asgiri.proto.outbox import Outbox
+from asgiri.proto.outbox import MOST_WAIT, Outbox
 from asgiri.proto.secure import Secure
 from asgiri.types import Headers
 
@@ -132,6 +132,7 @@ class Shared:
     # Each request runs in a copy of it: in the context that happens to be current, it could see an earlier one's.
     base_context: Context = field(default_factory=copy_context)
     now: float = 0.0  # monotonic seconds, as fresh as the last sweep; they stand still while the loop is blocked
+    patience: float = MOST_WAIT  # seconds that an answer which is whole waits for others
     draining: bool = False  # answer what comes, once more, with Connection: close
     drain_code: int = 1001  # what the Close frames of WebSockets say then (RFC 6455 section 7.4.1, and IANA's 1012)
     connections: set[Connection] = field(default_factory=set)
@@ -147,7 +148,7 @@ class Shared:
     on_idle: Callable[[Connection], None] | None = None
 
     def __post_init__(self) -> None:
-        self.outbox = Outbox(self.loop.call_soon)
+        self.outbox = Outbox(self.loop.call_soon, self.patience)
         self.observed = self.access_log is not None or self.meter is not None
 
     @property

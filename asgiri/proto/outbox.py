@@ -6,9 +6,9 @@ have more time for their work. A connection that is alone in its turns has nothi
 then its answers leave at once, and now and then it is looked again.
 
 Nor has an answer anything to gain that would wait for applications which work for long, each in the turn's time: what
-waits leaves after a millisecond, and where few have come together in that, answers leave at once.
+waits leaves after two milliseconds, and where few have come together in that, answers leave at once.
 
-    TOGETHER  --8 turns with one answer each, or a millisecond with four or fewer--> AT_ONCE  --64 answers--> TOGETHER
+    TOGETHER  --8 turns with one answer each, or 2 ms with four or fewer--> AT_ONCE  --64 answers--> TOGETHER
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final, Protocol
 LONELY_TURNS: Final = 8
 AT_ONCE: Final = 64
 # How long an answer waits for others, in seconds; and so many in that time are too few to be worth it.
-MOST_WAIT: Final = 0.001
+MOST_WAIT: Final = 0.002
 FEW: Final = 4
 
 
@@ -31,14 +31,21 @@ class Sender(Protocol):
 
 
 class Outbox:
-    """Knows who has an answer that waits. ``call_soon`` is the loop's; ``clock`` tells seconds."""
+    """Knows who has an answer that waits, for ``patience`` seconds at most.
 
-    __slots__ = ("_at_once", "_call_soon", "_clock", "_lonely", "_senders", "_since")
+    ``call_soon`` is the loop's; ``clock`` tells seconds.
+    """
+
+    __slots__ = ("_at_once", "_call_soon", "_clock", "_lonely", "_patience", "_senders", "_since")
 
     def __init__(
-        self, call_soon: Callable[[Callable[[], None]], object], clock: Callable[[], float] = perf_counter
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        patience: float = MOST_WAIT,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._call_soon = call_soon
+        self._patience = patience
         self._clock = clock
         self._senders: list[Sender] = []
         self._since = 0.0  # when the first of them came
@@ -53,7 +60,7 @@ class Outbox:
         if not self._senders:
             self._call_soon(self.flush)
             self._since = self._clock()
-        elif self._clock() - self._since > MOST_WAIT:
+        elif self._clock() - self._since > self._patience:
             if len(self._senders) <= FEW:
                 self._at_once = AT_ONCE
             self._push_all()

@@ -75,7 +75,7 @@ class Note:
 
 def outbox() -> tuple[Outbox, Loop]:
     loop = Loop()
-    return Outbox(loop.call_soon, lambda: loop.now), loop
+    return Outbox(loop.call_soon, clock=lambda: loop.now), loop
 
 
 def test_one_callback_a_turn_pushes_all_in_their_order() -> None:
