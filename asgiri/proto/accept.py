@@ -22,10 +22,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiri.proto.connection import Shared
 from asgiri.proto.secure import Connect, MakeConnection, Secure
+
+if TYPE_CHECKING:
+    from asgiri.proto.announced import Proxies
 
 logger = logging.getLogger("asgiri.server")
 
@@ -295,6 +298,7 @@ class Intake:
         self.shared = shared
         self.share = share
         self.taken = 0  # accepted, but for those that came to nothing
+        self.refused: dict[str, int] = {}  # of those, by why
         self.acceptors: list[Acceptor] = []
         self._limit = limit
         self._context = copy_context()  # what is begun when a connection ends must not be begun in its context
@@ -303,11 +307,27 @@ class Intake:
         self._room = asyncio.Event()  # there may be some again
         self._wait_for_none()
 
-    def open(self, sock: socket.socket, name: str, make: MakeConnection, secure: Secure | None = None) -> None:
+    def open(
+        self,
+        sock: socket.socket,
+        name: str,
+        make: MakeConnection,
+        secure: Secure | None = None,
+        proxies: Proxies | None = None,
+    ) -> None:
         """Accept connections from a listening socket, and close it at the end. ``make`` makes their protocols."""
         loop = self.shared.loop
         connect = secure.connect(loop) if secure is not None else loop.connect_accepted_socket
-        self.add(Acceptor(self, sock, name, make, connect))
+        if proxies is None:
+            self.add(Acceptor(self, sock, name, make, connect))
+        else:
+            from asgiri.proto.announced import ProxiedAcceptor  # few services have a proxy that speaks this
+
+            self.add(ProxiedAcceptor(self, sock, name, make, connect, proxies))
+
+    def refuse(self, reason: str) -> None:
+        """Count a connection that came to nothing: ``reason`` is one of the metric ``connections_refused``."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
 
     def add(self, acceptor: Acceptor) -> None:
         """One more, which takes its part in all that holds for the others."""
