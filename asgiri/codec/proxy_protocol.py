@@ -114,12 +114,14 @@ class HeaderParser:
     def _size_of_v1(self) -> int:
         """How long the line is, 0 while it has no end. Section 2.1: a CR or an LF alone ends nothing."""
         seen = self._seen
-        end = next((index for index, byte in enumerate(seen[:V1_MOST]) if byte in b"\r\n"), -1)
-        if end < 0 or (end == len(seen) - 1 and seen[end] == 0x0D and len(seen) < V1_MOST):
-            if len(seen) >= V1_MOST:
+        end = next((index for index, byte in enumerate(seen[: V1_MOST - 1]) if byte in b"\r\n"), None)
+        if end is None:
+            if len(seen) >= V1_MOST - 1:
                 raise RemoteProtocolError(f"its PROXY line has no end within {V1_MOST} bytes")
             return 0
-        if seen[end : end + 2] != b"\r\n" or end + 2 > V1_MOST:
+        if seen[end:] == b"\r":
+            return 0
+        if seen[end : end + 2] != b"\r\n":
             raise RemoteProtocolError("its PROXY line does not end with CR and LF")
         return end + 2
 
