@@ -9,6 +9,9 @@ import os
 import socket
 import ssl
 import struct
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -474,3 +477,16 @@ def test_what_happens_too_often_is_told_now_and_then() -> None:
     tally = Tally()
     told = [tally.tell(100.0 + second) for second in range(int(2 * WARNING_SECONDS) + 1)]
     assert [(second, times) for second, times in enumerate(told) if times] == [(0, 1), (60, 60), (120, 60)]
+
+
+def test_only_who_wants_it_pays_for_it_and_the_workers_share_it() -> None:
+    source = """
+        import sys
+        from asgiri.cli.check import preload
+        from asgiri.config.schema import Config, Listen
+        for takes in ("off", "v1"):
+            preload(Config(listen=(Listen(bind="127.0.0.1:0", proxy_protocol=takes),)), hurry=True)
+            print(*(name in sys.modules for name in ("asgiri.proto.announced", "asgiri.codec.proxy_protocol")))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(source)], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["False False", "True True"]

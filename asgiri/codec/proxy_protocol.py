@@ -97,7 +97,6 @@ class HeaderParser:
         if size == 0:
             return len(data)
         whole = bytes(self._seen[:size])
-        del self._seen[size:]
         self.header = parse_v1(whole) if version == 1 else parse_v2(whole)
         return size - before
 
