@@ -22,6 +22,7 @@ from asgiri.sockets.listener import Listener
 
 if TYPE_CHECKING:
     from asgiri.metrics.meter import Meter
+    from asgiri.proto.announced import Proxies
 
 T = TypeVar("T")
 
@@ -96,8 +97,18 @@ def ways_of(
         secure = None
         if listen.tls is not None:
             secure = secured(listen.tls, listen.http, f"listen[{index}].tls", config.timeouts.tls_handshake)
-        ways.append(Way(listen.http, secure, config.http2.h2c_upgrade))
+        ways.append(Way(listen.http, secure, config.http2.h2c_upgrade, proxies_of(config, listen)))
     return ways
+
+
+def proxies_of(config: Config, listen: Listen) -> Proxies | None:
+    """The proxies whose headers connections there begin with; None where there are none."""
+    if listen.proxy_protocol == "off":
+        return None
+    from asgiri.proto.announced import VERSIONS, Proxies  # few services have one that speaks this
+    from asgiri.proto.trust import Trusted
+
+    return Proxies(Trusted(config.proxy.trusted), VERSIONS[listen.proxy_protocol], config.timeouts.proxy_header)
 
 
 def listens_of(

@@ -287,7 +287,7 @@ class Server:
         self._own = [] if self._given is not None else listeners
         self._intake = Intake(shared, self.config.limits.connections, self._post.share)
         for listener, way in zip(listeners, ways, strict=True):
-            self._intake.open(listener.sock, listener.url, way.maker(shared), way.secure)
+            self._intake.open(listener.sock, listener.url, way.maker(shared), way.secure, way.proxies)
             self.sockets.append(listener.sock)
         if self._post.transfer is not None:
             from asgiri.proto.transfer import Taker  # development alone has it

@@ -214,7 +214,9 @@ def preload(config: Config, *, hurry: bool) -> None:
     loop_factory(config.loop)
     load_engines(config, all_of_them=not (hurry and config.workers.processes == 1))
     if config.admin.bind is not None:
-        import asgiri.admin  # noqa: F401
+        import asgiri.admin
+    if any(listen.proxy_protocol != "off" for listen in config.listen):
+        import asgiri.proto.announced  # noqa: F401
 
 
 def check_interface(config: Config) -> None:

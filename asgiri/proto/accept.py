@@ -22,10 +22,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiri.proto.connection import Shared
 from asgiri.proto.secure import Connect, MakeConnection, Secure
+
+if TYPE_CHECKING:
+    from asgiri.proto.announced import Proxies
 
 logger = logging.getLogger("asgiri.server")
 
@@ -202,12 +205,17 @@ class Acceptor:
             sock.close()
             self._intake.taken -= 1
             if isinstance(error, OSError):
-                if self._shared.meter is not None and not self.is_plain:
-                    self._shared.meter.refuse_connection("tls")
+                self._note_failure(error)
                 logger.debug("%s: no connection was made: %s", self.name, str(error) or type(error).__name__)
             else:
                 self._loop.call_exception_handler({"message": "no connection was made", "exception": error})
         self._shared.forget_arrival()
+
+    def _note_failure(self, error: OSError) -> None:
+        """No connection was made, and the peer's part in that was ``error``."""
+        del error
+        if not self.is_plain:
+            self._intake.refuse("tls")
 
     def go_on(self) -> None:
         """A connection has gone, or the time for another try has come."""
@@ -310,11 +318,28 @@ class Intake:
         self._room = asyncio.Event()  # there may be some again
         self._wait_for_none()
 
-    def open(self, sock: socket.socket, name: str, make: MakeConnection, secure: Secure | None = None) -> None:
+    def open(
+        self,
+        sock: socket.socket,
+        name: str,
+        make: MakeConnection,
+        secure: Secure | None = None,
+        proxies: Proxies | None = None,
+    ) -> None:
         """Accept connections from a listening socket, and close it at the end. ``make`` makes their protocols."""
         loop = self.shared.loop
         connect = secure.connect(loop) if secure is not None else loop.connect_accepted_socket
-        self.add(Acceptor(self, sock, name, make, connect))
+        if proxies is None:
+            self.add(Acceptor(self, sock, name, make, connect))
+        else:
+            from asgiri.proto.announced import ProxiedAcceptor  # few services have a proxy that speaks this
+
+            self.add(ProxiedAcceptor(self, sock, name, make, connect, proxies))
+
+    def refuse(self, reason: str) -> None:
+        """Count a connection that came to nothing: ``reason`` is one of the metric ``connections_refused``."""
+        if self.shared.meter is not None:
+            self.shared.meter.refuse_connection(reason)
 
     def add(self, acceptor: Acceptor) -> None:
         """One more, which takes its part in all that holds for the others."""

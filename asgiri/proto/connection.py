@@ -19,7 +19,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from asgiri.asgi.scope import AppContext, Peers
+from asgiri.asgi.scope import Announced, AppContext, Peers
 from asgiri.codec.engines import Http1Engine, Http2Engine, WebSocketEngine
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
@@ -241,7 +241,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        announced = self.peers.announced
         self.peers = peers_of(self.transport, self.secure)
+        if announced is not None:
+            self.peers = spoken_for(self.peers, announced)
         self.client = client_text(self.peers)
         self.shared.accepted += 1
         self._serial = self.shared.accepted
@@ -267,6 +270,10 @@ class Connection(asyncio.Protocol):
         self.transport.set_protocol(self)
         self.connected()
         shared.tell_idle(self)
+
+    def announce(self, announced: Announced) -> None:
+        """Before there is a transport: whom its peer speaks for."""
+        self.peers = Peers(None, None, announced=announced)
 
     def connected(self) -> None:
         """There is a transport now, new or taken over, and it is known who is at its other end."""
@@ -471,6 +478,14 @@ def peers_of(transport: asyncio.BaseTransport, secure: Secure | None = None) -> 
         return Peers(None, (path, None), scheme, extensions)
     peername = transport.get_extra_info("peername")
     return Peers(host_port(peername), host_port(sockname), scheme, extensions)
+
+
+def spoken_for(real: Peers, announced: Announced) -> Peers:
+    """The peers where a proxy, the ``real`` client, speaks for another one."""
+    scheme = "https" if announced.secure else real.scheme
+    extensions = real.extensions | {"proxy_protocol": announced.details | {"proxy": real.client}}
+    client = announced.client if announced.tells_ends else real.client
+    return Peers(client, announced.server or real.server, scheme, extensions, announced)
 
 
 def client_text(peers: Peers) -> str:
