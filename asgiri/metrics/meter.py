@@ -33,7 +33,17 @@ class Requests:
     ``websockets`` are those that are open: who opens and who ends one counts it.
     """
 
-    __slots__ = ("_cells", "_duration", "_first_byte", "_open", "_opened", "_pieces", "_requests", "_whole", "websockets")
+    __slots__ = (
+        "_cells",
+        "_duration",
+        "_first_byte",
+        "_open",
+        "_opened",
+        "_pieces",
+        "_requests",
+        "_whole",
+        "websockets",
+    )
 
     def __init__(self, cells: memoryview, protocol: str) -> None:
         self._cells = cells

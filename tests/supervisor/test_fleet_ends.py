@@ -28,6 +28,7 @@ from asgiri.supervisor.messages import (
 )
 from tests.supervisor.fleet_play import crashed, killed, left, pulse, running, started, status_3, vital
 
+
 def ends(fleet: Fleet, *lines: tuple[float, Event]) -> list[str]:
     """Why they went whom these events have end."""
     return [command.reason for at, event in lines for command in fleet.handle(event, at) if isinstance(command, Gone)]
