@@ -34,8 +34,8 @@ from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
 from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
-from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Counts, Identity, Post, Server
 from asgiri.metrics.meter import Meter
+from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Counts, Identity, Post, Server
 from asgiri.supervisor.scoreboard import State
 from asgiri.tracebacks import Trouble, describe
 from asgiri.worker.share import BoardShare

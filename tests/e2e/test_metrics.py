@@ -41,7 +41,7 @@ def counts(service: Service, *names: str) -> dict[str, int]:
     """Their series that are not 0."""
     board = board_of(service)
     totals, own = board.totals(), board.master.cells
-    found = {}
+    found: dict[str, int] = {}
     for one in map(metric, names):
         words = own if is_masters(one) else totals
         found |= {f"{one.name} {' '.join(labels)}".strip(): words[one.word(*labels)] for labels in one.series}

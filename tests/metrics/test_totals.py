@@ -15,7 +15,7 @@ from asgiri.supervisor.scoreboard import Scoreboard, Slot, State
 SENT = metric("sent_bytes").word()
 REQUESTS = metric("requests").word("h2", "GET", "2xx")
 IN_FLIGHT = metric("requests_in_flight").word()
-LIVES = 150  # workers, one after the other
+LIVES = 100  # workers, one after the other
 EACH = 20  # requests of one
 
 
