@@ -34,6 +34,7 @@ from asgiri.log.access import this_process
 from asgiri.proto.accept import Intake, Share
 from asgiri.proto.connection import Connection, ExchangeLog, Shared
 from asgiri.proto.detect import Way
+from asgiri.proto.survey import survey
 from asgiri.sockets.bind import bind_all
 from asgiri.sockets.listener import Listener
 from asgiri.types import ASGIApp
@@ -330,8 +331,6 @@ class Server:
     def _measure(self) -> None:
         """Have the meter, where there is one, count what there is to count."""
         if self._shared is not None and self._shared.meter is not None:
-            from asgiri.proto.survey import survey  # not all servers have one
-
             survey(self._shared, self._shared.meter)
 
     def _refresh_headers(self) -> None:

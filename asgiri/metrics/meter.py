@@ -1,8 +1,8 @@
 """What a process that serves has counted and measured, into the words that the catalogue gives it.
 
-It is on by default, so it has to cost next to nothing: what a request pays for is that three values go into a list. When
-there are enough of them, or once a second, they are sorted and counted, all at once. Gauges, and what connections count
-for themselves, are looked at once a second (:mod:`asgiri.proto.survey`).
+It is on by default, so it has to cost next to nothing: what a request pays for is that three values go into a list.
+When there are enough of them, or once a second, they are sorted and counted, all at once. Gauges, and what connections
+count for themselves, are looked at once a second (:mod:`asgiri.proto.survey`).
 """
 
 from __future__ import annotations

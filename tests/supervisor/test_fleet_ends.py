@@ -28,7 +28,10 @@ from asgiri.supervisor.messages import (
 )
 from tests.supervisor.fleet_play import crashed, killed, left, pulse, running, started, status_3, vital
 
-def ends(fleet: Fleet, *lines: tuple[float, Event]) -> list[str]:
+Line = tuple[float, Event]
+
+
+def ends(fleet: Fleet, *lines: Line) -> list[str]:
     """Why they went whom these events have end."""
     return [command.reason for at, event in lines for command in fleet.handle(event, at) if isinstance(command, Gone)]
 
@@ -60,7 +63,7 @@ def ends(fleet: Fleet, *lines: tuple[float, Event]) -> list[str]:
         ({}, [(2, Reload(Policy(1))), (3, Exited(2, "could not be forked", Ending.UNFORKED))], ["boot"]),
     ],
 )
-def test_one_worker(settings: dict[str, float], lines: list[tuple[float, Event]], reasons: list[str]) -> None:
+def test_one_worker(settings: dict[str, float], lines: list[Line], reasons: list[str]) -> None:
     assert ends(running(1, **settings), *lines) == reasons
 
 
@@ -71,14 +74,14 @@ def test_scaled_down() -> None:
 
 def test_a_first_boot_that_fails_stops_the_others() -> None:
     fleet = started(2)
-    lines = [(1.0, Failed(1, "no app")), (1.0, status_3(1)), (2.0, killed(2))]
+    lines: list[Line] = [(1.0, Failed(1, "no app")), (1.0, status_3(1)), (2.0, killed(2))]
     assert ends(fleet, *lines) == ["boot", "stop"]
 
 
 def test_silent() -> None:
     """Hung: until it is killed, or goes on and is replaced."""
-    quiet = [(at, pulse(w1=1)) for at in range(2, 12)]
-    silent = (*quiet, (12, Tick()))
+    quiet: list[Line] = [(at, pulse(w1=1)) for at in range(2, 12)]
+    silent: list[Line] = [*quiet, (12, Tick())]
     fleet = running(1, heartbeat_timeout=10)
     assert ends(fleet, *silent, (13, Tick()), (14, killed(1))) == ["hung"]
     fleet = running(1, heartbeat_timeout=10)
@@ -87,10 +90,10 @@ def test_silent() -> None:
 
 def test_stuck_while_it_boots() -> None:
     fleet = running(1, boot_timeout=5)
-    lines = [(2, Reload(Policy(1, boot_timeout=5))), (7, Tick()), (8, Tick()), (9, killed(2))]
+    lines: list[Line] = [(2, Reload(Policy(1, boot_timeout=5))), (7, Tick()), (8, Tick()), (9, killed(2))]
     assert ends(fleet, *lines) == ["boot"]
     fleet = running(1, boot_timeout=5)
-    late = [(2, Reload(Policy(1, boot_timeout=5))), (7, Tick()), (7.5, Ready(2)), (9, left(2))]
+    late: list[Line] = [(2, Reload(Policy(1, boot_timeout=5))), (7, Tick()), (7.5, Ready(2)), (9, left(2))]
     assert ends(fleet, *late) == ["boot"]
 
 
