@@ -1,4 +1,4 @@
-"""What a master leaves for one of its workers: a file in memory with what is in the TLS files, for who may not read them.
+"""What a master leaves for one of its workers, who may not read TLS files: what is in them, in a file in memory.
 
 Each worker has one of its own, made before the fork: what it writes there reaches nobody else. Whoever reads while the
 master writes sees that it is no whole one, and is told again when there is.

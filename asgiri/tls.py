@@ -75,7 +75,7 @@ def make_contexts(
     """The contexts of a section by their places; that at "" is the listener's, which comes to the others by name.
 
     ``material`` is what is in the files; None: read them. Those ``before`` are taken again where nothing of theirs has
-    changed. Raises ConfigError, whose keys begin with ``key``.
+    changed; the listener's, where nothing has. Raises ConfigError, whose keys begin with ``key``.
     """
     authorities: Contents = {}
     made: dict[str, Made] = {}
@@ -84,12 +84,16 @@ def make_contexts(
         authorities = read_part(part, key) if material is None else material[CLIENT_CA]
     for place, part in by_place.items():
         contents = read_part(part, key) if material is None else material[place]
-        known = None if before is None or not place else before.get(place)
+        known = None if before is None else before.get(place)
         if known is None or (known.section, known.contents, known.authorities) != (tls, contents, authorities):
             known = make_context(tls, http, key, part, contents, authorities)
         made[place] = known
+    if made == before:
+        return made
+    if before is not None and made[""] is before.get(""):
+        # With a callback of its own: a handshake that is under way finds the others as they were.
+        made[""] = make_context(tls, http, key, by_place[""], made[""].contents, authorities)
     if tls.sni:
-        # Of a new context each time: a handshake that is under way finds the others as they were.
         made[""].context.sni_callback = by_name({name.lower(): made[f".sni.{name}"].context for name in tls.sni})
     return made
 
@@ -232,8 +236,8 @@ class _Pair:
             return secret
 
         try:
-            with paths_to(self.certificates, self._private_key) as paths:
-                context.load_cert_chain(*paths, password)
+            with paths_to(self.certificates, self._private_key) as (chain, private_key):
+                context.load_cert_chain(chain, private_key, password)
         except ssl.SSLError as error:
             if asked and password_file is None:
                 what = f'the key in "{keyfile}" is encrypted; name a password_file'

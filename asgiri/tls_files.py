@@ -1,4 +1,4 @@
-"""The files of a listener's TLS in memory: which of them belong together, their contents, and paths to these for OpenSSL.
+"""The files of a listener's TLS in memory: which belong together, their contents, and paths to these for OpenSSL.
 
 What a context is made of is what has been read, once: a file may be replaced between two looks at it, and a worker may
 not read it at all.

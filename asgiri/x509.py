@@ -17,17 +17,17 @@ from typing import Final
 from msgspec import Struct
 
 _INTEGER: Final = 0x02
-_UTC# subjectAltName (RFC 5280 section 4.2.1.6), as an encoded identifier, and of its forms those that servers have.
+_OCTETS: Final = 0x04
+_UTC_TIME: Final = 0x17
+_GENERALIZED_TIME: Final = 0x18
+_SEQUENCE: Final = 0x30
+_EXTENSIONS: Final = 0xA3  # [3] EXPLICIT
+_VERSION: Final = 0xA0  # [0] EXPLICIT, left out by certificates of version 1
+# subjectAltName (RFC 5280 section 4.2.1.6), as an encoded identifier, and of its forms those that servers have.
 _ALT_NAMES: Final = bytes.fromhex("0603551d11")
 _DNS_NAME: Final = 0x82
 _IP_ADDRESS: Final = 0x87
-_OCTETS: Final = 0x04
-_EXTENSIONS: Final = 0xA3
 
-_TIME: Final = 0x17
-_GENERALIZED_TIME: Final = 0x18
-_SEQUENCE: Final = 0x30
-_VERSION: Final = 0xA0  # [0] EXPLICIT, left out by certificates of version 1
 
 # RFC 7468 section 5, and the older labels that OpenSSL takes too. What follows the certificate in a trusted one is not
 # read.

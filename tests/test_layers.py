@@ -10,7 +10,9 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "asgiri"
 
-LEAVES = frozenset({"access_format", "asgiri", "build", "errors", "statuses", "tracebacks", "types", "units", "x509"})
+LEAVES = frozenset(
+    {"access_format", "asgiri", "build", "deposit", "errors", "statuses", "tracebacks", "types", "units", "x509"}
+)
 
 # layer -> what it may import besides the leaves and itself; None: anything.
 MAY_IMPORT: dict[str, frozenset[str] | None] = {
@@ -23,6 +25,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "types": frozenset(),
     "units": frozenset(),
     "x509": frozenset(),
+    "deposit": frozenset(),
     "demo": frozenset(),
     "config": frozenset(),
     "interfaces": frozenset(),
@@ -38,7 +41,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "link": frozenset({"config", "sockets", "supervisor.scoreboard"}),
     "dev": frozenset({"child", "config", "link", "log", "sockets", "supervisor.bulletin", "supervisor.scoreboard"}),
     "child": frozenset({"config", "link", "log", "supervisor.scoreboard"}),
-    "equip": frozenset({"config", "sockets", "tls", "log", "codec", "asgi", "proto"}),
+    "equip": frozenset({"config", "sockets", "tls", "tls_files", "log", "codec", "asgi", "proto"}),
     "server": frozenset({"metrics", "config", "equip", "sockets", "tls", "log", "codec", "asgi", "proto"}),
     "worker": frozenset(
         {
@@ -57,7 +60,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
         }
     ),
     "admin": frozenset({"child", "config", "equip", "link", "log", "metrics", "server", "supervisor.scoreboard"}),
-    "supervisor": frozenset({"config", "link", "log", "metrics", "sockets"}),
+    "supervisor": frozenset({"config", "link", "log", "metrics", "sockets", "tls", "tls_files"}),
     "cli": None,
     "ctl": None,
     "__main__": None,

@@ -126,6 +126,10 @@ class Acceptor:
         self._accept: Accept = sock._accept  # type: ignore[attr-defined]
         self.socket = socket_class(sock)
         self._kind = (sock.family, sock.type, sock.proto)
+        self.swap(make, connect)
+
+    def swap(self, make: MakeConnection, connect: Connect) -> None:
+        """Make transports and their protocols in this way from here on: the two belong together."""
         self.make = make
         self._connect = connect
 
@@ -305,9 +309,15 @@ class Intake:
 
     def open(self, sock: socket.socket, name: str, make: MakeConnection, secure: Secure | None = None) -> None:
         """Accept connections from a listening socket, and close it at the end. ``make`` makes their protocols."""
+        self.add(Acceptor(self, sock, name, make, self._connect(secure)))
+
+    def swap(self, acceptor: Acceptor, make: MakeConnection, secure: Secure | None) -> None:
+        """What is accepted from here on is made so; what has been before stays as it is, with its handshake."""
+        acceptor.swap(make, self._connect(secure))
+
+    def _connect(self, secure: Secure | None) -> Connect:
         loop = self.shared.loop
-        connect = secure.connect(loop) if secure is not None else loop.connect_accepted_socket
-        self.add(Acceptor(self, sock, name, make, connect))
+        return secure.connect(loop) if secure is not None else loop.connect_accepted_socket
 
     def add(self, acceptor: Acceptor) -> None:
         """One more, which takes its part in all that holds for the others."""

@@ -31,7 +31,7 @@ logger = logging.getLogger("asgiri.master")
 TAKEN: Final = metric("certificate_reloads").word("taken")
 REFUSED: Final = metric("certificate_reloads").word("refused")
 
-# When the end of a certificate in use is told of, in days before it; each once. At 14, renewals have failed a few times.
+# When the end of a certificate in use is told of, in days before it; each once. At 14, a few renewals have failed.
 WARN_DAYS: Final = (14, 7, 1, 0)
 _DAY: Final = 86400.0
 _NAMES_MOST: Final = 5  # that a line of the log has
@@ -47,23 +47,24 @@ class Held:
         self.http = listen.http
         self.tls = tls
         self.renewal = Renewal(look_at(part.paths))  # before they are read: what comes in between is a change
-        self.contents = read_part(part, self.key)
+        self.keep(read_part(part, self.key))
         self.doubt = ""  # why what is on the disk is no good
         self.was_refused = False  # and that was said
         self.warned = 0  # so many of WARN_DAYS have been told of
         name = part.place.removeprefix(".sni.")
         self.name = printable(listen.bind if part.place in ("", CLIENT_CA) else f"{listen.bind} ({name})")
 
+    def keep(self, contents: Contents) -> None:
+        """These are in use from here on."""
+        self.contents = contents
+        certificate = first_of(self.first)
+        # Of the server's certificate, in seconds since 1970; 0 where that is not understood.
+        self.expiry = certificate.not_after.timestamp() if certificate is not None else 0.0
+
     @property
     def first(self) -> bytes:
         """What is in the certificate's file, or the authorities'."""
         return self.contents[self.part.files[0][1]]
-
-    @property
-    def expiry(self) -> float:
-        """When the server's certificate ends, in seconds since 1970; 0 where that is not understood."""
-        certificate = first_of(self.first)
-        return certificate.not_after.timestamp() if certificate is not None else 0.0
 
 
 class Certificates:
@@ -144,20 +145,20 @@ class Certificates:
             held.was_refused = False
             return False
         held.renewal.judged(Cause.TAKEN)
-        held.contents, held.was_refused, held.warned = contents, False, 0
+        held.keep(contents)
+        held.was_refused, held.warned = False, 0
         slot.count(TAKEN)
         logger.info("%s: %s", held.name, in_words(held))
         return True
 
     def _try(self, held: Held, contents: Contents, wall: float) -> None:
         """ConfigError, when these would not do in the place of what is in use."""
-        own, authorities = held, contents
+        beside = {one.part.place: one for one in self._held if one.index == held.index}
         if held.part.place == CLIENT_CA:
-            own = next(one for one in self._held if one.index == held.index and not one.part.place)
+            own = beside[""]
             make_context(held.tls, held.http, held.key, own.part, own.contents, contents)
             return
-        asked = (one for one in self._held if one.index == held.index and one.part.place == CLIENT_CA)
-        authorities = next((one.contents for one in asked), {})
+        authorities = beside[CLIENT_CA].contents if CLIENT_CA in beside else {}
         make_context(held.tls, held.http, held.key, held.part, contents, authorities)
         key, path = held.part.files[0]
         new, old = first_of(contents[path]), first_of(held.first)
@@ -209,11 +210,9 @@ def _look_at(path: str) -> tuple[int, ...]:
 
 def age_of(seen: Look, wall: float) -> float:
     """How long ago one of the files changed last, in seconds, where all are there; else -1."""
-    times = [one[-1] for one in seen if isinstance(one, tuple) and len(one) > 1]
-    modified = [one[-2] for one in seen if isinstance(one, tuple) and len(one) > 1]
-    if len(times) < len(seen):
+    if any(len(one) == 1 for one in seen):
         return -1.0
-    return wall - max(*times, *modified) / 1e9
+    return wall - max(max(one[-2:]) for one in seen) / 1e9
 
 
 def first_of(data: bytes) -> Certificate | None:

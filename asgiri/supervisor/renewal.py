@@ -22,8 +22,8 @@ SETTLE_SECONDS: Final = 0.9
 # key: by a person's script or by one that goes from host to host.
 PATIENCE_SECONDS: Final = 3.0
 
-# How files look: anything that is equal as long as they do.
-Look = tuple[object, ...]
+# How files look, each in a few numbers: equal as long as they do.
+Look = tuple[tuple[int, ...], ...]
 
 
 class Phase(Enum):
