@@ -21,8 +21,10 @@ from asgiri.proto.secure import Secure
 from asgiri.sockets.listener import Listener
 
 if TYPE_CHECKING:
+    from asgiri.deposit import Materials
     from asgiri.metrics.meter import Meter
     from asgiri.proto.announced import Proxies
+    from asgiri.tls_files import Material
 
 T = TypeVar("T")
 
@@ -86,17 +88,23 @@ def ways_of(
     *,
     tls: Tls | None = None,
     http: tuple[HttpVersion, ...] = (),
+    materials: Materials | None = None,
+    before: Sequence[Way] = (),
 ) -> list[Way]:
     """What is spoken on each listener, in their order; those of the config where no ``listeners`` are given.
 
     ``tls`` is for listeners of which the config does not know, and ``http``, where it is not empty, for all. Raises
-    ConfigError when TLS files cannot be used: this is what reads them.
+    ConfigError when TLS files cannot be used: this is what reads them, but for what
+    is in ``materials``. Of those that were made ``before``, for the same listeners, what has not changed is used again.
     """
     ways = []
     for index, listen in enumerate(listens_of(config, listeners, tls=tls, http=http)):
         secure = None
         if listen.tls is not None:
-            secure = secured(listen.tls, listen.http, f"listen[{index}].tls", config.timeouts.tls_handshake)
+            material = material_of(config, listen.tls, materials)
+            known = before[index].secure if before else None
+            key = f"listen[{index}].tls"
+            secure = secured(listen.tls, listen.http, key, config.timeouts.tls_handshake, material, known)
         ways.append(Way(listen.http, secure, config.http2.h2c_upgrade, proxies_of(config, listen)))
     return ways
 
@@ -173,12 +181,33 @@ def response_headers(config: Config) -> list[tuple[bytes, bytes]]:
     return fields
 
 
-def secured(tls: Tls, http: Sequence[str], key: str, handshake_timeout: float) -> Secure:
-    """What a listener needs for TLS; ConfigError, whose keys begin with ``key``, when its files do not do."""
-    from asgiri.tls import server_contexts, weak_ciphers  # a plain start has no need of it; a master has imported it
+def material_of(config: Config, tls: Tls, materials: Materials | None) -> Material | None:
+    """What is in the files of this section of the config, where somebody has read them."""
+    found = (material for listen, material in zip(config.listen, materials or (), strict=False) if listen.tls is tls)
+    return next(found, None)
 
-    context, certificates = server_contexts(tls, http, key)
-    return Secure(context, certificates, handshake_timeout, weak_ciphers(context))
+
+def secured(
+    tls: Tls,
+    http: Sequence[str],
+    key: str,
+    handshake_timeout: float,
+    material: Material | None = None,
+    before: Secure | None = None,
+) -> Secure:
+    """What a listener needs for TLS; ConfigError, whose keys begin with ``key``, when its files do not do.
+
+    That of ``before``, where nothing of it has changed.
+    """
+    from asgiri.tls import make_contexts, weak_ciphers  # a plain start has no need of it; a master has imported it
+
+    known = before.made if before is not None else None
+    made = make_contexts(tls, http, key, material, known)
+    if before is not None and made == known:
+        return before
+    context = made[""].context
+    certificates = {one.context: one.certificate for one in made.values()}
+    return Secure(context, certificates, handshake_timeout, weak_ciphers(context), made)
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -295,6 +295,18 @@ class Server:
 
             self._intake.add(Taker(self._intake, self._post.transfer[1], Way(("http/1.1",)).maker(shared)))
 
+    def swap(self, ways: Sequence[Way]) -> None:
+        """Speak this on the listeners from here on, in their order: other certificates, mostly.
+
+        Connections that are open, or within their handshakes, go on as they began.
+        """
+        if self._intake is None or self._shared is None:
+            raise RuntimeError(
+                f"only a server that listens can speak in other ways, and this one is {self.state.value}"
+            )
+        for acceptor, way in zip(self._intake.acceptors, ways, strict=False):  # a Taker is behind those of listeners
+            self._intake.swap(acceptor, way.maker(self._shared), way.secure)
+
     def _request_id(self) -> Callable[[int, int], str]:
         """What the logs call a request: the same in the access log and beside it."""
         if self._access_log is not None:

@@ -122,7 +122,9 @@ def receive(sock: socket.socket) -> Asked | None:
     if len(descriptors) >= DESCRIPTORS_LEAST:
         with suppress(pickle.UnpicklingError, EOFError):
             errand = pickle.loads(data)
-            if isinstance(errand, Errand) and len(descriptors) == DESCRIPTORS_LEAST + len(errand.listens):
+            if isinstance(errand, Errand) and len(descriptors) == DESCRIPTORS_LEAST + errand.has_deposit + len(
+                errand.listens
+            ):
                 return Asked(errand, descriptors)
     for fd in descriptors:
         os.close(fd)
@@ -153,6 +155,7 @@ def as_asked(boot: Boot, asked: Asked, middle: int) -> Boot:
     """In the fresh worker: what it has to be, once the master is its parent, and knows that. ``middle`` was that."""
     errand = asked.errand
     ticket, orders, reports, stacks, *sockets = asked.descriptors
+    deposit = sockets.pop(0) if errand.has_deposit else -1
     deadline = time.monotonic() + ADOPTION
     while os.getppid() == middle and time.monotonic() < deadline:
         os.sched_yield()
@@ -176,6 +179,7 @@ def as_asked(boot: Boot, asked: Asked, middle: int) -> Boot:
         boot.bulletin,
         boot.transfer,
         errand.first,
+        deposit=deposit,
     )
 
 

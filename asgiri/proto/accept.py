@@ -132,6 +132,10 @@ class Acceptor:
         self._accept: Accept = sock._accept  # type: ignore[attr-defined]
         self.socket = socket_class(sock)
         self._kind = (sock.family, sock.type, sock.proto)
+        self.swap(make, connect)
+
+    def swap(self, make: MakeConnection, connect: Connect) -> None:
+        """Make transports and their protocols in this way from here on: the two belong together."""
         self.make = make
         self._connect = connect
 
@@ -327,14 +331,20 @@ class Intake:
         proxies: Proxies | None = None,
     ) -> None:
         """Accept connections from a listening socket, and close it at the end. ``make`` makes their protocols."""
-        loop = self.shared.loop
-        connect = secure.connect(loop) if secure is not None else loop.connect_accepted_socket
         if proxies is None:
-            self.add(Acceptor(self, sock, name, make, connect))
+            self.add(Acceptor(self, sock, name, make, self._connect(secure)))
         else:
             from asgiri.proto.announced import ProxiedAcceptor  # few services have a proxy that speaks this
 
-            self.add(ProxiedAcceptor(self, sock, name, make, connect, proxies))
+            self.add(ProxiedAcceptor(self, sock, name, make, self._connect(secure), proxies))
+
+    def swap(self, acceptor: Acceptor, make: MakeConnection, secure: Secure | None) -> None:
+        """What is accepted from here on is made so; what has been before stays as it is, with its handshake."""
+        acceptor.swap(make, self._connect(secure))
+
+    def _connect(self, secure: Secure | None) -> Connect:
+        loop = self.shared.loop
+        return secure.connect(loop) if secure is not None else loop.connect_accepted_socket
 
     def refuse(self, reason: str) -> None:
         """Count a connection that came to nothing: ``reason`` is one of the metric ``connections_refused``."""

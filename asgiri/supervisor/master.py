@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Self
 
+from msgspec.structs import replace
+
 from asgiri.config.load import Loaded
 from asgiri.errors import AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order
@@ -186,6 +188,7 @@ class Master:
     def _start_aides(self) -> None:
         """Have an admin child of the current generation, where the config has an address for it; and a watcher."""
         generation = self._fleet.generation
+        self._show_certificates()
         self._admin.feed(Want(generation if self._plans[generation].admin else None))
         self._mode.look(self._plans[generation].loaded, generation)
 
@@ -237,6 +240,25 @@ class Master:
             self._control.sweep(now)
         if self._board.master.announced and not self._is_complete:
             self._complete()
+        if not self._is_stopping():
+            self._renew(now)
+
+    def _show_certificates(self) -> None:
+        """Those of the current generation are in effect."""
+        certificates = self._plans[self._fleet.generation].certificates
+        if certificates is None:
+            self._board.master.expiries = []
+        else:
+            certificates.show(self._board.master, time.time())
+
+    def _renew(self, now: float) -> None:
+        """Take changed certificates in, and give them to the workers."""
+        generation = self._fleet.generation
+        certificates = self._plans[generation].certificates
+        if certificates is not None and certificates.look(self._board.master, now, time.time()):
+            for child in self._workers.values():
+                if child.role.generation == generation:
+                    child.renew(certificates.encoded)
 
     def _complete(self) -> None:
         """Import what the start has left out: now, while it is of this release, and for all workers to come."""
@@ -551,8 +573,9 @@ class Master:
         role = Role(self._hooks.worker_main, command.worker_id, command.number, command.generation)
         try:
             with self._standing.as_of(plan.config.process):
+                lent = self._lent(command)
                 child = self._children.fork(
-                    role, plan.config, plan.listeners, self._plans.listeners, self._lent(command), self._mode.spawn
+                    role, plan.config, plan.listeners, self._plans.listeners, lent, self._mode.spawn
                 )
         except OSError as error:
             how = f"could not be forked: {error.strerror}"
@@ -563,7 +586,9 @@ class Master:
     def _lent(self, command: Fork) -> Lent:
         """What the worker has of the master's. Of the current code, and with nobody beside it, it is a first one."""
         serves = any(worker.state is WorkerState.READY for worker in self._fleet.workers.values())
-        return self._mode.lent(first=command.generation == self._fleet.generation and not serves)
+        lent = self._mode.lent(first=command.generation == self._fleet.generation and not serves)
+        certificates = self._plans[command.generation].certificates
+        return lent if certificates is None else replace(lent, material=certificates.encoded)
 
     def _drop_plans(self) -> None:
         """Let go of the plans that nobody needs any more, and of their sockets."""

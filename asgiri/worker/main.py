@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
+from asgiri import deposit
 from asgiri.child import privileges, stacks
 from asgiri.child.heart import Heart
 from asgiri.child.rotation import Rotation
@@ -41,6 +42,7 @@ from asgiri.tracebacks import Trouble, describe
 from asgiri.worker.share import BoardShare
 
 if TYPE_CHECKING:
+    from asgiri.deposit import Materials
     from asgiri.dev.quiet import QuietLog
     from asgiri.proto.detect import Way
     from asgiri.types import ASGIApp
@@ -73,7 +75,7 @@ def main(boot: Boot) -> int:
         )
         with access_log(boot) as access:
             # What may be for root's eyes only; the application gets none of root's power.
-            ways = ways_of(config, boot.listeners)
+            ways = ways_of(config, boot.listeners, materials=materials_of(boot))
             variables = read_environment(config)
             privileges.become(boot)
             os.environ.update(variables)
@@ -142,6 +144,7 @@ class Worker:
         self._rotation = rotation
         share = BoardShare(boot.board, boot.slot)
         self._meter = Meter(boot.slot.cells) if boot.config.metrics.enabled else None
+        self._ways = ways
         self._post = Post(Identity(boot.number, boot.generation), ways, share, boot.transfer, self._meter)
         self._server: Server | None = None
         self._heart = Heart(boot.slot, self._counts, partial(self._on_beat, share), self._meter)
@@ -252,17 +255,30 @@ class Worker:
                     server.hold()
                 case Order.RESUME:
                     server.release()
+                case Order.RENEW:
+                    self._renew(server)
                 case Order.NEWS:
                     if self._dev is not None:
                         self._dev.hear_news()
                 case _:
                     self._orders.put_nowait(order)
 
+    def _renew(self, server: Server) -> None:
+        """TLS files have changed."""
+        from asgiri.worker.renewal import renewed  # nobody without TLS needs it
+
+        self._ways = renewed(self._boot, server, self._ways)
+
     def _window(self, order: Order) -> float:
         """How long idle connections are kept, in seconds. At a stop in development, nobody is to be waited for."""
         if order is Order.RETIRE:
             return RETIRE_WINDOW
         return STOP_WINDOW if self._dev is None else 0.0
+
+
+def materials_of(boot: Boot) -> Materials | None:
+    """What is in the TLS files, from the master; None where there are none."""
+    return deposit.read(boot.deposit) if boot.deposit >= 0 else None
 
 
 def reopen_logs(access: AccessLog | None) -> None:
