@@ -108,8 +108,16 @@ def examine(config: Config, findings: Findings, expired: Tell, *, hurry: bool = 
 
         findings.attempt(partial(check_file, "log.access.file", config.log.access.file))
     check_identity(config, findings)
+    check_proxies(config, findings)
     if config.reload.enabled:
         check_folders(config, findings)
+
+
+def check_proxies(config: Config, findings: Findings) -> None:
+    """Fields of a proxy that nobody may send: they are stripped from all requests, which somebody may even want."""
+    if config.proxy.headers != "none" and not config.proxy.trusted:
+        what = "these fields are taken from no peer, and stripped from all requests: proxy.trusted is empty"
+        findings.warning("proxy.headers", what)
 
 
 def check_folders(config: Config, findings: Findings) -> None:
