@@ -22,6 +22,7 @@ from setproctitle import setproctitle
 
 from asgiri.child import privileges, stacks
 from asgiri.child.heart import Heart
+from asgiri.child.logs import configure, label
 from asgiri.child.rotation import Rotation
 from asgiri.child.ties import end_by_alarm, hear_no_more, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
@@ -63,12 +64,7 @@ def main(boot: Boot) -> int:
     keep_heap()
     rotation = Rotation()
     try:
-        log.configure(
-            level=config.log.level,
-            format=config.log.format,
-            file=config.log.file,
-            role=f"worker {boot.number} gen {boot.generation}",
-        )
+        configure(config, f"worker {boot.number} gen {boot.generation}", runs_app=True)
         with access_log(boot) as access:
             # What may be for root's eyes only; the application gets none of root's power.
             ways = ways_of(config, boot.listeners)
@@ -119,7 +115,9 @@ def access_log(boot: Boot) -> Iterator[AccessLog | None]:
     if not config.enabled:
         yield None
         return
-    access = open_access_log(config.file, config.format, this_process(boot.number, boot.generation), call_later)
+    access = open_access_log(
+        config.file, config.format, this_process(boot.number, boot.generation), call_later, label(boot.config)
+    )
     try:
         yield access
     finally:
@@ -161,6 +159,7 @@ class Worker:
             if dev is None or not dev.stands_in:
                 raise
             app = dev.error_page(error)
+        log.enable()  # it may have configured logging
         self._server = self._serving(app)
 
     def _serving(self, app: ASGIApp) -> Server:
@@ -212,6 +211,7 @@ class Worker:
                 raise
             self._server = self._serving(self._dev.error_page(error))
             await self._server.start(self._take_signals)
+        log.enable()
         return self._server
 
     def _take_signals(self) -> None:
