@@ -60,6 +60,7 @@ _SEE = {
     "limits": [("running.md#when-connections-are-too-many", "when connections are too many")],
     "http2": [("running.md#http2", "HTTP/2")],
     "websocket": [("running.md#websocket", "WebSocket")],
+    "log": [("logs.md", "logs")],
     "log.access": [("access_log.md", "the access log")],
     "admin": [("health.md", "health")],
     "control": [("control.md", "asgirictl")],

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from asgiri.cli.check import Findings, check_proxies
+from asgiri.cli.check import Findings, check_proxies, check_system_logs
 from asgiri.config.load import load
-from asgiri.config.schema import Config, Proxy
+from asgiri.config.schema import AccessLog, Config, Log, Proxy
 from asgiri.errors import ConfigError
 from asgiri.log_target import Syslog, is_path, is_syslog, parse_syslog
 from asgiri.proto.trust import Trusted
@@ -223,6 +224,21 @@ def test_a_system_log(problems: Problems, target: str, found: Syslog) -> None:
 )
 def test_a_system_log_that_is_none(problems: Problems, target: str, error: str) -> None:
     assert problems(f"log: {{access: {{file: '{target}'}}}}") == [f"1:22: log.access.file: {error}"]
+
+
+def test_a_system_log_that_is_not_there_is_worth_a_warning(tmp_path: Path) -> None:
+    target = f"syslog:{tmp_path}/log"
+    findings = Findings({})
+    check_system_logs(Config(log=Log(file=target, access=AccessLog(file=target))), findings)
+    why = f'there is no system log at "{tmp_path}/log": lines are lost until there is one'
+    assert [str(warning) for warning in findings.warnings] == [f"log.file: {why}", f"log.access.file: {why}"]
+    findings = Findings({})
+    check_system_logs(Config(log=Log(access=AccessLog(file=target, enabled=False))), findings)
+    check_system_logs(Config(log=Log(file="syslog:192.0.2.1:514")), findings)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(f"{tmp_path}/log")
+        check_system_logs(Config(log=Log(file=target)), findings)
+    assert not findings.warnings
 
 
 def test_a_file_may_be_called_syslog() -> None:
