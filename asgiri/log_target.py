@@ -6,8 +6,9 @@ The configuration checks a target with this, and the logs are opened by it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 STDERR: Final = "-"
 _SYSLOG: Final = "syslog"
@@ -22,8 +23,7 @@ _EXPECTED: Final = "syslog:, syslog:/PATH or syslog:HOST:PORT"
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\[\]:/\s]+)):([0-9]{1,5})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Syslog:
+class Syslog(Struct, frozen=True):
     """A system log: a socket in the file system at ``path``, or ``host`` and ``port``, by UDP, where that is empty."""
 
     path: str = ""

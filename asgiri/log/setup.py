@@ -18,7 +18,9 @@ import re
 import time
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from asgiri.errors import ConfigError, Problem
 from asgiri.log.file import LogFile, check_writable, is_journal
@@ -46,7 +48,7 @@ _WORKER = re.compile(r"worker (?P<worker>\d+) gen (?P<generation>\d+)", re.ASCII
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-class Label(NamedTuple):
+class Label(Struct, frozen=True):
     """How a system log files the lines of this process: ``log.syslog_facility``, and a name for the program."""
 
     facility: str = "daemon"

@@ -147,8 +147,10 @@ BAD_STDERR = {
     "stuck": [
         sys.executable,
         "-c",
-        "import os, sys\nr, w = os.pipe()\nos.set_inheritable(r, True)\nos.dup2(w, 2)\n"
-        "os.execvp(sys.argv[1], sys.argv[1:])",
+        (
+            "import os, sys\nr, w = os.pipe()\nos.set_inheritable(r, True)\nos.dup2(w, 2)\n"
+            "os.execvp(sys.argv[1], sys.argv[1:])"
+        ),
     ],
 }
 
