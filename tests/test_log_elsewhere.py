@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import logging.config
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,9 @@ from asgiri.log import setup, syslog
 from asgiri.log.access import open_access_log
 from asgiri.log.file import is_journal
 from asgiri.log.layout import Source
+from asgiri.log.request import noting
 from asgiri.log.setup import Label, configure, current_level, enable, set_level
+from asgiri.types import Receive, Scope, Send
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = logging.getLogger("asgiri.test")
@@ -308,6 +312,42 @@ def test_captured_lines_in_json_name_their_logger(tmp_path: Path) -> None:
     logging.getLogger("shop").error("a")
     told = json.loads((tmp_path / "log").read_text())
     assert (told["logger"], told["level"], told["role"], told["message"]) == ("shop", "error", "master", "a")
+
+
+def answer(state: dict[str, str], kind: str = "http") -> None:
+    """Have an application that logs be called as the server does: in a context of its own."""
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        logging.getLogger("shop").info("a")
+        LOG.info("b")
+        await asyncio.to_thread(logging.getLogger("shop").info, "c")
+
+    async def nothing(*_: object) -> Any:
+        raise AssertionError
+
+    async def called() -> None:
+        await noting(app)({"type": kind, "state": state}, nothing, nothing)
+
+    asyncio.run(called())
+
+
+def test_captured_lines_know_their_request(tmp_path: Path) -> None:
+    to(str(tmp_path / "log"), capture=True)
+    answer({"request_id": "ab-1-2"})
+    answer({"request_id": "the application's own"}, "lifespan")
+    assert [line[24:] for line in (tmp_path / "log").read_text().splitlines() if "asyncio" not in line] == [
+        "INFO  [master] shop: a (request ab-1-2)",
+        "INFO  [master] b",
+        "INFO  [master] shop: c (request ab-1-2)",
+        "INFO  [master] shop: a",
+        "INFO  [master] b",
+        "INFO  [master] shop: c",
+    ]
+    to(str(tmp_path / "json"), "json", capture=True)
+    answer({"request_id": "ab-1-2"})
+    answer({})
+    told = [json.loads(line) for line in (tmp_path / "json").read_text().splitlines()]
+    assert [one.get("request_id") for one in told] == ["ab-1-2"] * 3 + [None] * 3
 
 
 def test_what_others_log_is_left_alone_otherwise(tmp_path: Path) -> None:

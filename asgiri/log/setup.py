@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from asgiri.errors import ConfigError, Problem
 from asgiri.log.file import LogFile, check_writable, is_journal
+from asgiri.log.request import current
 from asgiri.log_target import STDERR, is_syslog
 
 if TYPE_CHECKING:
@@ -241,7 +242,8 @@ class _Formatter(logging.Formatter):
 class TextFormatter(_Formatter):
     """``2026-11-23 16:08:01.123 INFO  [master] message`` in local time, with tracebacks below it.
 
-    Not ``stamped``: without the time. A logger that is not ours is named before the message.
+    Not ``stamped``: without the time. A logger that is not ours is named before the message, and the request
+    after it.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -254,6 +256,8 @@ class TextFormatter(_Formatter):
         message = self.message(record)
         if not f"{record.name}.".startswith(f"{LOGGER}."):
             message = f"{record.name}: {message}"
+            if request := current.get():
+                message = f"{message} (request {request})"
         head = f"{stamp}{level:<5} [{escape(self.role)}] {escape(message)}"
         below = (self.exc(record), _trace(record))
         return "\n".join([head, *(escape(text.rstrip("\n"), keep="\n\t") for text in below if text)])
@@ -274,6 +278,7 @@ class JsonFormatter(_Formatter):
             "logger": record.name,
             "pid": record.process,
             **_role_fields(self.role),
+            **({"request_id": request} if (request := current.get()) else {}),
             **getattr(record, "about", {}),
             "message": self.message(record),
         }

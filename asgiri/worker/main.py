@@ -34,6 +34,7 @@ from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
 from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
+from asgiri.log.request import noting
 from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Counts, Identity, Post, Server
 from asgiri.supervisor.scoreboard import State
 from asgiri.tracebacks import Trouble, describe
@@ -164,6 +165,8 @@ class Worker:
 
     def _serving(self, app: ASGIApp) -> Server:
         boot, dev = self._boot, self._dev
+        if boot.config.log.capture:
+            app = noting(app)
         access: AccessLog | QuietLog | None = self._access
         if dev is not None:
             app, access = dev.wrapped(app), dev.quiet(self._access)
