@@ -112,24 +112,20 @@ def _handler(file: str, label: Label) -> LineHandler:
     return LineHandler(file, label)
 
 
-def current_level() -> str:
-    """The least important level that this process writes: ``info``."""
-    threshold = logging.getLogger(LOGGER).level
-    return next((name for name, number in _LEVELS.items() if number == threshold), str(threshold))
+def current_level() -> int:
+    """From which level on this process writes, as :mod:`logging` numbers it."""
+    return logging.getLogger(LOGGER).level
 
 
-def set_level(level: str) -> None:
-    """Have this process write what is of that level or above, until it is configured again.
+def set_level(level: int) -> None:
+    """Write from this level on, as :mod:`logging` numbers it, until the next :func:`configure`.
 
-    What the application logs too, where that is captured. Raises ValueError for a level that there is not.
+    So too what the application logs, where that is captured.
     """
-    threshold = _LEVELS.get(level.lower())
-    if threshold is None:
-        raise ValueError(f'expected {", ".join(_LEVELS)}, got "{escape(level)}"')
-    logging.getLogger(LOGGER).setLevel(threshold)
+    logging.getLogger(LOGGER).setLevel(level)
     root = logging.getLogger()
     if any(handler in root.handlers for handler in _handlers()):
-        root.setLevel(threshold)
+        root.setLevel(level)
 
 
 def enable() -> None:
