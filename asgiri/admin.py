@@ -21,6 +21,7 @@ from setproctitle import setproctitle
 
 from asgiri.child import stacks
 from asgiri.child.heart import Heart
+from asgiri.child.logs import configure
 from asgiri.child.privileges import become
 from asgiri.child.rotation import Rotation
 from asgiri.child.ties import end_by_alarm, hear_no_more, limit_orphan, tie_to_master
@@ -80,7 +81,7 @@ def main(boot: Boot) -> int:
     setproctitle(printable(f"{config.process.title}: admin"))
     rotation = Rotation()
     try:
-        log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="admin")
+        configure(config, "admin")
         become(boot)
         server = Server(Admin(routes(boot.board)), config=SETTINGS, listeners=boot.listeners)
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:

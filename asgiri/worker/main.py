@@ -24,6 +24,7 @@ from setproctitle import setproctitle
 from asgiri import deposit
 from asgiri.child import privileges, stacks
 from asgiri.child.heart import Heart
+from asgiri.child.logs import configure, label
 from asgiri.child.rotation import Rotation
 from asgiri.child.ties import end_by_alarm, hear_no_more, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
@@ -35,6 +36,7 @@ from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
 from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
+from asgiri.log.request import noting
 from asgiri.metrics.meter import Meter
 from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Counts, Identity, Post, Server
 from asgiri.supervisor.scoreboard import State
@@ -67,12 +69,7 @@ def main(boot: Boot) -> int:
     keep_heap()
     rotation = Rotation()
     try:
-        log.configure(
-            level=config.log.level,
-            format=config.log.format,
-            file=config.log.file,
-            role=f"worker {boot.number} gen {boot.generation}",
-        )
+        configure(config, f"worker {boot.number} gen {boot.generation}", runs_app=True)
         with access_log(boot) as access:
             # What may be for root's eyes only; the application gets none of root's power.
             ways = ways_of(config, boot.listeners, materials=materials_of(boot))
@@ -123,7 +120,9 @@ def access_log(boot: Boot) -> Iterator[AccessLog | None]:
     if not config.enabled:
         yield None
         return
-    access = open_access_log(config.file, config.format, this_process(boot.number, boot.generation), call_later)
+    access = open_access_log(
+        config.file, config.format, this_process(boot.number, boot.generation), call_later, label(boot.config)
+    )
     try:
         yield access
     finally:
@@ -167,10 +166,13 @@ class Worker:
             if dev is None or not dev.stands_in:
                 raise
             app = dev.error_page(error)
+        log.enable()  # it may have configured logging
         self._server = self._serving(app)
 
     def _serving(self, app: ASGIApp) -> Server:
         boot, dev = self._boot, self._dev
+        if boot.config.log.capture:
+            app = noting(app)
         access: AccessLog | QuietLog | None = self._access
         if dev is not None:
             app, access = dev.wrapped(app), dev.quiet(self._access)
@@ -223,6 +225,7 @@ class Worker:
                 raise
             self._server = self._serving(self._dev.error_page(error))
             await self._server.start(self._take_signals)
+        log.enable()
         return self._server
 
     def _take_signals(self) -> None:
