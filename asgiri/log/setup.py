@@ -66,6 +66,11 @@ def configure(*, level: str, format: str, file: str, role: str) -> None:  # noqa
     logger.propagate = False
 
 
+def set_level(level: int) -> None:
+    """Write from this level on, as :mod:`logging` numbers it, until the next :func:`configure`."""
+    logging.getLogger(LOGGER).setLevel(level)
+
+
 def reopen() -> None:
     """Open the log file anew, after a rotation. When that fails, the old file stays, and says why."""
     for handler in _handlers():

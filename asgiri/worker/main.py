@@ -69,6 +69,7 @@ def main(boot: Boot) -> int:
             file=config.log.file,
             role=f"worker {boot.number} gen {boot.generation}",
         )
+        adopt_level(boot)
         with access_log(boot) as access:
             # What may be for root's eyes only; the application gets none of root's power.
             ways = ways_of(config, boot.listeners)
@@ -244,6 +245,8 @@ class Worker:
                     server.hold()
                 case Order.RESUME:
                     server.release()
+                case Order.LOOK:
+                    adopt_level(boot)
                 case Order.NEWS:
                     if self._dev is not None:
                         self._dev.hear_news()
@@ -255,6 +258,13 @@ class Worker:
         if order is Order.RETIRE:
             return RETIRE_WINDOW
         return STOP_WINDOW if self._dev is None else 0.0
+
+
+def adopt_level(boot: Boot) -> None:
+    """Log from the level on that asgirictl has set; without one, or with none that it could be, from the config's."""
+    numbers = logging.getLevelNamesMapping()
+    told = boot.board.master.log_level
+    log.set_level(told if told in numbers.values() and told else numbers[boot.config.log.level.upper()])
 
 
 def reopen_logs(access: AccessLog | None) -> None:

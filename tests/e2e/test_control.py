@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from asgiri.ctl import command, talk
+from asgiri.ctl.command import command
+from asgiri.ctl.talk import talk
 from tests.e2e.conftest import Start
 from tests.e2e.service import ROOT, Service, eventually, get
 

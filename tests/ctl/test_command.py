@@ -19,12 +19,27 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from asgiri import ctl
-from asgiri.ctl import CtlError, command, configured_socket, describe, find_socket, span
+from asgiri.ctl import find
+from asgiri.ctl.command import command
+from asgiri.ctl.find import SOCKET_VARIABLE, configured_socket, find_socket
+from asgiri.ctl.show import describe, span
+from asgiri.ctl.talk import CtlError, connect, exchange, talk
 from asgiri.supervisor.control import Call, ControlServer
 from asgiri.supervisor.messages import Event
 from asgiri.supervisor.runtime import Runtime
-from asgiri.supervisor.verbs import AskReload, AskScale, AskStatus, Request, ServiceStatus, WorkerStatus
+from asgiri.supervisor.verbs import (
+    VERBS,
+    AskLoglevel,
+    AskRecycle,
+    AskReload,
+    AskScale,
+    AskStacks,
+    AskStatus,
+    Request,
+    ServiceStatus,
+    WorkerStacks,
+    WorkerStatus,
+)
 from tests.e2e.service import ROOT, eventually
 
 STATUS = ServiceStatus(
@@ -38,7 +53,16 @@ STATUS = ServiceStatus(
     requests_per_second=12.34,
     listeners=["http://127.0.0.1:8000", "unix:/run/shop.sock"],
     workers=[
-        WorkerStatus(number=1, generation=3, pid=4720, state="serving", age=61.0, served=1234, memory=50 << 20),
+        WorkerStatus(
+            number=1,
+            generation=3,
+            pid=4720,
+            state="serving",
+            age=61.0,
+            served=1234,
+            memory=50 << 20,
+            requests_per_second=12.34,
+        ),
         WorkerStatus(number=2, generation=3, pid=4721, state="booting", age=0.5, silence=0.25),
     ],
 )
@@ -50,7 +74,13 @@ class Fake:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.asked: list[Request] = []
-        self.replies: dict[type, object] = {AskStatus: STATUS, AskReload: {"generation": 4}}
+        self.replies: dict[type, object] = {
+            AskStatus: STATUS,
+            AskReload: {"generation": 4},
+            AskRecycle: {"replaced": 1},
+            AskStacks: {"workers": [WorkerStacks(1, 3, 4720, "Thread 0x1 (most recent call first):")]},
+            AskLoglevel: {"level": "debug", "configured": "info"},
+        }
         self.failure: tuple[str, str] | None = None
         self.silent = False
         self._selector = selectors.DefaultSelector()
@@ -113,9 +143,9 @@ def test_status_is_a_table(fake: Fake) -> None:
         "listening on http://127.0.0.1:8000",
         "listening on unix:/run/shop.sock",
         "",
-        "worker  gen   pid    state   age     heard  connections  requests  served   memory",
-        "     1    3  4720  serving  1m1s  0.0s ago            0         0    1234  50.0MiB",
-        "     2    3  4721  booting    0s  0.2s ago            0         0       0   0.0MiB",
+        "worker  gen   pid    state   age   memory  connections  in flight  served  req/s",
+        "     1    3  4720  serving  1m1s  50.0MiB            0          0    1234   12.3",
+        "     2    3  4721  booting    0s   0.0MiB            0          0       0    0.0",
     ]
 
 
@@ -151,7 +181,18 @@ def test_draining_is_told(fake: Fake) -> None:
         (("reload", "--wait"), {"verb": "reload", "wait": True}, "reloaded: generation 4 serves"),
         (("scale", "4"), {"verb": "scale", "count": 4}, "scaling to 4 workers"),
         (("scale", "1"), {"verb": "scale", "count": 1}, "scaling to 1 worker"),
-        (("recycle",), {"verb": "recycle"}, "recycling"),
+        (("recycle",), {"verb": "recycle", "wait": False}, "recycling"),
+        (("recycle", "--wait", "--timeout", "1m"), {"verb": "recycle", "wait": True}, "recycled: 1 worker replaced\n"),
+        (("stacks",), {"verb": "stacks", "worker": None}, "worker 1 gen 3 (pid 4720)\n\nThread"),
+        (("stacks", "2"), {"verb": "stacks", "worker": 2}, "worker 1 gen 3"),
+        (("reopen",), {"verb": "reopen"}, "log files are reopened"),
+        (
+            ("loglevel",),
+            {"verb": "loglevel", "level": None, "reset": False},
+            "log level debug; that of the config is info",
+        ),
+        (("loglevel", "debug"), {"verb": "loglevel", "level": "debug", "reset": False}, "log level debug"),
+        (("loglevel", "--reset"), {"verb": "loglevel", "level": None, "reset": True}, "log level"),
         (("drain",), {"verb": "drain", "off": False}, "/readyz says 503"),
         (("drain", "--off"), {"verb": "drain", "off": True}, "how the workers are again"),
         (("stop",), {"verb": "stop"}, "stopping"),
@@ -176,14 +217,24 @@ def test_a_no_goes_to_stderr_with_the_traceback(fake: Fake) -> None:
     assert result.stderr == 'asgirictl: the reload failed: no module named x\nTraceback:\n  File "a.py"\n'
 
 
-@pytest.mark.parametrize("args", [("stacks",), ("reopen",), ("loglevel", "debug"), ("top", "--once")])
-def test_verbs_of_later(args: tuple[str, ...]) -> None:
-    result = asgirictl(*args)
-    assert result.exit_code == 2
-    assert f"{args[0]} is not in this release" in result.stderr
-
-
-@pytest.mark.parametrize("args", [("scale",), ("scale", "0"), ("scale", "x"), ("statu",), ("drain", "--of"), ()])
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("scale",),
+        ("scale", "0"),
+        ("scale", "x"),
+        ("statu",),
+        ("drain", "--of"),
+        ("stacks", "0"),
+        ("stacks", "one"),
+        ("loglevel", "info", "--reset"),
+        ("reload", "--timeout", "5s"),
+        ("reload", "--wait", "--timeout", "soon"),
+        ("recycle", "--wait", "--timeout", "0"),
+        ("top", "--interval", "1ms"),
+    ],
+)
 def test_bad_usage(args: tuple[str, ...]) -> None:
     assert asgirictl(*args).exit_code == 2
 
@@ -197,7 +248,7 @@ def test_what_the_service_finds_wrong(fake: Fake) -> None:
 def test_help_names_every_verb_and_where_the_socket_is() -> None:
     text = asgirictl("--help").stdout
     assert max(map(len, text.splitlines())) <= 80
-    for word in ("status", "reload", "scale", "recycle", "drain", "stop", ctl.SOCKET_VARIABLE):
+    for word in (*VERBS, "top", SOCKET_VARIABLE):
         assert word in text
 
 
@@ -270,11 +321,11 @@ def test_strange_answers(tmp_path: Path, says: bytes, words: str) -> None:
 
 def test_a_service_that_does_not_answer(tmp_path: Path) -> None:
     with listener(tmp_path / "c.sock", None), pytest.raises(CtlError, match="does not answer"):
-        ctl.talk(str(tmp_path / "c.sock"), {"verb": "status"}, 0.05)
+        talk(str(tmp_path / "c.sock"), {"verb": "status"}, 0.05)
 
 
 def test_one_client_too_many_is_told_so(fake: Fake) -> None:
-    clients = [ctl.connect(str(fake.path), 10.0) for _ in range(32)]
+    clients = [connect(str(fake.path), 10.0) for _ in range(32)]
     result = ask(fake, "status")
     assert result.exit_code == 1
     assert "too busy" in result.stderr
@@ -287,7 +338,7 @@ def test_who_is_turned_away_before_he_has_asked_hears_why() -> None:
     server.sendall(b'{"ok": false}\n')
     server.close()
     with client:
-        assert ctl.exchange(client, b"{}\n") == b'{"ok": false}\n'
+        assert exchange(client, b"{}\n") == b'{"ok": false}\n'
 
 
 def test_a_service_that_stops_while_it_is_waited_for(tmp_path: Path) -> None:
@@ -354,7 +405,7 @@ def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
             for mode in (0o755, 0o700):
                 (directory / "run/asgiri").chmod(mode)
                 said.append(as_nobody(lambda: find_socket(None, {}, runtime(directory, 65534))))
-            said.append(as_nobody(lambda: ctl.talk(str(fake.path), {"verb": "status"}, 10.0)))
+            said.append(as_nobody(lambda: talk(str(fake.path), {"verb": "status"}, 10.0)))
         finally:
             fake.close()
     for words in said:
@@ -438,7 +489,7 @@ def test_none_is_found(tmp_path: Path) -> None:
 
 
 def test_the_only_one_is_found_and_the_dead_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctl, "GLANCE", 0.2)
+    monkeypatch.setattr(find, "GLANCE", 0.2)
     places = runtime(tmp_path)
     (tmp_path / "run/asgiri").mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as dead:
