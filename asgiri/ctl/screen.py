@@ -66,10 +66,8 @@ def _curve(rates: Sequence[float], columns: int) -> Text:
     label = "requests/s "
     seen = rates[-max(1, columns - len(label) - 12) :]
     peak = max(seen, default=0.0)
-    text = Text(label, style="dim")
-    for rate in seen:
-        text.append(_BARS[round(rate / peak * (len(_BARS) - 1))] if peak else _BARS[0], style="green")
-    return text.append(f" peak {peak:.0f}", style="dim")
+    bars = "".join(_BARS[round(rate / peak * (len(_BARS) - 1))] if peak else _BARS[0] for rate in seen)
+    return Text.assemble((label, "dim"), (bars, "green"), (f" peak {peak:.0f}", "dim"))
 
 
 def _spreads(recent: Recent | None) -> list[Text]:
@@ -87,7 +85,7 @@ def _spreads(recent: Recent | None) -> list[Text]:
 
 
 def _spread(name: str, spread: Spread, seconds: float) -> Text:
-    text = Text(name, style="dim")
+    text = Text().append(name, style="dim")
     for part, value in (("p50", spread.p50), ("p90", spread.p90), ("p99", spread.p99)):
         text.append(f"{part} ", style="dim").append(f"{show.short(value):<9}", style="bold")
     return text.append(f"last {seconds:.0f}s", style="dim")

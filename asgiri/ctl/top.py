@@ -93,8 +93,8 @@ class View:
         now = time.monotonic()
         found = []
         if self.trouble:
-            age = f"; below is what it said {show.span(now - self._told_at)} ago" if self.service is not None else ""
-            found.append(f"{self.trouble.splitlines()[0]}; asking again{age}")
+            age = f", below is of {show.span(now - self._told_at)} ago" if self.service is not None else ""
+            found.append(f"asking again{age}: {self.trouble.splitlines()[0]}")
         if self._news and now - self._news_at < NEWS_SECONDS:
             found.append(self._news)
         return found

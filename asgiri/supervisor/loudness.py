@@ -68,7 +68,8 @@ class Loudness:
         louder = _number(self.level) < _number(before)
         if louder:
             log.set_level(_number(self.level))
-        logger.info("the log level is %s now", f"{level}, by asgirictl" if level else f"the config's {self.level}")
+        who = "asgirictl" if level else "the config, as before asgirictl"
+        logger.info("the log level is %s from now on, set by %s", self.level, who)
         log.set_level(_number(self.level))
         self._board.master.log_level = _number(level) if level else 0
         for child in self._children():

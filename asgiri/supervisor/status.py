@@ -140,7 +140,7 @@ class Status:
                 silence = now - child.slot.beat_ns / 1e9
                 if silence > STALE_SECONDS:
                     how = "is stopped by a signal or a debugger" if child.is_stopped else "is busy or hangs"
-                    yield f"{worker} {how}: its event loop has not turned for {format_duration(round(silence, 1))}"
+                    yield f"{worker} {how}: its event loop has not turned for {format_duration(round(silence))}"
         if fleet.is_reloading and fleet.phase is Phase.RUNNING:
             yield "a reload is under way"
         elif self._reload:
