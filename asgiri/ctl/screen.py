@@ -37,7 +37,7 @@ def draw(view: View, columns: int, lines: int) -> list[str]:
     drawn = out.getvalue().split("\n")[:-1][: max(0, lines - 1)]
     blank = [""] * (lines - 1 - len(drawn))
     with console.capture() as foot:
-        console.print(Text("q quits", style="dim"), end="")
+        console.print(Text("q quits", style="dim"), end="", no_wrap=True, overflow="crop")
     return [*drawn, *blank, foot.get()]
 
 

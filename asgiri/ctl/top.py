@@ -112,7 +112,7 @@ def plain(view: View, columns: int, lines: int) -> list[str]:
 
     told = [] if view.service is None else show.lines_of(view.service)
     text = [escape(line)[:columns] for line in (*(f"! {note}" for note in view.notes), *told)]
-    return [*text[: max(0, lines - 2)], "", f"q quits; {EXTRA}"[:columns]]
+    return [*text[: max(0, lines - 2)], "", f"q quits; {EXTRA}"[:columns]][-lines:]
 
 
 def picture() -> Draw:
