@@ -218,4 +218,4 @@ def test_what_is_measured_is_told() -> None:
         text = "\n".join(draw(view_of(BUSY), 200, 100))
         for word in ("0.200ms", "34.5ms", "1.50s", "2.00ms", "last 10s", "159"):
             assert word in text
-    assert "+47" in "\n".join(screen.draw(view_of(BUSY), 200, 22))
+    assert "+49" in "\n".join(screen.draw(view_of(BUSY), 200, 22))
