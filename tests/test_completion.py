@@ -135,7 +135,7 @@ def test_set_offers_the_keys_of_the_schema_and_their_words() -> None:
     assert [item.value for item in settings("log.level=w")] == ["log.level=warning"]
     assert [item.value for item in settings("server_header=")] == ["server_header=true", "server_header=false"]
     assert [item.value for item in settings("admin.bind=unix")] == ["admin.bind=unix:"]
-    for nothing in ("timeouts.write=", "no.such=", "proxy.headers=", "="):
+    for nothing in ("timeouts.write=", "no.such=", "="):
         assert settings(nothing) == []
     assert all(item.help for item in settings(""))
 
@@ -187,10 +187,12 @@ def test_a_flag_before_its_value_is_one_word_for_fish(project: Path) -> None:
 
 
 def test_asgirictl(project: Path) -> None:
-    verbs = ["drain", "recycle", "reload", "scale", "status", "stop"]
+    verbs = ["drain", "loglevel", "recycle", "reload", "reopen", "scale", "stacks", "status", "stop", "top"]
     assert ask(project, "bash", [""], "asgirictl") == [f"plain,{verb}" for verb in verbs]
     assert ask(project, "bash", ["reload", "--w"], "asgirictl") == ["plain,--wait"]
     assert ask(project, "bash", ["loglevel", "w"], "asgirictl") == ["plain,warning"]
+    assert ask(project, "bash", ["loglevel", "--r"], "asgirictl") == ["plain,--reset"]
+    assert ask(project, "bash", ["recycle", "--t"], "asgirictl") == ["plain,--timeout"]
     assert ask(project, "bash", ["status", "--socket", "/run/"], "asgirictl") == ["file,/run/"]
     assert ask(project, "fish", ["sta"], "asgirictl") == ["plain,status\tShow the service and its workers."]
 

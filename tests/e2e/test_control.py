@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from asgiri.ctl.command import command
 from asgiri.ctl.talk import talk
+from tests.ctl.test_top import top
 from tests.e2e.conftest import Start
 from tests.e2e.service import ROOT, Service, eventually, get
 
@@ -315,7 +316,7 @@ def test_a_log_level_is_for_all_and_ends_with_a_reload_that_brings_another(start
     asgirictl(service, place, "recycle", "--wait")
     service.log.wait(r"\[worker 1 gen 1\] draining")  # of who was there; and below of who has come since
     asgirictl(service, place, "reload", "--wait")
-    assert len(service.log.find(r"\[worker 1 gen 1\] draining")) == 2
+    assert eventually(lambda: len(service.log.find(r"\[worker 1 gen 1\] draining")) == 2)
     assert json.loads(asgirictl(service, place, "--json", "status").stdout)["log_level"] == "info"
 
     (service.directory / "asgiri.yaml").write_text("log: {level: error}\n", "utf-8")
@@ -330,3 +331,17 @@ def test_a_log_level_is_for_all_and_ends_with_a_reload_that_brings_another(start
     asgirictl(service, place, "reopen")
     service.log.wait("asgirictl: log files are reopened")
     assert json.loads(asgirictl(service, place, "--json", "loglevel", "--reset").stdout)["level"] == "error"
+
+
+def test_top_follows_a_master_that_is_upgraded(start: Start, place: Path) -> None:
+    """To the socket of its heir, which has another name."""
+    service = begin(start, place)
+    with top(place / f"asgiri/{service.pid}.sock") as shown:
+        shown.wait("1 of 1 worker serving")
+        service.signal(signal.SIGUSR2)
+        new = int(service.log.wait(r"the new master serves \(pid (\d+)\)")[1])
+        shown.wait(f"another master serves: pid {new}")
+        shown.next(f"pid {new}")
+        shown.press(b"q")
+        assert shown.end() == 0
+        assert shown.is_as_before
