@@ -194,7 +194,7 @@ def test_asgirictl(project: Path) -> None:
     assert ask(project, "bash", ["loglevel", "--r"], "asgirictl") == ["plain,--reset"]
     assert ask(project, "bash", ["recycle", "--t"], "asgirictl") == ["plain,--timeout"]
     assert ask(project, "bash", ["status", "--socket", "/run/"], "asgirictl") == ["file,/run/"]
-    assert ask(project, "fish", ["sta"], "asgirictl") == ["plain,status\tShow the service and its workers."]
+    assert ask(project, "fish", ["stat"], "asgirictl") == ["plain,status\tShow the service and its workers."]
 
 
 # In real shells

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asgiri.metrics.catalogue import BUCKETS
@@ -39,7 +39,3 @@ def quantile(counts: Sequence[int], part: float) -> float:
             return low + (BUCKETS[index] - low) * (wanted - below) / count
         below += count
     return BUCKETS[-1] if below or any(counts) else 0.0
-
-
-def quantiles(counts: Sequence[int], parts: Iterable[float]) -> list[float]:
-    return [quantile(counts, part) for part in parts]

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Final
 
 from asgiri.metrics.catalogue import metric
-from asgiri.metrics.summary import buckets, quantiles
+from asgiri.metrics.summary import buckets, quantile
 from asgiri.supervisor.verbs import Recent, Spread
 
 # Seconds, or readings: there is one a second.
@@ -31,7 +31,9 @@ class Readings:
 
         def spread(name: str) -> Spread | None:
             counts = buckets(metric(name), now, before)
-            return Spread(sum(counts), *quantiles(counts, _PARTS)) if any(counts) else None
+            if not any(counts):
+                return None
+            return Spread(sum(counts), *(round(quantile(counts, part), 6) for part in _PARTS))
 
         return Recent(
             seconds=round(ended - began, 1),

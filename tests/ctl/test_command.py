@@ -134,6 +134,55 @@ def test_a_no_goes_to_stderr_with_the_traceback(fake: Fake) -> None:
     assert result.stderr == 'asgirictl: the reload failed: no module named x\nTraceback:\n  File "a.py"\n'
 
 
+def test_with_json_a_no_is_an_object(fake: Fake, tmp_path: Path) -> None:
+    fake.failure = ("the reload failed: no module named x", "Traceback: ...")
+    result = ask(fake, "reload", "--wait", "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert json.loads(result.stdout) == {
+        "ok": False,
+        "error": "the reload failed: no module named x",
+        "trace": "Traceback: ...",
+    }
+    nobody = asgirictl("--json", "--socket", str(tmp_path / "none.sock"), "stacks")
+    assert (nobody.exit_code, nobody.stderr) == (1, "")
+    answer = json.loads(nobody.stdout)
+    assert answer.keys() == {"ok", "error"}
+    assert "there is no such file" in answer["error"]
+
+
+@pytest.mark.parametrize("verb", ["reload", "recycle"])
+def test_what_takes_too_long_is_told_and_goes_on(fake: Fake, verb: str) -> None:
+    fake.silent = True
+    result = ask(fake, verb, "--wait", "--timeout", "50ms")
+    assert result.exit_code == 1
+    words = f"asgirictl: the {verb} is not complete after 50ms; it goes on, see asgirictl status\n"
+    assert result.stderr == words
+
+
+@pytest.mark.parametrize("told", [{}, {"workers": 3}, {"workers": [{"number": 1}]}, []])
+def test_stacks_that_are_not_understood(fake: Fake, told: object) -> None:
+    fake.replies[AskStacks] = told
+    result = ask(fake, "stacks")
+    assert result.exit_code == 1
+    assert "--json shows them" in result.stderr
+
+
+def test_what_is_wrong_and_what_was_measured_are_told(fake: Fake) -> None:
+    recent = {"seconds": 10.0, "duration": {"count": 3, "p50": 0.0001, "p90": 0.0123, "p99": 2.5}, "more": 1}
+    service = {
+        "version": "1",
+        "pid": 1,
+        "app": "a",
+        "state": "running",
+        "recent": recent,
+        "wrong": ["it \x1b[1m burns"],
+    }
+    fake.replies[AskStatus] = service
+    lines = ask(fake, "status").stdout.splitlines()
+    assert "requests: p50 0.100ms, p90 12.3ms, p99 2.50s (last 10s)" in lines
+    assert "! it \\x1b[1m burns" in lines
+
+
 @pytest.mark.parametrize(
     "args",
     [
