@@ -27,6 +27,7 @@ from asgiri.supervisor.runtime import Runtime
 from asgiri.supervisor.verbs import (
     VERBS,
     AskScale,
+    AskStacks,
     AskStatus,
 )
 from tests.ctl.fake import Fake
@@ -180,7 +181,7 @@ def test_what_is_wrong_and_what_was_measured_are_told(fake: Fake) -> None:
     fake.replies[AskStatus] = service
     lines = ask(fake, "status").stdout.splitlines()
     assert "requests: p50 0.100ms, p90 12.3ms, p99 2.50s (last 10s)" in lines
-    assert "! it \\x1b[1m burns" in lines
+    assert "! \\x1b[1m burns" in lines
 
 
 @pytest.mark.parametrize(
