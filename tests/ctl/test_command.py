@@ -176,7 +176,7 @@ def test_what_is_wrong_and_what_was_measured_are_told(fake: Fake) -> None:
         "app": "a",
         "state": "running",
         "recent": recent,
-        "wrong": ["it \x1b[1m burns"],
+        "wrong": ["\x1b[1m burns"],
     }
     fake.replies[AskStatus] = service
     lines = ask(fake, "status").stdout.splitlines()

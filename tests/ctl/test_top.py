@@ -84,7 +84,16 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
     fake.close()
 
 
-def test_it_is_live_and_follows_the_size(fake: Fake) -> None:
+def test_a_new_size_is_followed_at_once(fake: Fake) -> None:
+    with top(fake.path, interval="1h") as shown:
+        shown.wait("q quits")
+        shown.resize(40, 10)
+        shown.next("shop:app: running, up 2h3m, asgiri 0.1.…")
+        shown.press(b"q")
+        assert shown.end() == 0
+
+
+def test_it_is_live(fake: Fake) -> None:
     with top(fake.path) as shown:
         shown.wait("4720")
         assert ENTER in shown.text
@@ -93,8 +102,6 @@ def test_it_is_live_and_follows_the_size(fake: Fake) -> None:
         fake.replies[AskStatus] = replace(STATUS, requests_per_second=777.0, wrong=["worker 2 gen 3 hangs"])
         shown.next("777.0 requests/s")
         shown.next("! worker 2 gen 3 hangs")
-        shown.resize(40, 10)
-        shown.next("shop:app: running, up 2h3m, asgiri 0.1.…")
         assert not shown.is_as_before
         shown.press(b"q")
         assert shown.end() == 0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -283,6 +284,42 @@ def test_stacks_are_told_and_nobody_is_stopped_for_it(start: Start, place: Path)
         assert service.workers() == before
     for pid in before:  # one of them hears no TERM
         os.kill(pid, signal.SIGKILL)
+
+
+def test_many_at_once_and_garbage_between_them(start: Start, place: Path) -> None:
+    """Who asks for stacks at the same time gets them whole, and who talks nonsense holds nobody up."""
+    service = begin(start, place, "-w", "2")
+    path = f"{place}/asgiri/{service.pid}.sock"
+    before = service.workers()
+    with ExitStack() as kept:
+
+        def say(data: bytes) -> socket.socket:
+            client = kept.enter_context(socket.socket(socket.AF_UNIX))
+            client.settimeout(10)
+            client.connect(path)
+            client.sendall(data)
+            return client
+
+        for garbage in (
+            b"\x00\xff" * 3000,
+            b"[" * 65_000,
+            b'{"verb": "stat',
+            b"\n" * 5000,
+            b'{"verb": "stacks"}\n' * 50,
+        ):
+            say(garbage)  # and none of them reads
+        asking = [say(stacks) for _ in range(12)]
+        for client in asking:
+            answer = json.loads(client.makefile("rb").readline())
+            assert answer["ok"] is True
+            assert [one["number"] for one in answer["result"]["workers"]] == [1, 2]
+            for one in answer["result"]["workers"]:
+                assert one["stacks"].count("asyncio tasks: ") == 1, one["stacks"]
+                assert "Worker.serve" in one["stacks"]
+        client = say(b'{"verb": "stacks", "worker": -1}\n')
+        assert "there is no worker -1; there are 1, 2" in json.loads(client.makefile("rb").readline())["error"]
+    assert talk(path, {"verb": "status"}, 10.0)["pid"] == service.pid
+    assert service.workers() == before
 
 
 def test_who_would_end_by_it_is_not_asked_and_who_is_stopped_is_told_so(start: Start, place: Path) -> None:
