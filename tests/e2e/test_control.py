@@ -308,7 +308,7 @@ def test_many_at_once_and_garbage_between_them(start: Start, place: Path) -> Non
             b'{"verb": "stacks"}\n' * 50,
         ):
             say(garbage)  # and none of them reads
-        asking = [say(stacks) for _ in range(12)]
+        asking = [say(b'{"verb": "stacks"}\n') for _ in range(12)]
         for client in asking:
             answer = json.loads(client.makefile("rb").readline())
             assert answer["ok"] is True
