@@ -34,6 +34,7 @@ class Order(Enum):
     RETIRE = b"r"  # drain and exit: others go on serving
     STOP = b"s"  # drain and exit: the service stops
     RENEW = b"t"  # TLS files have changed: what is in them is in the deposit
+    LOOK = b"l"  # the log level on the board has changed
     # Under reload only (docs/design/reload.md).
     HOLD = b"h"  # accept nothing, read nothing from idle connections: newer code is on its way
     RESUME = b"c"  # it did not come up: go on

@@ -188,12 +188,14 @@ def test_a_flag_before_its_value_is_one_word_for_fish(project: Path) -> None:
 
 
 def test_asgirictl(project: Path) -> None:
-    verbs = ["drain", "recycle", "reload", "scale", "status", "stop"]
+    verbs = ["drain", "loglevel", "recycle", "reload", "reopen", "scale", "stacks", "status", "stop", "top"]
     assert ask(project, "bash", [""], "asgirictl") == [f"plain,{verb}" for verb in verbs]
     assert ask(project, "bash", ["reload", "--w"], "asgirictl") == ["plain,--wait"]
     assert ask(project, "bash", ["loglevel", "w"], "asgirictl") == ["plain,warning"]
+    assert ask(project, "bash", ["loglevel", "--r"], "asgirictl") == ["plain,--reset"]
+    assert ask(project, "bash", ["recycle", "--t"], "asgirictl") == ["plain,--timeout"]
     assert ask(project, "bash", ["status", "--socket", "/run/"], "asgirictl") == ["file,/run/"]
-    assert ask(project, "fish", ["sta"], "asgirictl") == ["plain,status\tShow the service and its workers."]
+    assert ask(project, "fish", ["stat"], "asgirictl") == ["plain,status\tShow the service and its workers."]
 
 
 # In real shells

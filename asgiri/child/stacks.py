@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Final
 
 ASK: Final = signal.SIGUSR2  # as supervisor.stacks has it
+END: Final = b"\0"  # written last, as supervisor.stacks has it
 
 # How many tasks are told of, frames of the stack that runs and of each one that waits, and characters of a line.
 MOST_TASKS: Final = 100
@@ -40,7 +41,7 @@ def register(fd: int) -> None:
         signal.siginterrupt(ASK, False)  # faulthandler has set up its handler anew, and without
         text = in_edge(frame)
         with suppress(OSError):
-            os.write(fd, text.encode("utf-8", "backslashreplace"))
+            os.write(fd, text.replace("\0", "\\0").encode("utf-8", "backslashreplace") + END)
 
     def forget() -> None:  # what the application forks is not this process; what it executes keeps neither anyway
         faulthandler.unregister(ASK)

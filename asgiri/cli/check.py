@@ -258,7 +258,9 @@ def complete(config: Config) -> None:
     For later another release may lie on the disk: a worker, or a reload, would be half of that.
     """
     import asgiri.cli.certificates
-    import asgiri.config.source  # noqa: F401
+    import asgiri.config.source
+    import asgiri.supervisor.inquiry
+    import asgiri.supervisor.loudness  # noqa: F401
     from asgiri.equip import load_engines
 
     load_engines(config)

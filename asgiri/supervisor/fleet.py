@@ -169,6 +169,11 @@ class Fleet:
         return self._current.policy.count
 
     @property
+    def failures(self) -> int:
+        """How many workers of the current generation have failed in a row."""
+        return self._backoff.failures
+
+    @property
     def is_reloading(self) -> bool:
         """A reload is under way or waits."""
         return self._queued is not None or self._candidate is not None or not self.is_settled

@@ -23,7 +23,7 @@ from asgiri.supervisor.aides import Aide, Aides, Outfit
 from asgiri.supervisor.children import Child, Children, Lent, Role, ending, in_words
 from asgiri.supervisor.control import ControlServer, open_control
 from asgiri.supervisor.crew import WorkerState
-from asgiri.supervisor.desk import Desk
+from asgiri.supervisor.desk import Desk, Means
 from asgiri.supervisor.fleet import PULSE_EVERY, Fleet, Phase
 from asgiri.supervisor.herald import Herald
 from asgiri.supervisor.hooks import Greeting, Hooks, Origin
@@ -95,15 +95,9 @@ class Master:
         self._board.master.pid = os.getpid()
         self._workers: dict[int, Child] = {}  # by the fleet's id
         self._fleet = Fleet(Policy.of(config))
-        self._status = Status(self._fleet, self._workers)
+        self._status = Status(self._fleet, self._workers, self._board)
         self._herald = Herald(origin.notifier, self._fleet, self._board, self._status)
-        self._desk = Desk(
-            reload=self._reload,
-            stop=self._stop,
-            drain=self._look_drained,
-            status=self._full_status,
-            is_stopping=self._is_stopping,
-        )
+        self._desk = Desk(self._means())
         self._control: ControlServer | None = None
         self._aides = Aides()
         self._admin = self._aides.add(
@@ -145,6 +139,21 @@ class Master:
 
         scene = Scene(self._aides, self._workers, lambda: self._children, changed)
         return Workshop(self._hooks, self._plans, scene)
+
+    def _means(self) -> Means:
+        return Means(
+            board=self._board,
+            fleet=self._fleet,
+            children=lambda: self._children,
+            reload=self._reload,
+            stop=self._stop,
+            drain=self._look_drained,
+            reopen=self._reopen_logs,
+            status=self._full_status,
+            is_stopping=self._is_stopping,
+            trouble=self._status.trouble_of,
+            level=lambda: self._plans[self._fleet.generation].config.log.level,
+        )
 
     def _show(self) -> None:
         """Be the one that people find. The pid file comes after the sockets: who finds them taken leaves it alone."""
@@ -204,7 +213,8 @@ class Master:
         Each event is fed to the fleet before the next piece of news is looked at: what a signal does may depend on
         what the one before it has led to.
         """
-        deadlines = [self._fleet.deadline(), self._aides.deadline(), self._succession.deadline()]
+        parts = (self._fleet, self._aides, self._succession, self._desk)
+        deadlines = [part.deadline() for part in parts]
         due = min([deadline for deadline in deadlines if deadline is not None], default=self._pulse_at)
         due = min(due, self._pulse_at)
         for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
@@ -218,6 +228,7 @@ class Master:
             self._beat(now)
         self._succession.tick(now)
         self._aides.tick(now)
+        self._desk.tick(now)
         deadline = self._fleet.deadline()
         if deadline is not None and deadline <= now:
             yield Tick()
@@ -279,6 +290,7 @@ class Master:
             for command in self._fleet.handle(event, time.monotonic()):
                 self._execute(command, trace)
         self._herald.look()
+        self._desk.look()
 
     # Signals
 
@@ -302,7 +314,7 @@ class Master:
             case signal.SIGTTOU:
                 return self._scale(-1, "TTOU: one worker less, where there is more than one")
             case signal.SIGUSR1:
-                self._reopen_logs()
+                self._reopen_logs("USR1")
             case signal.SIGUSR2:
                 self._begin_upgrade()
         return []
@@ -345,9 +357,9 @@ class Master:
         self._desk.note_stop()
         self._succession.stop(time.monotonic())  # or the service would go on in it
 
-    def _reopen_logs(self) -> None:
+    def _reopen_logs(self, who: str) -> None:
         log.reopen()
-        logger.info("USR1: log files are reopened")
+        logger.info("%s: log files are reopened", who)
         for child in self._children:
             child.kill(signal.SIGUSR1)
 
@@ -360,6 +372,7 @@ class Master:
             if child is not None:
                 yield from self._hear(child)  # its last words come before its exit
                 served, stacks = child.slot.served, child.stacks.read()
+                self._desk.note_end(child)
                 self._children.forget(child)
                 if child.is_worker:
                     del self._workers[child.role.id]
@@ -428,6 +441,7 @@ class Master:
             self._mode.refuse(why)
             self._board.master.count(metric("reloads").word("failed"))
             self._herald.look()
+            self._status.note_reload(f"the last reload was refused: {why}")
             return f"the reload is refused: {why}", []
         return "", [Reload(Policy.of(config))]
 
@@ -528,6 +542,7 @@ class Master:
         self._mode.abandon(generation, why, trace)
         self._desk.note_failed(generation, why, trace)
         self._board.master.count(metric("reloads").word("failed"))
+        self._status.note_reload(f"the last reload failed: {why}")
         self._plans.drop(generation)
 
     def _announce(self) -> None:
@@ -548,6 +563,7 @@ class Master:
         extra: dict[str, object] = {"trace": trace}
         if report.number:
             extra["about"] = {"worker": report.number, "generation": report.generation}
+            self._status.note_trouble(report)
         if report.stacks:
             child = self._workers.get(report.worker_id)
             stacks = child.stacks.read() if child else self._last_stacks.get(report.worker_id)
@@ -562,8 +578,10 @@ class Master:
                 take()
             except AsgiriError as error:  # the workers serve with it already: no reason to leave them
                 logger.error("the master itself goes on as it was: %s", error)
+        self._desk.take_level(config.log.level)
         self._plans.commit(generation)
         self._board.master.count(metric("reloads").word("done"))
+        self._status.note_reload("")
         self._start_aides()
 
     def _fork(self, command: Fork) -> None:
@@ -602,4 +620,4 @@ class Master:
         self._board.master.draining = drained
 
     def _full_status(self) -> ServiceStatus:
-        return self._status.full(self._plans[self._fleet.generation], self._board.master.draining)
+        return self._status.full(self._plans[self._fleet.generation], self._desk.level)

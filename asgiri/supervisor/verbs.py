@@ -39,7 +39,9 @@ class AskScale(_Verb, frozen=True, tag="scale"):
 
 
 class AskRecycle(_Verb, frozen=True, tag="recycle"):
-    """Replace all workers, one by one."""
+    """Replace all workers, one by one. With ``wait`` it is answered when that is done, or cannot be."""
+
+    wait: bool = False
 
 
 class AskDrain(_Verb, frozen=True, tag="drain"):
@@ -52,15 +54,37 @@ class AskStop(_Verb, frozen=True, tag="stop"):
     """As TERM."""
 
 
-Request: TypeAlias = AskStatus | AskReload | AskScale | AskRecycle | AskDrain | AskStop
+class AskStacks(_Verb, frozen=True, tag="stacks"):
+    """Where the workers are: a list of :class:`WorkerStacks`; of those with this number, or of all."""
 
-VERBS: Final = ("status", "reload", "scale", "recycle", "drain", "stop")
+    worker: int | None = None
+
+
+class AskReopen(_Verb, frozen=True, tag="reopen"):
+    """As USR1."""
+
+
+class AskLoglevel(_Verb, frozen=True, tag="loglevel"):
+    """Log from this level on; with ``reset`` from that of the config; with neither say which one it is."""
+
+    level: str | None = None
+    reset: bool = False
+
+
+Request: TypeAlias = (
+    AskStatus | AskReload | AskScale | AskRecycle | AskDrain | AskStop | AskStacks | AskReopen | AskLoglevel
+)
+
+VERBS: Final = ("status", "reload", "scale", "recycle", "drain", "stop", "stacks", "reopen", "loglevel")
+
+# As log.level of the config has them.
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker. ``age`` and ``silence`` (since it was last heard) in seconds, ``memory`` is resident, in bytes.
 
-    ``connections`` and ``requests`` are open now; ``served`` counts from the fork on.
+    ``connections`` and ``requests`` are open now; ``served`` counts from the fork on, the rate is of the last second.
     """
 
     number: int
@@ -73,10 +97,32 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     served: int = 0
     memory: int = 0
+    requests_per_second: float = 0.0
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Of ``count`` measured times, what 50, 90 and 99 in a hundred are not above, in seconds."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+
+
+class Recent(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured in the last ``seconds``: None where nothing was."""
+
+    seconds: float
+    duration: Spread | None = None  # of a request, to the end of its answer
+    first_byte: Spread | None = None  # of a request, to the beginning of its answer
+    loop_lag: Spread | None = None  # how late event loops were
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A service. ``count`` is how many workers there should be, ``uptime`` in seconds."""
+    """A service. ``count`` is how many workers there should be, ``uptime`` in seconds.
+
+    ``wrong`` is what somebody should look at, a sentence each.
+    """
 
     version: str
     pid: int
@@ -87,8 +133,20 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 0
     uptime: float = 0.0
     requests_per_second: float = 0.0
+    log_level: str = ""
+    recent: Recent | None = None
+    wrong: list[str] = msgspec.field(default_factory=list)
     listeners: list[str] = msgspec.field(default_factory=list)
     workers: list[WorkerStatus] = msgspec.field(default_factory=list)
+
+
+class WorkerStacks(msgspec.Struct, frozen=True):
+    """Where one worker is, as text: its threads, and its asyncio tasks."""
+
+    number: int
+    generation: int
+    pid: int
+    stacks: str
 
 
 class BadRequestError(ValueError):

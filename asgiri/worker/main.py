@@ -70,6 +70,7 @@ def main(boot: Boot) -> int:
     rotation = Rotation()
     try:
         configure(config, f"worker {boot.number} gen {boot.generation}", runs_app=True)
+        adopt_level(boot)
         with access_log(boot) as access:
             # What may be for root's eyes only; the application gets none of root's power.
             ways = ways_of(config, boot.listeners, materials=materials_of(boot))
@@ -260,6 +261,8 @@ class Worker:
                     server.release()
                 case Order.RENEW:
                     self._renew(server)
+                case Order.LOOK:
+                    adopt_level(boot)
                 case Order.NEWS:
                     if self._dev is not None:
                         self._dev.hear_news()
@@ -282,6 +285,13 @@ class Worker:
 def materials_of(boot: Boot) -> Materials | None:
     """What is in the TLS files, from the master; None where there are none."""
     return deposit.read(boot.deposit) if boot.deposit >= 0 else None
+
+
+def adopt_level(boot: Boot) -> None:
+    """Log from the level on that asgirictl has set; without one, or with none that it could be, from the config's."""
+    numbers = logging.getLevelNamesMapping()
+    told = boot.board.master.log_level
+    log.set_level(told if told in numbers.values() and told else numbers[boot.config.log.level.upper()])
 
 
 def reopen_logs(access: AccessLog | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import signal
 import socket
 import stat
@@ -12,78 +11,27 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from asgiri import ctl
-from asgiri.ctl import CtlError, command, configured_socket, describe, find_socket, span
-from asgiri.supervisor.control import Call, ControlServer
-from asgiri.supervisor.messages import Event
+from asgiri.ctl import find
+from asgiri.ctl.command import command
+from asgiri.ctl.find import SOCKET_VARIABLE, configured_socket, find_socket
+from asgiri.ctl.show import describe, span
+from asgiri.ctl.talk import CtlError, connect, exchange, talk
 from asgiri.supervisor.runtime import Runtime
-from asgiri.supervisor.verbs import AskReload, AskScale, AskStatus, Request, ServiceStatus, WorkerStatus
-from tests.e2e.service import ROOT, eventually
-
-STATUS = ServiceStatus(
-    version="0.1.0",
-    pid=4711,
-    app="shop:app",
-    state="running",
-    generation=3,
-    count=2,
-    uptime=7384.2,
-    requests_per_second=12.34,
-    listeners=["http://127.0.0.1:8000", "unix:/run/shop.sock"],
-    workers=[
-        WorkerStatus(number=1, generation=3, pid=4720, state="serving", age=61.0, served=1234, memory=50 << 20),
-        WorkerStatus(number=2, generation=3, pid=4721, state="booting", age=0.5, silence=0.25),
-    ],
+from asgiri.supervisor.verbs import (
+    VERBS,
+    AskScale,
+    AskStacks,
+    AskStatus,
 )
-
-
-class Fake:
-    """A control server in a thread, and what it was asked."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.asked: list[Request] = []
-        self.replies: dict[type, object] = {AskStatus: STATUS, AskReload: {"generation": 4}}
-        self.failure: tuple[str, str] | None = None
-        self.silent = False
-        self._selector = selectors.DefaultSelector()
-        self._server = ControlServer(str(path), self._selector, self._answer)
-        self._halted = False
-        self._wake, self._woken = socket.socketpair()
-        self._selector.register(self._woken, selectors.EVENT_READ, self._halt)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._halted:
-            for key, _events in self._selector.select():
-                list(key.data())
-        self._server.close()
-        self._selector.close()
-        self._woken.close()
-
-    def _halt(self) -> Iterable[Event]:
-        self._halted = True
-        return ()
-
-    def _answer(self, request: Request, call: Call) -> Iterable[Event]:
-        self.asked.append(request)
-        if self.failure:
-            call.fail(*self.failure)
-        elif not self.silent:
-            call.reply(self.replies.get(type(request), {}))
-        return ()
-
-    def close(self) -> None:
-        self._wake.close()
-        self._thread.join()
+from tests.ctl.fake import Fake
+from tests.e2e.service import ROOT, eventually
 
 
 @pytest.fixture
@@ -113,9 +61,9 @@ def test_status_is_a_table(fake: Fake) -> None:
         "listening on http://127.0.0.1:8000",
         "listening on unix:/run/shop.sock",
         "",
-        "worker  gen   pid    state   age     heard  connections  requests  served   memory",
-        "     1    3  4720  serving  1m1s  0.0s ago            0         0    1234  50.0MiB",
-        "     2    3  4721  booting    0s  0.2s ago            0         0       0   0.0MiB",
+        "worker  gen   pid    state   age   memory  connections  in flight  served  req/s",
+        "     1    3  4720  serving  1m1s  50.0MiB            0          0    1234   12.3",
+        "     2    3  4721  booting    0s   0.0MiB            0          0       0    0.0",
     ]
 
 
@@ -151,7 +99,18 @@ def test_draining_is_told(fake: Fake) -> None:
         (("reload", "--wait"), {"verb": "reload", "wait": True}, "reloaded: generation 4 serves"),
         (("scale", "4"), {"verb": "scale", "count": 4}, "scaling to 4 workers"),
         (("scale", "1"), {"verb": "scale", "count": 1}, "scaling to 1 worker"),
-        (("recycle",), {"verb": "recycle"}, "recycling"),
+        (("recycle",), {"verb": "recycle", "wait": False}, "recycling"),
+        (("recycle", "--wait", "--timeout", "1m"), {"verb": "recycle", "wait": True}, "recycled: 1 worker replaced\n"),
+        (("stacks",), {"verb": "stacks", "worker": None}, "worker 1 gen 3 (pid 4720)\n\nThread"),
+        (("stacks", "2"), {"verb": "stacks", "worker": 2}, "worker 1 gen 3"),
+        (("reopen",), {"verb": "reopen"}, "log files are reopened"),
+        (
+            ("loglevel",),
+            {"verb": "loglevel", "level": None, "reset": False},
+            "log level debug; that of the config is info",
+        ),
+        (("loglevel", "debug"), {"verb": "loglevel", "level": "debug", "reset": False}, "log level debug"),
+        (("loglevel", "--reset"), {"verb": "loglevel", "level": None, "reset": True}, "log level"),
         (("drain",), {"verb": "drain", "off": False}, "/readyz says 503"),
         (("drain", "--off"), {"verb": "drain", "off": True}, "how the workers are again"),
         (("stop",), {"verb": "stop"}, "stopping"),
@@ -176,14 +135,73 @@ def test_a_no_goes_to_stderr_with_the_traceback(fake: Fake) -> None:
     assert result.stderr == 'asgirictl: the reload failed: no module named x\nTraceback:\n  File "a.py"\n'
 
 
-@pytest.mark.parametrize("args", [("stacks",), ("reopen",), ("loglevel", "debug"), ("top", "--once")])
-def test_verbs_of_later(args: tuple[str, ...]) -> None:
-    result = asgirictl(*args)
-    assert result.exit_code == 2
-    assert f"{args[0]} is not in this release" in result.stderr
+def test_with_json_a_no_is_an_object(fake: Fake, tmp_path: Path) -> None:
+    fake.failure = ("the reload failed: no module named x", "Traceback: ...")
+    result = ask(fake, "reload", "--wait", "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert json.loads(result.stdout) == {
+        "ok": False,
+        "error": "the reload failed: no module named x",
+        "trace": "Traceback: ...",
+    }
+    nobody = asgirictl("--json", "--socket", str(tmp_path / "none.sock"), "stacks")
+    assert (nobody.exit_code, nobody.stderr) == (1, "")
+    answer = json.loads(nobody.stdout)
+    assert answer.keys() == {"ok", "error"}
+    assert "there is no such file" in answer["error"]
 
 
-@pytest.mark.parametrize("args", [("scale",), ("scale", "0"), ("scale", "x"), ("statu",), ("drain", "--of"), ()])
+@pytest.mark.parametrize("verb", ["reload", "recycle"])
+def test_what_takes_too_long_is_told_and_goes_on(fake: Fake, verb: str) -> None:
+    fake.silent = True
+    result = ask(fake, verb, "--wait", "--timeout", "50ms")
+    assert result.exit_code == 1
+    words = f"asgirictl: the {verb} is not complete after 50ms; it goes on, see asgirictl status\n"
+    assert result.stderr == words
+
+
+@pytest.mark.parametrize("told", [{}, {"workers": 3}, {"workers": [{"number": 1}]}, []])
+def test_stacks_that_are_not_understood(fake: Fake, told: object) -> None:
+    fake.replies[AskStacks] = told
+    result = ask(fake, "stacks")
+    assert result.exit_code == 1
+    assert "--json shows them" in result.stderr
+
+
+def test_what_is_wrong_and_what_was_measured_are_told(fake: Fake) -> None:
+    recent = {"seconds": 10.0, "duration": {"count": 3, "p50": 0.0001, "p90": 0.0123, "p99": 2.5}, "more": 1}
+    service = {
+        "version": "1",
+        "pid": 1,
+        "app": "a",
+        "state": "running",
+        "recent": recent,
+        "wrong": ["\x1b[1m burns"],
+    }
+    fake.replies[AskStatus] = service
+    lines = ask(fake, "status").stdout.splitlines()
+    assert "requests: p50 0.100ms, p90 12.3ms, p99 2.50s (last 10s)" in lines
+    assert "! \\x1b[1m burns" in lines
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("scale",),
+        ("scale", "0"),
+        ("scale", "x"),
+        ("statu",),
+        ("drain", "--of"),
+        ("stacks", "0"),
+        ("stacks", "one"),
+        ("loglevel", "info", "--reset"),
+        ("reload", "--timeout", "5s"),
+        ("reload", "--wait", "--timeout", "soon"),
+        ("recycle", "--wait", "--timeout", "0"),
+        ("top", "--interval", "1ms"),
+    ],
+)
 def test_bad_usage(args: tuple[str, ...]) -> None:
     assert asgirictl(*args).exit_code == 2
 
@@ -197,7 +215,7 @@ def test_what_the_service_finds_wrong(fake: Fake) -> None:
 def test_help_names_every_verb_and_where_the_socket_is() -> None:
     text = asgirictl("--help").stdout
     assert max(map(len, text.splitlines())) <= 80
-    for word in ("status", "reload", "scale", "recycle", "drain", "stop", ctl.SOCKET_VARIABLE):
+    for word in (*VERBS, "top", SOCKET_VARIABLE):
         assert word in text
 
 
@@ -270,11 +288,11 @@ def test_strange_answers(tmp_path: Path, says: bytes, words: str) -> None:
 
 def test_a_service_that_does_not_answer(tmp_path: Path) -> None:
     with listener(tmp_path / "c.sock", None), pytest.raises(CtlError, match="does not answer"):
-        ctl.talk(str(tmp_path / "c.sock"), {"verb": "status"}, 0.05)
+        talk(str(tmp_path / "c.sock"), {"verb": "status"}, 0.05)
 
 
 def test_one_client_too_many_is_told_so(fake: Fake) -> None:
-    clients = [ctl.connect(str(fake.path), 10.0) for _ in range(32)]
+    clients = [connect(str(fake.path), 10.0) for _ in range(32)]
     result = ask(fake, "status")
     assert result.exit_code == 1
     assert "too busy" in result.stderr
@@ -287,7 +305,7 @@ def test_who_is_turned_away_before_he_has_asked_hears_why() -> None:
     server.sendall(b'{"ok": false}\n')
     server.close()
     with client:
-        assert ctl.exchange(client, b"{}\n") == b'{"ok": false}\n'
+        assert exchange(client, b"{}\n") == b'{"ok": false}\n'
 
 
 def test_a_service_that_stops_while_it_is_waited_for(tmp_path: Path) -> None:
@@ -354,7 +372,7 @@ def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
             for mode in (0o755, 0o700):
                 (directory / "run/asgiri").chmod(mode)
                 said.append(as_nobody(lambda: find_socket(None, {}, runtime(directory, 65534))))
-            said.append(as_nobody(lambda: ctl.talk(str(fake.path), {"verb": "status"}, 10.0)))
+            said.append(as_nobody(lambda: talk(str(fake.path), {"verb": "status"}, 10.0)))
         finally:
             fake.close()
     for words in said:
@@ -438,7 +456,7 @@ def test_none_is_found(tmp_path: Path) -> None:
 
 
 def test_the_only_one_is_found_and_the_dead_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctl, "GLANCE", 0.2)
+    monkeypatch.setattr(find, "GLANCE", 0.2)
     places = runtime(tmp_path)
     (tmp_path / "run/asgiri").mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as dead:
