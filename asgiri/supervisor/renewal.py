@@ -16,8 +16,10 @@ from typing import Final
 
 # Files whose last change is so long ago, in seconds, are looked into at once: whoever has written them is done with
 # them. Where the clock of their file system does not tell, the same look twice, so far apart, will do.
-QUIET_SECONDS: Final = 0.25
+QUIET_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 0.9
+# And whatever they do, so long after the first change: who is at it each second would never be done.
+LONGEST_SECONDS: Final = 1.9
 # How long after a change files may be no good before that is said, in seconds. A certificate is copied, and then its
 # key: by a person's script or by one that goes from host to host.
 PATIENCE_SECONDS: Final = 3.0
@@ -66,13 +68,18 @@ class Renewal:
         self.phase = Phase.KEPT
         self._seen = seen
         self._since = 0.0  # when they were first seen as they look now
+        self._began = 0.0  # when they began to change
 
     def look(self, seen: Look, age: float, now: float) -> Step:
         """They look like that, and changed last ``age`` seconds ago; less than 0 where that cannot be."""
         if seen != self._seen:
             self._seen, self._since = seen, now
+            if self.phase is not Phase.SETTLING:
+                self._began = now
             self._move(Cause.CHANGE)
-        if self.phase is Phase.SETTLING and (age >= QUIET_SECONDS or now - self._since >= SETTLE_SECONDS):
+        if self.phase is Phase.SETTLING and (
+            age >= QUIET_SECONDS or now - self._since >= SETTLE_SECONDS or now - self._began >= LONGEST_SECONDS
+        ):
             return Step.JUDGE
         if self.phase is Phase.DOUBTFUL and now - self._since >= PATIENCE_SECONDS:
             self._move(Cause.PATIENCE)

@@ -74,6 +74,12 @@ def who(connection: http.client.HTTPConnection) -> int:
     return pid
 
 
+def deposits(pid: int) -> int:
+    """How many deposits a process has open."""
+    fds = Path(f"/proc/{pid}/fd")
+    return sum("asgiri-deposit" in os.readlink(fd) for fd in fds.iterdir())
+
+
 def is_of(pem: str, pair: Pair) -> bool:
     return Path(pair[0]).read_text("ascii").replace("\r", "").startswith(pem)
 
@@ -120,6 +126,7 @@ def test_every_worker_swaps_and_what_is_open_goes_on(start: Start, pki: Pki, tmp
     assert shows(service, pki, new)
     assert not service.log.find("ERROR|WARN")
     assert not service.log.find("gen 2")
+    assert [deposits(pid) for pid in (service.pid, *service.workers())] == [2, 1, 1], "each has its own alone"
 
 
 def test_a_bad_pair_is_refused_and_said_once_and_no_new_worker_has_it(start: Start, pki: Pki, tmp_path: Path) -> None:

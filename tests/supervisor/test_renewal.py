@@ -25,7 +25,7 @@ from tests.pki import Pki
 
 WAIT, JUDGE, REFUSE = Step.WAIT, Step.JUDGE, Step.REFUSE
 OLD, HALF, NEW = ((1,),), ((2,),), ((3,),)
-FRESH, QUIET, UNKNOWN = 0.1, 0.5, -1.0  # ages
+FRESH, QUIET, UNKNOWN = 0.05, 0.5, -1.0  # ages
 
 # (time, look, age, what is to be done, what was found)
 Line = tuple[float, tuple[tuple[int, ...], ...], float, Step, Cause | None]
@@ -54,6 +54,17 @@ def test_a_change_that_may_go_on_is_looked_into_when_it_has_not() -> None:
     play((1, NEW, UNKNOWN, WAIT, None), (1.5, NEW, UNKNOWN, WAIT, None), (2, NEW, UNKNOWN, JUDGE, Cause.SAME))
 
 
+def test_who_is_at_it_each_second_does_not_put_it_off_for_ever() -> None:
+    play(
+        (1, ((4,),), FRESH, WAIT, None),
+        (2, ((5,),), FRESH, WAIT, None),
+        (3, ((6,),), FRESH, JUDGE, Cause.TAKEN),
+        (4, ((7,),), FRESH, WAIT, None),
+        (5, ((8,),), FRESH, WAIT, None),
+        (6, ((9,),), FRESH, JUDGE, Cause.TAKEN),
+    )
+
+
 def test_a_change_while_they_are_read_is_one_more() -> None:
     play((1, HALF, QUIET, JUDGE, None), (2, NEW, QUIET, JUDGE, Cause.TAKEN))
 
@@ -68,9 +79,7 @@ def test_what_is_no_good_is_refused_once_and_after_a_while() -> None:
         (99, HALF, QUIET, WAIT, None),
     )
     assert renewal.phase is Phase.REFUSED
-    assert renewal.look(NEW, QUIET, 100) is JUDGE
-    renewal.judged(Cause.TAKEN)
-    assert renewal.phase is Phase.KEPT
+    assert renewal.look(NEW, QUIET, 100) is JUDGE, "and what comes then is looked into"
 
 
 def test_the_other_half_is_in_time() -> None:
