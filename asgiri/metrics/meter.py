@@ -18,10 +18,13 @@ from asgiri.metrics.catalogue import BUCKETS, METHODS, STATUSES, metric
 WHOLE: Final = 3
 PIECES: Final = 4
 FLUSH_REQUESTS: Final = 512
+ENOUGH: Final = FLUSH_REQUESTS * WHOLE
 
 _PLACES: Final[dict[str, int]] = {method: place for place, method in enumerate(METHODS)}
 _OTHER: Final = _PLACES["other"]
 _ANSWERED: Final = len(STATUSES) - 1  # the classes of statuses; "left" is behind them
+
+_NONE: Final = [0] * len(BUCKETS)  # in the buckets behind the first
 
 # An application can write into shared memory whatever it likes: a sum must not be more than a word holds.
 _MASK: Final = 2**64 - 1
@@ -30,7 +33,8 @@ _MASK: Final = 2**64 - 1
 class Requests:
     """The requests of one protocol, and the WebSockets on it.
 
-    ``websockets`` are those that are open: who opens and who ends one counts it.
+    ``websockets`` are those that are open: who opens and who ends one counts it. ``whole`` is for :meth:`ended`, and
+    for whoever does on the hot path what that does.
     """
 
     __slots__ = (
@@ -41,13 +45,13 @@ class Requests:
         "_opened",
         "_pieces",
         "_requests",
-        "_whole",
         "websockets",
+        "whole",
     )
 
     def __init__(self, cells: memoryview, protocol: str) -> None:
         self._cells = cells
-        self._whole: list[Any] = []
+        self.whole: list[Any] = []
         self._pieces: list[Any] = []
         # The series of one protocol follow each other: methods, and of each the classes of statuses.
         self._requests = metric("requests").word(protocol, METHODS[0], STATUSES[0])
@@ -62,9 +66,9 @@ class Requests:
 
         ``began`` is when it came, of :func:`time.perf_counter`.
         """
-        batch = self._whole
+        batch = self.whole
         batch += (method, status, perf_counter() - began)
-        if len(batch) >= FLUSH_REQUESTS * WHOLE:
+        if len(batch) >= ENOUGH:
             self.count()
 
     def ended_in_pieces(self, method: str, status: int, began: float, first: float) -> None:
@@ -83,8 +87,8 @@ class Requests:
         """Put what was noted into the words."""
         cells = self._cells
         cells[self._open] = self.websockets
-        if batch := self._whole:
-            self._whole = []
+        if batch := self.whole:
+            self.whole = []
             self._count_kinds(batch[::WHOLE], batch[1::WHOLE])
             spread = distribution(batch[2::WHOLE])
             add_all(cells, self._duration, spread)
@@ -181,6 +185,8 @@ class Meter:
 
 def distribution(seconds: list[float]) -> list[int]:
     """What a histogram's words grow by: how many are in each bucket, and their sum in microseconds."""
+    if seconds and max(seconds) <= BUCKETS[0]:  # as it often is, and quicker to see than to sort
+        return [len(seconds), *_NONE, round(sum(seconds) * 1e6)]
     ordered = sorted(seconds)
     found = []
     below = 0

@@ -12,6 +12,7 @@ from typing import Final
 from asgiri.asgi.answers import plain_answer, with_defaults
 from asgiri.asgi.session import Session
 from asgiri.codec.events import Failure, Request
+from asgiri.metrics.meter import ENOUGH
 from asgiri.proto.connection import LINGER_SECONDS, Connection, Shared
 from asgiri.proto.exchange import PEER_LEFT, VERSIONS
 from asgiri.proto.http11_life import (
@@ -99,16 +100,20 @@ class Http11Ends(Connection):
 
     def _log(self) -> None:
         """Count the exchange, and put it in the access log, once."""
-        request, log, meter = self._request, self.shared.access_log, self.shared.meter
+        request, shared = self._request, self.shared
         if request is None:
             return
         self._request = None
+        log, meter = shared.access_log, shared.meter
         if meter is not None:
             if self._answer_began or not self._status:
                 meter.http1.ended_in_pieces(request.method, self._status, self._began_exactly, self._answer_began)
                 self._answer_began = 0.0
             else:
-                meter.http1.ended(request.method, self._status, self._began_exactly)
+                batch = meter.http1.whole  # ended(), without a call
+                batch += (request.method, self._status, perf_counter() - self._began_exactly)
+                if len(batch) >= ENOUGH:
+                    meter.http1.count()
         if log is None:
             return
         size = self._codec.sent if self._status else 0

@@ -13,6 +13,7 @@ from asgiri.asgi.http import HttpSession
 from asgiri.asgi.session import Session
 from asgiri.codec.events import Request
 from asgiri.codec.h2_wire import ErrorCode
+from asgiri.metrics.meter import ENOUGH
 from asgiri.proto.connection import HIGH_WATER
 from asgiri.proto.files import PIECE, read_piece
 from asgiri.proto.http2_life import ANSWERED, ANSWERING, DONE, END, EXCHANGE, GONE, LOST, RECEIVING
@@ -274,13 +275,15 @@ class Exchange:
     def _log(self) -> None:
         """Count the exchange, and put it in the access log: once, where it leaves RECEIVING and ANSWERING."""
         shared = self.connection.shared
-        if shared.meter is not None:
+        meter = shared.meter
+        if meter is not None:
             if self._answer_began or not self._status:
-                shared.meter.http2.ended_in_pieces(
-                    self._request.method, self._status, self._began_exactly, self._answer_began
-                )
+                meter.http2.ended_in_pieces(self._request.method, self._status, self._began_exactly, self._answer_began)
             else:
-                shared.meter.http2.ended(self._request.method, self._status, self._began_exactly)
+                batch = meter.http2.whole  # ended(), without a call
+                batch += (self._request.method, self._status, perf_counter() - self._began_exactly)
+                if len(batch) >= ENOUGH:
+                    meter.http2.count()
         if shared.access_log is not None:
             size = 0 if self._silent else self._size
             self.connection.log(self._request, self._status, size, self._began_exactly)
