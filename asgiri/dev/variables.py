@@ -9,7 +9,7 @@ import os
 import sys
 from types import FrameType
 
-from asgiri.dev.modules import is_outside, tops
+from asgiri.dev.modules import absolute, is_outside, tops
 
 StrOrBytes = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -37,7 +37,7 @@ class Variables:
         frame: FrameType | None = sys._getframe()
         while frame is not None and frame.f_code.co_name != "<module>":
             frame = frame.f_back
-        return frame is not None and is_outside(os.path.abspath(frame.f_code.co_filename), self._folders)
+        return frame is not None and is_outside(absolute(frame.f_code.co_filename), self._folders)
 
     def take(self) -> dict[str, str]:
         """What the application has set, or set anew."""

@@ -65,6 +65,11 @@ def main(boot: Boot, worker_main: ChildMain) -> int:
         boot.link.report(BootFailed(str(error)))
         return error.exit_code
     os.environ.update(config.env)
+    try:
+        os.getcwd()
+    except OSError:  # asgiri.supervisor.home goes back when it is there again
+        boot.link.report(Aside("the working directory is gone", again=True))
+        return 0
     why = warm_up(warm, tops(own_folders(config)), config.app_dir)
     if why:
         boot.link.report(Aside(why))

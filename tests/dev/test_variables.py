@@ -46,3 +46,12 @@ def test_what_a_package_sets_when_it_is_imported_is_not_the_applications(
             os.environ.pop(name, None)
         for name in ("rv_far", "rv_own"):
             sys.modules.pop(name, None)
+
+
+def test_the_working_directory_may_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the worker comes to say what it cannot find."""
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    project.rmdir()
+    assert Variables((".",)).take() == {}
