@@ -47,16 +47,24 @@ def _is_elsewhere(module: ModuleType, folders: tuple[str, ...]) -> bool:
 def _places(module: ModuleType) -> Iterator[str]:
     file = getattr(module, "__file__", None)
     if isinstance(file, str):
-        yield os.path.abspath(file)
+        yield absolute(file)
     elif module.__name__ in sys.builtin_module_names:
         yield ""
     else:
-        yield from map(os.path.abspath, getattr(module, "__path__", ()))
+        yield from map(absolute, getattr(module, "__path__", ()))
+
+
+def absolute(path: str) -> str:
+    """The absolute path; the path as it is where the working directory is gone: nothing relative is anywhere then."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        return path
 
 
 def tops(folders: Iterable[str]) -> tuple[str, ...]:
     """What the absolute paths of all that is in these folders begin with."""
-    return tuple(os.path.join(os.path.abspath(folder), "") for folder in folders)
+    return tuple(os.path.join(absolute(folder), "") for folder in folders)
 
 
 def is_outside(place: str, folders: tuple[str, ...]) -> bool:

@@ -65,6 +65,11 @@ def main(boot: Boot, worker_main: ChildMain) -> int:
         boot.link.report(BootFailed(str(error)))
         return error.exit_code
     os.environ.update(config.env)
+    try:
+        os.getcwd()
+    except OSError:  # asgiri.supervisor.home goes back when it is there again
+        boot.link.report(Aside("the working directory is gone", again=True))
+        return 0
     why = warm_up(warm, tops(own_folders(config)), config.app_dir)
     if why:
         boot.link.report(Aside(why))
@@ -244,15 +249,20 @@ def is_in(folders: list[str], name: str) -> bool:
 
 @contextmanager
 def as_the_application_was(environ: dict[str, str]) -> Iterator[None]:
-    """With what the application had set when it imported the modules: they may have looked."""
+    """With what the application had set when it imported the modules: they may have looked.
+
+    What they set themselves stays: each worker has it, and none imports them again.
+    """
     before = dict(os.environ)
     os.environ.update(environ)
+    during = dict(os.environ)
     try:
         yield
     finally:
+        own = {name: value for name, value in os.environ.items() if during.get(name) != value}
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
-        os.environ.update(before)
+        os.environ.update({**before, **own})
 
 
 @contextmanager

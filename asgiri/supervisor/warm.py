@@ -8,6 +8,7 @@ import os
 import pickle
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
@@ -29,6 +30,8 @@ logger = logging.getLogger("asgiri.master")
 PATIENCE: Final = 1.0
 # More listeners than that do not go into one message (unix(7): SCM_RIGHTS, 253 descriptors).
 LISTENERS_MOST: Final = 200
+# A variable that has been another one so many times in a row is so with each worker: no zygote will have the right one.
+CHANGES_MOST: Final = 3
 _PID_MOST: Final = 32  # bytes
 _GO: Final = b"!"
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
@@ -61,11 +64,13 @@ class Zygote:
     """Has one, once a worker has told what its application imports from elsewhere; or none, and workers start cold."""
 
     def __init__(self, main: ChildMain, plans: Plans, children: Callable[[], Children], lent: Lent) -> None:
-        self.aide = Aide("zygote", main, plans, children, self._outfit, self._hear, abrupt=True)
+        self.aide = Aide("zygote", main, plans, children, self._outfit, self.hear, abrupt=True)
         self._lent = lent
         self._stocks: list[Stock] = []  # a plan is a number from 1 on
         self._ends: list[socket.socket] = []  # of the newest one's socket: who asks, and until it is up its own
         self._is_ready = False
+        self._told: dict[str, str] = {}  # by the worker that was the last to tell
+        self._changes: Counter[str] = Counter()  # of a variable, by one worker after the other
         self._given_up = not adopt_orphans()
 
     def learn(self, generation: int, config: Config, booted: Booted) -> None:
@@ -73,16 +78,25 @@ class Zygote:
         if self._given_up or booted.trouble is not None:
             return
         if not wants_one(config):
-            self._have_none()
+            self.forget()
             return
         last = self._stocks[-1] if self._stocks else None
         known = last.modules if last is not None and last.serves(config) else ()
-        stock = Stock(generation, config, tuple(dict.fromkeys((*known, *booted.modules))), booted.environ)
+        environ = self._steady(last.environ if last is not None else {}, booted.environ)
+        stock = Stock(generation, config, tuple(dict.fromkeys((*known, *booted.modules))), environ)
         if not stock.modules or (last is not None and last.serves(config) and is_same(last, stock)):
             return
         self._stocks.append(stock)
         self._is_ready = False
         self.aide.feed(Want(len(self._stocks)))
+
+    def _steady(self, before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
+        """What the application has set, where what is another with each worker (a temporary folder) stays as it was."""
+        for name in self._told.keys() & now.keys():
+            self._changes[name] = self._changes[name] + 1 if now[name] != self._told[name] else 0
+        self._told = now
+        kept = {name: before[name] for name in before.keys() & now.keys() if self._changes[name] > CHANGES_MOST}
+        return {**now, **kept}
 
     def fork(self, boot: Boot) -> int | None:
         """The pid of a worker that the zygote has forked; None: it could not, or there is none."""
@@ -137,19 +151,20 @@ class Zygote:
         warm = Warm(theirs, stock.modules, stock.environ)
         return Outfit(stock.generation, stock.config, lent=replace(self._lent, warm=warm))
 
-    def _hear(self, report: Report) -> Iterator[Event]:
+    def hear(self, report: Report) -> Iterator[Event]:
         match report:
-            case Booted():
+            case Booted() if self._stocks:  # else it was wanted until a moment ago
                 self._ends.pop().close()  # its own: who asks one that has gone is to know
                 self._is_ready = True
                 logger.debug("the zygote is ready: it has imported %d modules", len(self._stocks[-1].modules))
             case Aside(why, again):
                 logger.debug("no zygote: %s", why)
                 self._given_up = not again
-                self._have_none()
+                self.forget()
         yield from ()
 
-    def _have_none(self) -> None:
+    def forget(self) -> None:
+        """There shall be none, until a worker has told anew what to import."""
         self._is_ready = False
         self._stocks.clear()
         self.aide.feed(Want(None))

@@ -19,6 +19,7 @@ from asgiri.link import Boot, Booted, Changed, ChildMain, Order, Report, Watch
 from asgiri.supervisor.aides import Aide, Aides, Outfit
 from asgiri.supervisor.bulletin import Board
 from asgiri.supervisor.children import Child, Children, Lent
+from asgiri.supervisor.home import Home
 from asgiri.supervisor.hooks import Hooks
 from asgiri.supervisor.messages import Event
 from asgiri.supervisor.mode import Mode
@@ -69,7 +70,10 @@ class Lookout:
 
     def look(self, loaded: Loaded, generation: int) -> None:
         """This config is in effect."""
-        watch = watch_of(loaded)
+        try:
+            watch = watch_of(loaded)
+        except FileNotFoundError:  # the working directory is gone: it may come again
+            return
         if not self._plans or self._plans[-1].watch != watch:
             self._plans.append(Watching(generation, loaded.config, watch))
         self.aide.feed(Want(len(self._plans)))
@@ -149,6 +153,7 @@ class Workshop(Mode):
     def __init__(self, hooks: Hooks, plans: Plans, scene: Scene) -> None:
         self._workers = scene.workers
         self._board = Board()
+        self._home = Home()
         # Whoever has a message takes a whole one, and who gives learns that the queue is full.
         self._transfer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in self._transfer:
@@ -169,6 +174,8 @@ class Workshop(Mode):
 
     def ask(self, after: str) -> None:
         self._stopwatch.ask(after)
+        if self._home.enter_again():
+            self._zygote.forget()  # it is where nothing is any more, and so its workers would be
 
     def begin(self, generation: int) -> None:
         self._stopwatch.begin(generation)

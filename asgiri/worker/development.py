@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from asgiri.dev.app import DevApp
 from asgiri.dev.modules import modules_from_elsewhere, own_folders
 from asgiri.dev.page import TroubleApp
 from asgiri.dev.quiet import QuietLog
+from asgiri.dev.variables import Variables
 from asgiri.errors import AppError
 from asgiri.link import Boot, Booted
 from asgiri.log.access import AccessLog
@@ -24,7 +24,7 @@ class Development:
         self.stands_in = boot.first
         self._boot = boot
         self._before = len(sys.modules)
-        self._environ = dict(os.environ)
+        self._variables = Variables(own_folders(boot.config))
         self._trouble: Trouble | None = None
         self._app: DevApp | None = None
 
@@ -59,10 +59,10 @@ class Development:
 
     def booted(self) -> Booted:
         """The report that it serves."""
+        environ = self._variables.take()
         if self._trouble is not None:
             return Booted(self._trouble)
         modules = modules_from_elsewhere(self._before, own_folders(self._boot.config))
-        environ = {name: value for name, value in os.environ.items() if self._environ.get(name) != value}
         return Booted(modules=modules, environ=environ)
 
 

@@ -25,7 +25,8 @@ path = sys.path[:]
 why = warm_up(Warm(None, tuple(names), environ), tops(["."]), ".")
 there = [name for name in names if name in sys.modules]
 import probe
-print(json.dumps([why, there, [entry for entry in sys.path if entry not in path], os.environ.get("MODE"), probe.VALUE]))
+added = [entry for entry in sys.path if entry not in path]
+print(json.dumps([why, there, added, os.environ.get("MODE"), probe.VALUE, os.environ.get("PROBE")]))
 sys.stdout.flush()
 os._exit(0)
 """
@@ -53,7 +54,7 @@ class Warmed:
         *output, last = done.stdout.splitlines()
         self.output = "\n".join(output) + done.stderr
         told: list[Any] = json.loads(last)
-        self.why, self.there, self.added, mode, self.value = told
+        self.why, self.there, self.added, mode, self.value, self.left = told
         assert mode is None, "the environment is as it was"
 
 
@@ -145,6 +146,15 @@ def test_code_that_is_watched_is_not_imported_by_other_ways(tmp_path: Path) -> N
 def test_what_the_application_had_set_is_seen(tmp_path: Path) -> None:
     own = {"probe.py": "import far\nVALUE = far.MODE\n"}
     assert warmed(tmp_path, {"far.py": "import os\nMODE = os.environ['MODE']\n"}, {"MODE": "x"}, own).value == "x"
+
+
+def test_what_a_package_sets_itself_stays(tmp_path: Path) -> None:
+    """Or the workers would do without: the package is not imported by them."""
+    far = {"far.py": "import os\nos.environ.setdefault('PROBE', 'far')", "probe.py": "import os\nVALUE = None"}
+    late = {"late.py": "import os, probe\nprobe.VALUE = os.environ.get('PROBE'), os.environ.get('MODE')"}
+    found = warmed(tmp_path, {**far, **late, "zz.py": ""}, {"MODE": "own"})
+    assert found.value == ["far", "own"]
+    assert found.left == "far"
 
 
 def test_no_zygote_where_workers_are_another_user() -> None:

@@ -34,6 +34,19 @@ def test_workers_start_with_what_is_not_watched_and_are_the_masters_children(pro
     assert developed.service.workers() == {second["pid"]: "asgiri: worker 1 gen 2 [main:app]"}
 
 
+def test_what_a_package_sets_in_the_environment_is_there_in_warm_workers(project: Project) -> None:
+    far = "import os\nif 'FAR' not in os.environ:\n    os.environ['FAR'] = 'far'\n"
+    project.outside("elsewhere.py", ELSEWHERE + far)
+    project.write("main.py", MAIN.format(told="[1, os.environ.get('FAR')]"))
+    developed = project.serve().ready().warm()
+    assert developed.ask()["told"] == [1, "far"]
+    for told in (22, 333):
+        developed.taken_in(developed.save("", text=MAIN.format(told=f"[{told}, os.environ.get('FAR')]")))
+        answer = developed.ask()
+        assert answer["told"] == [told, "far"]
+        assert is_warm(answer)
+
+
 def test_fifty_reloads_leave_nothing_open(project: Project) -> None:
     developed = project.serve().ready().warm()
     before = developed.saved("0")

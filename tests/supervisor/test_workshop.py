@@ -1,8 +1,15 @@
-"""How long a save takes, as the master counts it."""
+"""What the master counts and watches under reload."""
 
 from __future__ import annotations
 
-from asgiri.supervisor.workshop import Stopwatch
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from asgiri.config.load import Loaded
+from asgiri.config.schema import Config
+from asgiri.supervisor.workshop import Lookout, Stopwatch
 
 
 def test_the_time_that_a_save_takes() -> None:
@@ -26,3 +33,15 @@ def test_the_time_that_a_save_takes() -> None:
     watch.begin(3)
     watch.begin(5)
     assert watch.serves(5) == "generation 5 serves, 0 ms after asgirictl"
+
+
+def test_a_working_directory_that_is_gone_when_a_config_comes_into_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher goes on as it is, and polls."""
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    project.rmdir()
+    none = cast("Any", None)
+    Lookout(none, none, lambda: none, lambda _what: ()).look(Loaded(Config(), None, {}, {}), 2)
