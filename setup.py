@@ -51,6 +51,7 @@ HOT = (
     "log/layout",
     "proto/carrier",
     "proto/connection",
+    "proto/edge",
     "proto/http11",
     "proto/http11_ends",
     "proto/http11_life",

@@ -16,6 +16,7 @@ from asgiri.config.schema import Config, HttpVersion, Listen, Tls
 from asgiri.errors import ConfigError, Problem
 from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits, WebSocketOptions
 from asgiri.proto.detect import Way
+from asgiri.proto.edge import Edge
 from asgiri.proto.http2_websocket import websocket_on
 from asgiri.proto.secure import Secure
 from asgiri.sockets.listener import Listener
@@ -28,10 +29,12 @@ def shared_of(
     context: AppContext,
     loop: asyncio.AbstractEventLoop,
     access_log: ExchangeLog | None,
-    request_id: Callable[[int, int], str],
+    id_prefix: str,
 ) -> Shared:
     """What the connections of a server share. ConfigError when an engine is not installed."""
     timeouts, limits = config.timeouts, config.limits
+    if config.request_id.answer and config.request_id.header:
+        context.id_field = config.request_id.header.lower().encode("latin-1")
     message_limits = HttpLimits(
         request_line=limits.request_line,
         header_count=limits.header_count,
@@ -69,9 +72,19 @@ def shared_of(
         requests=limits.requests,
         requests_per_connection=limits.requests_per_connection,
         access_log=access_log,
-        request_id=request_id,
+        id_prefix=id_prefix,
+        edge=edge_of(config),
         now=loop.time(),
     )
+
+
+def edge_of(config: Config) -> Edge | None:
+    """What requests pass before they reach the application; None where there is nothing to look at."""
+    proxy = config.proxy
+    if not proxy.trusted and proxy.headers == "none" and not config.allowed_hosts:
+        return None
+    id_field = config.request_id.header if proxy.trusted else None
+    return Edge(proxy.trusted, proxy.headers, (id_field or "").lower().encode("latin-1"), config.allowed_hosts)
 
 
 def ways_of(

@@ -266,7 +266,7 @@ class Server:
                 ways = ways_of(self.config, self._given, tls=self._tls, http=self._http)
             await self._lifespan.startup()
             self._context.state = self._lifespan.state
-            self._shared = shared_of(self.config, self._context, self._loop, self._access_log, self._request_id())
+            self._shared = shared_of(self.config, self._context, self._loop, self._access_log, self._id_prefix())
             self._swept_at = self._shared.now
             self._sweep()
             if before_listening is not None:
@@ -289,11 +289,9 @@ class Server:
 
             self._intake.add(Taker(self._intake, self._post.transfer[1], Way(("http/1.1",)).maker(shared)))
 
-    def _request_id(self) -> Callable[[int, int], str]:
-        """What the logs call a request: the same in the access log and beside it."""
-        if self._access_log is not None:
-            return self._access_log.request_id
-        return this_process(self._post.identity.worker, self._post.identity.generation).request_id
+    def _id_prefix(self) -> str:
+        """What the ids of requests begin with, and those of no other process."""
+        return f"{this_process(self._post.identity.worker, self._post.identity.generation).prefix}-"
 
     @property
     def counts(self) -> Counts:

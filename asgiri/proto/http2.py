@@ -14,6 +14,7 @@ from asgiri.codec.contract import Http1Codec
 from asgiri.codec.events import Body, End, Event, Failure, GoAway, PingAck, Refused, Request, Reset
 from asgiri.codec.h2_wire import MOST_STREAM_ID, ErrorCode
 from asgiri.proto.connection import LINGER_SECONDS, Connection, Shared
+from asgiri.proto.edge import NOT_OURS, Gate
 from asgiri.proto.exchange import EAGER, PEER_LEFT, RETRY_SOON, VERSIONS, start
 from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http2_life import (
@@ -48,6 +49,7 @@ class Http2Connection(Connection):
 
     __slots__ = (
         "_earlier",
+        "_gate",
         "_head_since",
         "_late",
         "_since",
@@ -74,6 +76,7 @@ class Http2Connection(Connection):
         self._head_since: float | None = shared.now  # when the preface, or a header block, that is not whole began
         self._ticked = shared.now  # what time the codec knows of
         self.template: dict[str, Any] = {}  # of the requests' scopes
+        self._gate: Gate | None = None  # where the peer may be a proxy, or requests be for hosts that are not ours
         self.requests = 0
         self._earlier = 0  # requests of the connection that came over HTTP/1.1, before stream 1
         self._upgrading: UpgradedBody | None = None  # there until the client's preface is
@@ -92,7 +95,11 @@ class Http2Connection(Connection):
             self.transport.resume_reading()
 
     def connected(self) -> None:
-        self.template = scope_template(self.peers, self.shared.context)
+        shared = self.shared
+        self.template = scope_template(self.peers, shared.context)
+        self._name = shared.name_of(self._serial)
+        if shared.edge is not None:
+            self._gate = shared.edge.gate(self.peers, self.template)
         self.flush_soon()  # the server's preface, unless there is more to say by then (RFC 9113 section 3.4)
 
     # The upgrade from HTTP/1.1
@@ -125,9 +132,10 @@ class Http2Connection(Connection):
     def _begin_upgraded(self, codec: Http1Codec, request: Request, events: Sequence[Event]) -> None:
         self.due = True
         self.requests += 1
-        exchange = UpgradedExchange(self, request, self._scope(request))
+        template = self._admit(request)
+        exchange = UpgradedExchange(self, request, {} if template is None else self._scope(request, template))
         body = self._upgrading = UpgradedBody(self, codec, exchange)
-        self._run(exchange)
+        self._run(exchange, template is not None)
         rest = body.over() if request.end_stream else body.handle(events)
         if rest:
             self.data_received(rest)
@@ -226,19 +234,28 @@ class Http2Connection(Connection):
         shared = self.shared
         if shared.draining or 0 < shared.requests_per_connection <= self.requests:
             self.begin_drain()
-        if request.protocol:
-            self._begin_tunnel(request)
+        template = self._admit(request)
+        if template is None:
+            self._answer(request, HTTPStatus.BAD_REQUEST, NOT_OURS)
             return
-        exchange = Exchange(self, request, self._scope(request))
+        if request.protocol:
+            self._begin_tunnel(request, template)
+            return
+        exchange = Exchange(self, request, self._scope(request, template))
         if EAGER and not request.end_stream:  # what is here of its body comes first: it need not wait for that
             self.streams[exchange.number] = exchange
             self._late.append(exchange)
         else:
             self._run(exchange)
 
-    def _scope(self, request: Request) -> Scope:
+    def _admit(self, request: Request) -> dict[str, Any] | None:
+        """Name the request; what its scope begins as. None for one that is for a host of somebody else."""
+        request.id = self._name + str(self._earlier + request.stream_id)
+        return self.template if self._gate is None else self._gate.admit(request)
+
+    def _scope(self, request: Request, template: dict[str, Any]) -> Scope:
         shared = self.shared
-        scope = http_scope(request, self.template, shared.context)
+        scope = http_scope(request, template, shared.context)
         if shared.access_log is not None and shared.access_log.picks:
             scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
         return scope
@@ -249,23 +266,26 @@ class Http2Connection(Connection):
             if exchange.phase is RECEIVING or exchange.phase is ANSWERING:  # else it is over already
                 self._run(exchange)
 
-    def _run(self, exchange: Exchange) -> None:
+    def _run(self, exchange: Exchange, is_ours: bool = True) -> None:
         shared = self.shared
         session = exchange.session
         self.streams[exchange.number] = exchange
+        if not is_ours:
+            session.answer(HTTPStatus.BAD_REQUEST, NOT_OURS)
+            return
         if 0 < shared.requests <= len(shared.sessions):
             session.answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
             return
         shared.sessions.add(session)
         session.task = start(shared.loop, session.run(), shared.base_context.copy())
 
-    def _begin_tunnel(self, request: Request) -> None:
+    def _begin_tunnel(self, request: Request, template: dict[str, Any]) -> None:
         """An extended CONNECT (RFC 8441): for whoever knows its protocol."""
         make = self.shared.tunnels.get(request.protocol)
         if make is None:  # RFC 8441 leaves it open; RFC 9220 section 3 asks for 501
             self._answer(request, HTTPStatus.NOT_IMPLEMENTED, "this :protocol is not known here")
             return
-        transport = HTTP2StreamTransport(self, request)
+        transport = HTTP2StreamTransport(self, request, template)
         self.streams[request.stream_id] = transport
         transport.begin(make(request, transport))
 
@@ -276,7 +296,9 @@ class Http2Connection(Connection):
         if stream is not None:
             stream.refuse(status, refused.reason)
         else:
-            self._answer(Request(refused.stream_id, "", b"", b"", b"", [], "2", True), status, refused.reason)
+            request = Request(refused.stream_id, "", b"", b"", b"", [], "2", True)
+            request.id = self._name + str(self._earlier + refused.stream_id)
+            self._answer(request, status, refused.reason)
 
     def _answer(self, request: Request, status: HTTPStatus, reason: str) -> None:
         """Answer without an application."""
@@ -289,15 +311,12 @@ class Http2Connection(Connection):
         """Whether the request that came last is the only one so far."""
         return self._earlier + self.requests == 1
 
-    def request_id(self, number: int) -> str:
-        return self.shared.request_id(self._serial, self._earlier + number)
-
     def log(self, request: Request, status: int, size: int, began: float) -> None:
         """Put an exchange in the access log: ``status`` 0 is none, ``size`` bytes of content, ``began`` exactly."""
         log = self.shared.access_log
         if log is not None:
             log.record(
-                self.client,
+                request.client or self.client,
                 request.method,
                 request.target,
                 VERSIONS[request.http_version],
@@ -307,6 +326,7 @@ class Http2Connection(Connection):
                 began,
                 self._serial,
                 self._earlier + request.stream_id,
+                request.id,
             )
 
     # Bytes out
