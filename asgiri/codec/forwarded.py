@@ -16,6 +16,8 @@ from asgiri.codec import rules
 
 # Entries that are walked at the most: more hops than there are, and few enough to be read in no time.
 MOST_HOPS: Final = 32
+# And entries of a list that are looked at, those included that are empty.
+MOST_ENTRIES: Final = 256
 
 _BACKSLASH: Final = ord("\\")
 _BLANKS: Final = " \t"
@@ -137,15 +139,16 @@ def parse_element(text: str) -> Element | None:
 
 
 def from_the_end(values: Sequence[bytes]) -> Iterator[str]:
-    """The entries of a list, in one field or several, the last one first; commas in quotes are of the entry.
+    """The last entries of a list, in one field or several, the last one first; commas in quotes are of the entry.
 
     An entry whose quotes do not match comes with all that stands before it in its field. Empty ones are left out (RFC
     9110 section 5.6.1.2).
     """
+    left = MOST_ENTRIES
     for value in reversed(values):
         end = at = len(value)  # of the entry; of what of it is not looked at yet
         comma, quote = value.rfind(b","), value.rfind(b'"')
-        while end >= 0:
+        while end >= 0 and left:
             if quote > comma:  # it ends a quoted string
                 at = value.rfind(b'"', 0, quote)
                 while at > 0 and _is_escaped(value, at):
@@ -159,6 +162,7 @@ def from_the_end(values: Sequence[bytes]) -> Iterator[str]:
                 continue
             if entry := value[comma + 1 : end].decode("latin-1").strip(_BLANKS):
                 yield entry
+            left -= 1
             end = comma
             comma = value.rfind(b",", 0, max(end, 0))
 
