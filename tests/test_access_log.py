@@ -352,7 +352,7 @@ def test_in_json_a_byte_is_a_character() -> None:
 def test_one_of_many_that_is_not_plain_is_escaped_alone() -> None:
     layout = Layout("{target}", SOURCE)
     targets = [b"/a", b'/"', b"", b"/b\nc", b"/d"]
-    batch = [value for target in targets for value in ("", "unix", "GET", target, "", None, 1, 1, 0.1, 1, 1)]
+    batch = [value for target in targets for value in ("", "unix", "GET", target, "", None, 1, 1, 0.1, 1, 1, "")]
     assert layout.render(batch).decode().splitlines() == ["/a", r"/\x22", "-", r"/b\x0ac", "/d"]
 
 

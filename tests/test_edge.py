@@ -266,9 +266,10 @@ async def test_the_dialect_of_rfc_7239(
         await ask(running, "http11", ("Forwarded", value), ("X-Forwarded-For", "6.6.6.6"))
     log.close()
     scope = app.scope
-    assert (scope["client"] if client != "peer" else scope["client"][0]) == (
-        client if client != "peer" else "127.0.0.1"
-    )
+    if client == "peer":
+        assert scope["client"][0] == "127.0.0.1"
+    else:
+        assert scope["client"] == client
     assert (scope["scheme"], scope["server"]) == (scheme, server or address)
     assert "x-forwarded-for" not in app.headers
     assert file.read_text().startswith(shown)
@@ -327,13 +328,13 @@ async def test_the_connection_is_kept() -> None:
 @pytest.mark.parametrize(
     ("entry", "yes", "no"),
     [
-        ("example.org", ["example.org", "EXAMPLE.ORG", "example.org.", "example.org:80"], ["a.example.org", "", "xexample.org"]),
-        ("*.example.org", ["a.example.org", "a.b.example.org:80", "A.Example.Org."], ["example.org", ".example.org", "xexample.org"]),
+        ("a.org", ["a.org", "A.Org", "a.org.", "a.org:80"], ["x.a.org", "", "xa.org", "a.org.evil"]),
+        ("*.a.org", ["x.a.org", "x.y.a.org:80", "X.A.Org."], ["a.org", ".a.org", "xa.org", "x.a.org.evil"]),
         ("[2001:db8::1]", ["[2001:DB8:0::1]", "[2001:db8::1]:80"], ["[2001:db8::2]", "2001"]),
         ("127.0.0.1", ["127.0.0.1:8000"], ["127.0.0.2"]),
         ("*", ["anything"], []),
     ],
-)  # fmt: skip
+)
 def test_hosts(entry: str, yes: list[str], no: list[str]) -> None:
     hosts = Hosts([entry])
     for _ in range(2):  # the second time they are known

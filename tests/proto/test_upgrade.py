@@ -239,7 +239,7 @@ async def test_after_requests_of_http11_on_the_same_connection(engine: str) -> N
     assert isinstance(wire.now, Http2Connection)
     exchange = wire.now.streams[1]
     assert isinstance(exchange, Exchange)
-    assert exchange.session._request.id == "1-3"  # no number names two requests
+    assert exchange._request.id == "1-3"  # no number names two requests
     await wire.end()
 
 
