@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -16,10 +16,12 @@ from asgiri.config.schema import Config, HttpVersion, Listen, Tls
 from asgiri.errors import ConfigError, Problem
 from asgiri.proto.connection import ExchangeLog, Shared, TimeLimits, WebSocketOptions
 from asgiri.proto.detect import Way
-from asgiri.proto.edge import Edge
 from asgiri.proto.http2_websocket import websocket_on
 from asgiri.proto.secure import Secure
 from asgiri.sockets.listener import Listener
+
+if TYPE_CHECKING:
+    from asgiri.proto.edge import Edge
 
 T = TypeVar("T")
 
@@ -83,6 +85,8 @@ def edge_of(config: Config) -> Edge | None:
     proxy = config.proxy
     if not proxy.trusted and proxy.headers == "none" and not config.allowed_hosts:
         return None
+    from asgiri.proto.edge import Edge  # a plain start has no need of it
+
     id_field = config.request_id.header if proxy.trusted else None
     return Edge(proxy.trusted, proxy.headers, (id_field or "").lower().encode("latin-1"), config.allowed_hosts)
 

@@ -23,13 +23,13 @@ from asgiri.asgi.scope import AppContext, Peers
 from asgiri.codec.engines import Http1Engine, Http2Engine, WebSocketEngine
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
-from asgiri.proto.edge import Edge
 from asgiri.proto.outbox import Outbox
 from asgiri.proto.secure import Secure
 from asgiri.types import Headers
 
 if TYPE_CHECKING:
     from asgiri.asgi.session import Session
+    from asgiri.proto.edge import Edge
     from asgiri.proto.http2_stream import MakeTunnel
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.

@@ -20,8 +20,6 @@ from asgiri.types import Headers
 
 logger = logging.getLogger("asgiri.server")
 
-NOT_OURS: Final = "this host is not served here"
-
 X_FORWARDED: Final = frozenset(
     b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-prefix".split()
 )

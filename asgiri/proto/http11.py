@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asgiri.asgi.http import HttpSession
 from asgiri.asgi.scope import http_scope, scope_template
@@ -17,8 +17,7 @@ from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
 from asgiri.codec.ws_handshake import is_websocket
 from asgiri.errors import HandshakeError
 from asgiri.proto.connection import HIGH_WATER, Shared
-from asgiri.proto.edge import NOT_OURS, Gate
-from asgiri.proto.exchange import RETRY_SOON, start
+from asgiri.proto.exchange import NOT_OURS, RETRY_SOON, start
 from asgiri.proto.files import send_file
 from asgiri.proto.http11_ends import CLOSE, Http11Ends
 from asgiri.proto.http11_life import (
@@ -39,6 +38,9 @@ from asgiri.proto.http11_life import (
 from asgiri.proto.http11_tunnel import websocket_session
 from asgiri.proto.websocket import refuse_while_draining
 from asgiri.types import Headers
+
+if TYPE_CHECKING:
+    from asgiri.proto.edge import Gate
 
 # How much of an unwanted body is read, so that the connection can be kept, before it is cut instead (bytes).
 DISCARD_LIMIT: Final = 256 << 10

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asgiri.asgi.scope import http_scope, scope_template
 from asgiri.codec.contract import Http1Codec
 from asgiri.codec.events import Body, End, Event, Failure, GoAway, PingAck, Refused, Request, Reset
 from asgiri.codec.h2_wire import MOST_STREAM_ID, ErrorCode
 from asgiri.proto.connection import LINGER_SECONDS, Connection, Shared
-from asgiri.proto.edge import NOT_OURS, Gate
-from asgiri.proto.exchange import EAGER, PEER_LEFT, RETRY_SOON, VERSIONS, start
+from asgiri.proto.exchange import EAGER, NOT_OURS, PEER_LEFT, RETRY_SOON, VERSIONS, start
 from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http2_life import (
     ANSWERING,
@@ -34,6 +33,9 @@ from asgiri.proto.http2_life import (
 from asgiri.proto.http2_stream import HTTP2StreamTransport
 from asgiri.proto.http2_upgrade import UpgradedBody, UpgradedExchange
 from asgiri.types import Scope
+
+if TYPE_CHECKING:
+    from asgiri.proto.edge import Gate
 
 # What one write takes from the codec (bytes), before it is looked whether the transport still takes more.
 WRITE_SIZE: Final = 256 << 10
