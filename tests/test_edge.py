@@ -209,7 +209,7 @@ async def test_what_a_trusted_proxy_tells(way: str, tmp_path: Path) -> None:
     log = open_access_log(str(file), "{client} {host} {port}", this_process(1, 1), lambda _seconds, _call: None)
     keys = edged(proxy=TRUSTING, allowed_hosts=("shop.example.org",))
     async with Server(app, config=keys, access_log=log) as server:
-        await ask(server, way, *SAID, ("Forwarded", "for=6.6.6.6"))
+        await ask(server, way, *SAID, ("Forwarded", "for=6.6.6.6"), ("X_Forwarded_For", "6.6.6.6"))
     log.close()
     scope = app.scope
     assert scope["client"] == ("203.0.113.7", 4711)
@@ -219,6 +219,7 @@ async def test_what_a_trusted_proxy_tells(way: str, tmp_path: Path) -> None:
     assert app.headers["host"] == "shop.example.org"
     assert app.headers["x-forwarded-for"] == SAID[0][1]
     assert "forwarded" not in app.headers, "the other dialect is nobody's word"
+    assert "x_forwarded_for" not in app.headers, "to WSGI that is the same name"
     assert file.read_text() == "203.0.113.7:4711 203.0.113.7 4711\n"
 
 
@@ -227,13 +228,14 @@ async def test_what_a_trusted_proxy_tells(way: str, tmp_path: Path) -> None:
 async def test_what_an_untrusted_peer_tells(way: str) -> None:
     app = App()
     async with Server(app, config=edged(proxy=UNTRUSTING)) as server:
-        await ask(server, way, *SAID, ("Forwarded", "for=6.6.6.6"), ("X-Forwarded-User", "root"), ("X-Own", "1"))
+        others = (("X-Forwarded-User", "root"), ("X-Own", "1"), ("X_Forwarded-For", "6.6.6.6"))
+        await ask(server, way, *SAID, ("Forwarded", "for=6.6.6.6"), *others)
     scope = app.scope
     assert scope["client"][0] == "127.0.0.1"
     assert scope["scheme"] == ("ws" if way.startswith("websocket") else "http")
     assert scope["path"] == "/a"
     assert app.headers["host"] == "asgiri.test"
-    assert not [name for name in app.headers if "forwarded" in name]
+    assert not [name for name in app.headers if "forwarded" in name], "in no spelling"
     assert app.headers["x-own"] == "1"
 
 

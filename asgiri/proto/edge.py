@@ -34,6 +34,8 @@ REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z\-._~+/=:;,@]{1,200}")
 MOST_KNOWN: Final = 1024
 LONGEST_KNOWN: Final = 512
 
+UNDERSCORE: Final = 0x5F  # as a byte: see asgiri.asgi.scope.PERCENT
+
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -149,10 +151,15 @@ class Gate:
         template = self._template
         looked_at, prefix = self._looked_at, self._prefix
         for name, _ in request.headers:
-            if name in looked_at or name.startswith(prefix):
+            if name in looked_at or name.startswith(prefix) or (UNDERSCORE in name and self._spells(name)):
                 template = self._sift(request)
                 break
         return template if self._hosts.allow(request.headers) else None
+
+    def _spells(self, name: bytes) -> bool:
+        """Whether it is another spelling of a name that is looked at: to WSGI and CGI, X_Forwarded_For is the same."""
+        plain = name.replace(b"_", b"-")
+        return plain in self._looked_at or plain.startswith(self._prefix)
 
     def _sift(self, request: Request) -> dict[str, Any]:
         """Take what the peer may say, and strip what it may not."""
@@ -162,6 +169,8 @@ class Gate:
         looked_at, read = self._looked_at, self._read
         for field in request.headers:
             name = field[0]
+            if UNDERSCORE in name and self._spells(name):
+                continue
             if name not in looked_at and not name.startswith(self._prefix):
                 kept.append(field)
             elif self._trusted and name == self._id_field:
