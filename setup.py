@@ -52,6 +52,7 @@ HOT = (
     "metrics/meter",
     "proto/carrier",
     "proto/connection",
+    "proto/edge",
     "proto/http11",
     "proto/http11_ends",
     "proto/http11_life",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asgiri.deposit import Materials
     from asgiri.metrics.meter import Meter
     from asgiri.proto.announced import Proxies
+    from asgiri.proto.edge import Edge
     from asgiri.tls_files import Material
 
 T = TypeVar("T")
@@ -34,11 +35,13 @@ def shared_of(
     context: AppContext,
     loop: asyncio.AbstractEventLoop,
     access_log: ExchangeLog | None,
-    request_id: Callable[[int, int], str],
+    id_prefix: str,
     meter: Meter | None = None,
 ) -> Shared:
     """What the connections of a server share. ConfigError when an engine is not installed."""
     timeouts, limits = config.timeouts, config.limits
+    if config.request_id.answer and config.request_id.header:
+        context.id_field = config.request_id.header.lower().encode("latin-1")
     message_limits = HttpLimits(
         request_line=limits.request_line,
         header_count=limits.header_count,
@@ -77,9 +80,21 @@ def shared_of(
         requests_per_connection=limits.requests_per_connection,
         access_log=access_log,
         meter=meter,
-        request_id=request_id,
+        id_prefix=id_prefix,
+        edge=edge_of(config),
         now=loop.time(),
     )
+
+
+def edge_of(config: Config) -> Edge | None:
+    """What requests pass before they reach the application; None where there is nothing to look at."""
+    proxy = config.proxy
+    if not proxy.trusted and proxy.headers == "none" and not config.allowed_hosts:
+        return None
+    from asgiri.proto.edge import Edge  # a plain start has no need of it
+
+    id_field = config.request_id.header if proxy.trusted else None
+    return Edge(proxy.trusted, proxy.headers, (id_field or "").lower().encode("latin-1"), config.allowed_hosts)
 
 
 def ways_of(

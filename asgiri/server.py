@@ -270,9 +270,7 @@ class Server:
             await self._lifespan.startup()
             self._context.state = self._lifespan.state
             meter = self._post.meter
-            self._shared = shared_of(
-                self.config, self._context, self._loop, self._access_log, self._request_id(), meter
-            )
+            self._shared = shared_of(self.config, self._context, self._loop, self._access_log, self._id_prefix(), meter)
             self._swept_at = self._shared.now
             self._sweep()
             if before_listening is not None:
@@ -307,11 +305,9 @@ class Server:
         for acceptor, way in zip(self._intake.acceptors, ways, strict=False):  # a Taker is behind those of listeners
             self._intake.swap(acceptor, way.maker(self._shared), way.secure)
 
-    def _request_id(self) -> Callable[[int, int], str]:
-        """What the logs call a request: the same in the access log and beside it."""
-        if self._access_log is not None:
-            return self._access_log.request_id
-        return this_process(self._post.identity.worker, self._post.identity.generation).request_id
+    def _id_prefix(self) -> str:
+        """What the ids of requests begin with, and those of no other process."""
+        return f"{this_process(self._post.identity.worker, self._post.identity.generation).prefix}-"
 
     @property
     def counts(self) -> Counts:

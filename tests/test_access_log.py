@@ -82,7 +82,7 @@ class Rig:
         for _ in range(times):
             self.count += 1
             self.clock.now += 0.001
-            self.log.record("unix", "GET", target, "HTTP/1.1", [], 200, 1, self.clock.now - 0.001, 1, self.count)
+            self.log.record("unix", "GET", target, "HTTP/1.1", [], 200, 1, self.clock.now - 0.001, 1, self.count, "")
 
     @property
     def numbers(self) -> list[int]:
@@ -128,6 +128,7 @@ def lines(
     status: int = 200,
     size: int = 1234,
     seconds: float = 0.0012345,
+    request_id: str = "5f3a9c1e-4711-12",
     now: float = NOON,
     times: int = 1,
 ) -> str:
@@ -135,7 +136,7 @@ def lines(
     layout = Layout(format, SOURCE)
     stamp, _ = layout.stamp(now)
     picked = layout.pick(headers) if layout.picks else None
-    exchange = [stamp, client, method, target, "HTTP/1.1", picked, status, size, seconds, 4711, 12]
+    exchange = [stamp, client, method, target, "HTTP/1.1", picked, status, size, seconds, 4711, 12, request_id]
     return layout.render(exchange * times).decode("ascii")
 
 
@@ -351,7 +352,7 @@ def test_in_json_a_byte_is_a_character() -> None:
 def test_one_of_many_that_is_not_plain_is_escaped_alone() -> None:
     layout = Layout("{target}", SOURCE)
     targets = [b"/a", b'/"', b"", b"/b\nc", b"/d"]
-    batch = [value for target in targets for value in ("", "unix", "GET", target, "", None, 1, 1, 0.1, 1, 1)]
+    batch = [value for target in targets for value in ("", "unix", "GET", target, "", None, 1, 1, 0.1, 1, 1, "")]
     assert layout.render(batch).decode().splitlines() == ["/a", r"/\x22", "-", r"/b\x0ac", "/d"]
 
 
@@ -375,7 +376,7 @@ def test_an_exchange_is_one_line_of_printable_ascii(
     stamp, _ = layout.stamp(NOON)
     batch: list[object] = []
     for target, method, headers in exchanges:
-        batch += (stamp, "unix", method, target, "HTTP/1.1", layout.pick(headers), 200, 1, 0.1, 1, 1)
+        batch += (stamp, "unix", method, target, "HTTP/1.1", layout.pick(headers), 200, 1, 0.1, 1, 1, "")
     written = layout.render(batch)
     assert written.endswith(b"\n")
     rows = written[:-1].split(b"\n")
@@ -416,12 +417,14 @@ def test_a_line_is_not_cut_without_need() -> None:
 def test_request_ids_are_of_one_process() -> None:
     source = this_process(3, 4)
     assert (source.worker, source.generation, source.pid) == (3, 4, os.getpid())
-    assert re.fullmatch(r"[0-9a-f]{8}-1-2", source.request_id(1, 2))
-    assert source.request_id(1, 2) != this_process(3, 4).request_id(1, 2)
-    log = AccessLog(Layout("{request_id}", source), Outlet(LogFile(os.devnull)), Timer())
-    assert log.request_id(1, 2) == source.request_id(1, 2)
-    log.close()
-    assert SOURCE.request_id(4711, 12) in line("text")
+    assert re.fullmatch(r"[0-9a-f]{8}", source.prefix)
+    assert source.prefix != this_process(3, 4).prefix
+
+
+def test_the_longest_request_id_of_a_proxy_leaves_room_for_the_rest() -> None:
+    text = line("text", request_id="a" * 200, target=b"/" + b"b" * 8000)
+    assert text.endswith(" " + "a" * 200)
+    assert len(text) < 4096
 
 
 # When lines are written
@@ -471,12 +474,12 @@ def test_on_a_real_loop(loop: str, tmp_path: Path) -> None:
     log = open_access_log(str(file), "{request}", SOURCE, call_later)
 
     async def serve() -> None:
-        log.record("unix", "GET", b"/", "HTTP/1.1", [], 200, 1, 0.1, 1, 1)
+        log.record("unix", "GET", b"/", "HTTP/1.1", [], 200, 1, 0.1, 1, 1, "")
         assert file.read_text() == ""
         async with asyncio.timeout(20):
             while not file.read_text():
                 await asyncio.sleep(0.001)
-        log.record("unix", "GET", b"/", "HTTP/1.1", [], 200, 1, 0.1, 1, 2)
+        log.record("unix", "GET", b"/", "HTTP/1.1", [], 200, 1, 0.1, 1, 2, "")
 
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         runner.run(serve())
@@ -528,7 +531,7 @@ def test_a_file_that_cannot_be_reopened_stays_and_that_is_told(
 
 def test_stderr_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
     log = open_access_log("-", "{request} {worker}", SOURCE, Timer())
-    log.record("unix", "GET", b"/", "HTTP/1.1", [], 200, 1, 0.1, 1, 1)
+    log.record("unix", "GET", b"/", "HTTP/1.1", [], 200, 1, 0.1, 1, 1, "")
     log.reopen()
     log.close()
     assert capfd.readouterr() == ("", "1 1\n")
@@ -735,7 +738,7 @@ for worker in range(4):
         outlet = Outlet(LogFile(file))
         log = AccessLog(Layout("{worker} {request} {target}.", Source(worker, 1, 1, "")), outlet, lambda *_: None)
         for number in range(lines):
-            log.record("unix", "GET", b"x" * (number * 37 % longest), "", [], 200, 1, 0.1, 1, number)
+            log.record("unix", "GET", b"x" * (number * 37 % longest), "", [], 200, 1, 0.1, 1, number, "")
             if number % 50 == 0:
                 log.flush()
                 outlet.write(b"", patience)
@@ -783,7 +786,10 @@ def test_it_costs_no_more_than_a_few_microseconds(tmp_path: Path) -> None:
     def run() -> float:
         began = time.process_time()
         for number in range(1000):
-            log.record("127.0.0.1:53412", "GET", b"/items?page=2", "HTTP/1.1", HEADERS, 200, 1234, 0.0005, 7, number)
+            name = f"5f3a9c1e-7-{number}"
+            log.record(
+                "127.0.0.1:53412", "GET", b"/items?page=2", "HTTP/1.1", HEADERS, 200, 1234, 0.0005, 7, number, name
+            )
         log.flush()
         return time.process_time() - began
 

@@ -190,7 +190,7 @@ def test_a_host_that_is_not_known() -> None:
 def access_line(file: str, format: str = "text") -> None:  # noqa: A002 - the name of the key
     log = open_access_log(file, format, Source(1, 2, 3, "ab"), lambda *_: None, Label("local3", "shop"))
     for target in (b"/a", b"/b"):
-        log.record("127.0.0.1:5", "GET", target, "HTTP/1.1", [], 200, 7, 0.0, 4, 5)
+        log.record("127.0.0.1:5", "GET", target, "HTTP/1.1", [], 200, 7, 0.0, 4, 5, "ab-4-5")
     log.close()
 
 
@@ -210,7 +210,7 @@ def test_access_lines_wait_for_a_system_log_that_is_not_there(tmp_path: Path) ->
     log = open_access_log(
         f"syslog:{tmp_path}/log", "{path}", Source(1, 2, 3, "ab"), lambda *_: None, Label("local3", "shop")
     )
-    log.record("unix", "GET", b"/a", "HTTP/1.1", [], 200, 7, 0.0, 4, 5)
+    log.record("unix", "GET", b"/a", "HTTP/1.1", [], 200, 7, 0.0, 4, 5, "ab-4-5")
     log.flush()
     with closing(daemon(tmp_path / "log")) as sock:
         log.close()
@@ -248,7 +248,7 @@ try:
 except ZeroDivisionError:
     log.exception("c")
 access = open_access_log("-", sys.argv[1], this_process(1, 2), lambda *_: None)
-access.record("unix", "GET", b"/", "HTTP/1.1", [], 200, 7, 0.0, 4, 5)
+access.record("unix", "GET", b"/", "HTTP/1.1", [], 200, 7, 0.0, 4, 5, "ab-4-5")
 access.close()
 """
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from asgiri.asgi.messages import content_length, response_headers
 from asgiri.asgi.scope import FRAMING, AppContext
+from asgiri.codec.events import Request
 from asgiri.statuses import REASONS
 from asgiri.types import Headers, KnownHeaders
 
@@ -26,11 +27,18 @@ def plain_answer(status: HTTPStatus, reason: str = "") -> tuple[Headers, bytes]:
     return [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))], body
 
 
-def with_defaults(headers: Headers, context: AppContext) -> Headers:
+def with_defaults(headers: Headers, context: AppContext, request: Request) -> Headers:
     """``headers``, with the server's default ones added where none of that name is there."""
     names = {name for name, _ in headers}
     headers.extend(field for field in context.default_headers if field[0] not in names)
-    return headers
+    return with_id(headers, context.id_field, request) if context.id_field else headers
+
+
+def with_id(headers: Headers, name: bytes, request: Request) -> Headers:
+    """``headers`` and the request's id, in a field of this name where they have none."""
+    if any(said.lower() == name for said, _ in headers):
+        return headers
+    return [*headers, (name, request.id.encode("latin-1"))]
 
 
 def answer_head(context: AppContext, status: int, said: Iterable[Any]) -> KnownHeaders:

@@ -42,7 +42,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
-from asgiri.asgi.answers import SILENT, answer_head, plain_answer, with_defaults
+from asgiri.asgi.answers import SILENT, answer_head, plain_answer, with_defaults, with_id
 from asgiri.asgi.files import FilePart, FileSlice, opened
 from asgiri.asgi.messages import content_of, length_left, link_fields, response_headers, status_of, takes_trailers
 from asgiri.asgi.scope import AppContext
@@ -176,11 +176,7 @@ class HttpSession(Session):
     def summary(self) -> str:
         """The request as a log line shows it: no byte of the peer's unescaped."""
         request = self._request
-        return f"{request.method} {request.target.decode('latin-1')!r}, request {self.request_id}"
-
-    @property
-    def request_id(self) -> str:
-        return self._stream.request_id(self)
+        return f"{request.method} {request.target.decode('latin-1')!r}, request {request.id}"
 
     @property
     def number(self) -> int:
@@ -213,7 +209,7 @@ class HttpSession(Session):
         headers, body = plain_answer(status, reason)
         self._left = self._trailers = None
         self._status = status.value
-        self._head = with_defaults([*headers, *fields], self._context)
+        self._head = with_defaults([*headers, *fields], self._context, self._request)
         self._output = HELD
         self._write(body, True)
         self.lost()
@@ -317,7 +313,8 @@ class HttpSession(Session):
             self._announce_trailers(message["trailers"])
         self._status = status
         self._framed = head.framed
-        self._head = head
+        id_field = self._context.id_field
+        self._head = head if not id_field else with_id(head, id_field, self._request)
         self._output = HELD
 
     def _announce_trailers(self, announced: object) -> None:

@@ -72,7 +72,7 @@ class AppContext:
 
     ``state`` is what the lifespan left for the requests; each gets a shallow copy. ``extensions`` are the scope's
     extensions that all connections have. ``default_headers`` are added to an answer where the app set none of that
-    name; the server keeps their date fresh.
+    name; the server keeps their date fresh. So is a field called ``id_field`` with the request's id; b"": none is.
     """
 
     app: ASGIApp
@@ -80,6 +80,7 @@ class AppContext:
     state: dict[str, Any] = field(default_factory=dict)
     extensions: dict[str, dict[str, Any]] = field(default_factory=dict)
     default_headers: Headers = field(default_factory=list)
+    id_field: bytes = b""
     # Names that the server looks for in an answer: of the default headers, and those that tell its length.
     watched: frozenset[bytes] = field(init=False)
     # Heads of answers that were judged since the default headers were set, by what the application said.
@@ -122,9 +123,9 @@ def http_scope(request: Request, template: dict[str, Any], context: AppContext) 
 
     ``path`` is percent-decoded UTF-8 (what is no UTF-8 becomes U+FFFD), ``raw_path`` is as received, without the
     query. Both begin with ``root_path``: a proxy that strips the prefix gets it put back (``*`` is no path and has
-    none).
+    none). ``state`` has the ``request_id`` that the logs show.
     """
-    path, raw_path = paths(request.path, context.root_path)
+    path, raw_path = paths(request.path, template["root_path"])
     scope = template.copy()
     scope["asgi"] = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
     scope["http_version"] = request.http_version
@@ -133,7 +134,8 @@ def http_scope(request: Request, template: dict[str, Any], context: AppContext) 
     scope["raw_path"] = raw_path
     scope["query_string"] = request.query
     scope["headers"] = request.headers
-    scope["state"] = context.state.copy()
+    scope["state"] = state = context.state.copy()
+    state["request_id"] = request.id
     scope["extensions"] = scope["extensions"].copy()
     return scope
 
@@ -144,7 +146,8 @@ def websocket_scope(request: Request, template: dict[str, Any], context: AppCont
     ``template`` is the one of the connection's HTTP requests. Paths are as in :func:`http_scope`, ``subprotocols`` as
     the peer offers them.
     """
-    path, raw_path = paths(request.path, context.root_path)
+    root_path: str = template["root_path"]
+    path, raw_path = paths(request.path, root_path)
     extensions = {name: value for name, value in template["extensions"].items() if name not in HTTP_EXTENSIONS}
     scheme = template["scheme"]
     return {
@@ -155,12 +158,12 @@ def websocket_scope(request: Request, template: dict[str, Any], context: AppCont
         "path": path,
         "raw_path": raw_path,
         "query_string": request.query,
-        "root_path": template["root_path"],
+        "root_path": root_path,
         "headers": request.headers,
         "client": template["client"],
         "server": template["server"],
         "subprotocols": subprotocols,
-        "state": context.state.copy(),
+        "state": {**context.state, "request_id": request.id},
         "extensions": extensions | WEBSOCKET_EXTENSIONS,
     }
 

@@ -44,9 +44,6 @@ class HttpStream(Protocol):
     def body_consumed(self, session: Session, size: int) -> None:
         """The app took ``size`` bytes of the request body: the peer may send as many more."""
 
-    def request_id(self, session: Session) -> str:
-        """What the logs call this request."""
-
     def finished(self, session: Session) -> None:
         """The application has returned, or failed; nothing more comes from this session."""
 
@@ -84,9 +81,6 @@ class WebSocketStream(Protocol):
 
     def message_consumed(self) -> None:
         """The app took a message from the session: there is room for more."""
-
-    def request_id(self) -> str:
-        """What the logs call this WebSocket."""
 
     def finished(self) -> None:
         """The application has returned, or failed; nothing more comes from this session."""

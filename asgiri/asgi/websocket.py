@@ -50,7 +50,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Final
 
-from asgiri.asgi.answers import SILENT, answer_head, plain_answer, with_defaults
+from asgiri.asgi.answers import SILENT, answer_head, plain_answer, with_defaults, with_id
 from asgiri.asgi.messages import content_of, length_left, response_headers, status_of
 from asgiri.asgi.scope import AppContext
 from asgiri.asgi.session import Session
@@ -207,11 +207,7 @@ class WebSocketSession(Session):
     @property
     def summary(self) -> str:
         """The WebSocket as a log line shows it: no byte of the peer's unescaped."""
-        return f"WebSocket {self._request.target.decode('latin-1')!r}, request {self.request_id}"
-
-    @property
-    def request_id(self) -> str:
-        return self._stream.request_id()
+        return f"WebSocket {self._request.target.decode('latin-1')!r}, request {self._request.id}"
 
     @property
     def number(self) -> int:
@@ -257,7 +253,7 @@ class WebSocketSession(Session):
         """Answer the handshake in the application's place; what it sends later is refused as if the peer had gone."""
         headers, body = plain_answer(status, reason)
         self.lost()
-        self._stream.deny(status.value, with_defaults([*headers, *fields], self._context), body)
+        self._stream.deny(status.value, with_defaults([*headers, *fields], self._context, self._request), body)
 
     # receive
 
@@ -358,7 +354,7 @@ class WebSocketSession(Session):
         headers, _ = response_headers(message.get("headers", ()))
         self._output = ACCEPTED  # at once: the stream may tell of messages, and of the end, before it returns
         try:
-            self._stream.accept(subprotocol, with_defaults(headers, self._context))
+            self._stream.accept(subprotocol, with_defaults(headers, self._context, self._request))
         except LocalProtocolError as error:
             self._output = NONE
             raise RuntimeError(f"the WebSocket cannot be accepted like that: {error}") from error
@@ -376,7 +372,7 @@ class WebSocketSession(Session):
         if self._output is NONE:  # no reason is told; FastAPI's is a list where a parameter is not valid
             headers, body = plain_answer(HTTPStatus.FORBIDDEN)
             self._end_output(CLOSED, ABNORMAL_CLOSURE, "")
-            self._stream.deny(HTTPStatus.FORBIDDEN.value, with_defaults(headers, self._context), body)
+            self._stream.deny(HTTPStatus.FORBIDDEN.value, with_defaults(headers, self._context, self._request), body)
             return
         reason = message.get("reason")
         reason = "" if reason is None else reason
@@ -405,7 +401,8 @@ class WebSocketSession(Session):
         self._left = None if status in SILENT else head.length
         self._status = status
         self._framed = head.framed
-        self._head = head
+        id_field = self._context.id_field
+        self._head = head if not id_field else with_id(head, id_field, self._request)
         self._output = HELD
 
     def _send_body(self, message: Message) -> None:

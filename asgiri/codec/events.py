@@ -6,7 +6,7 @@ takes four times as long.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asgiri.types import Headers
 
@@ -20,6 +20,9 @@ class Request:
     ``expect_continue``: the peer waits for a 100 before it sends the body (RFC 9110 section 10.1.1). ``protocol`` is
     what else the peer would speak: the ``:protocol`` of an extended CONNECT (RFC 8441), or over HTTP/1.1 the value of
     Upgrade, where Connection makes it one for us (RFC 9110 section 7.8); empty for all other requests.
+
+    The last two are the connection's to say, once it has the request: what the logs and the application call it, and
+    whom the logs show as its client, where that is not the peer.
     """
 
     stream_id: int
@@ -32,6 +35,8 @@ class Request:
     end_stream: bool
     expect_continue: bool
     protocol: bytes
+    id: str = field(init=False, compare=False)
+    client: str = field(init=False, compare=False)
 
     def __init__(
         self,
@@ -56,6 +61,8 @@ class Request:
         self.end_stream = end_stream
         self.expect_continue = expect_continue
         self.protocol = protocol
+        self.id = ""
+        self.client = ""
 
 
 @dataclass(slots=True, init=False)

@@ -16,7 +16,6 @@ class QuietLog:
         self._log = log
         self._own = tuple({RESERVED.encode(), f"{quote(root_path.rstrip('/'))}{RESERVED}".encode()})
         self.picks = log.picks
-        self.request_id = log.request_id
 
     def record(
         self,
@@ -30,7 +29,10 @@ class QuietLog:
         began: float,
         connection: int,
         request: int,
+        request_id: str,
     ) -> None:
         """As :meth:`AccessLog.record`."""
         if not target.startswith(self._own):
-            self._log.record(client, method, target, version, headers, status, size, began, connection, request)
+            self._log.record(
+                client, method, target, version, headers, status, size, began, connection, request, request_id
+            )

@@ -93,13 +93,15 @@ class AccessLog:
         began: float,
         connection: int,
         request: int,
+        request_id: str,
     ) -> None:
         """Note an exchange that is over. Raises nothing.
 
         ``client`` is ``127.0.0.1:53412``, ``[::1]:80`` or ``unix``, and ``version`` ``HTTP/1.1``: texts of our own.
         ``method``, ``target`` and ``headers`` (names in lower case) may be anything that a peer can send. ``status``
         is 499 when the peer left before an answer began; ``size`` counts bytes of content; ``began`` is when the
-        request came, by the timer; ``connection`` and ``request`` are the serial numbers that make the request id.
+        request came, by the timer; ``connection`` and ``request`` are serial numbers; ``request_id`` has no byte that
+        a line would have to escape.
         """
         now = self._timer()
         if now >= self._until:
@@ -118,11 +120,8 @@ class AccessLog:
             now - began,
             connection,
             request,
+            request_id,
         )
-
-    def request_id(self, connection: int, request: int) -> str:
-        """The id that the line of this exchange has, for what else is logged of it."""
-        return self._layout.source.request_id(connection, request)
 
     def _turn(self, now: float) -> None:
         """Once a millisecond at most: make the stamp, see how long the batch is, have it flushed in time."""

@@ -26,6 +26,8 @@ from asgiri.types import Headers
 LINE_SIZE: Final = 4096
 # Characters of a line that a placeholder has which is never long, and the longest method shown.
 _SHORT = 64
+# Those of a request id, which a proxy may have chosen.
+_ID_SIZE = 200
 _CUT = "[...]"
 
 _PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
@@ -57,6 +59,7 @@ class Field(IntEnum):
     SECONDS = 8
     CONNECTION = 9
     REQUEST = 10
+    REQUEST_ID = 11
 
 
 WIDTH: Final = len(Field)
@@ -70,10 +73,6 @@ class Source:
     generation: int
     pid: int
     prefix: str
-
-    def request_id(self, connection: int, request: int) -> str:
-        """What names a request among all: ``5f3a9c1e-4711-12``, with the numbers of its connection and its own."""
-        return f"{self.prefix}-{connection}-{request}"
 
 
 class Layout:
@@ -151,8 +150,6 @@ class Layout:
                 return [self._queries]
             case "request_header":
                 return [self._picked(part.argument.encode())]
-            case "request_id":
-                return [f"{source.prefix}-", _COLUMNS["connection"], "-", _COLUMNS["request"]]
             case "worker" | "generation" | "pid":
                 return [str(getattr(source, part.name))]
         raise AssertionError(part)
@@ -219,8 +216,13 @@ def _merged(pieces: Iterable[str | Column]) -> list[str | Column]:
 def _most(parts: list[str | Placeholder]) -> int:
     """How many characters each text of the peer may have, so that they and all else fit a line."""
     long = sum(isinstance(part, Placeholder) and part.name in _LONG for part in parts)
-    rest = sum(len(part) if isinstance(part, str) else _SHORT * (part.name not in _LONG) for part in parts)
+    rest = sum(len(part) if isinstance(part, str) else _width(part.name) for part in parts)
     return max(_SHORT, (LINE_SIZE - rest - 1) // max(long, 1))
+
+
+def _width(name: str) -> int:
+    """The most characters that a placeholder has, 0 for those that are cut to what room there is."""
+    return 0 if name in _LONG else _ID_SIZE if name == "request_id" else _SHORT
 
 
 def _all_short(lines: bytes, most: int) -> bool:
@@ -340,6 +342,7 @@ _COLUMNS: dict[str, Column] = {
     "duration_ms": _milliseconds,
     "connection": _numbers(Field.CONNECTION),
     "request": _numbers(Field.REQUEST),
+    "request_id": _field(Field.REQUEST_ID),
 }
 
 # What may be long: whatever the peer makes as long as it likes.

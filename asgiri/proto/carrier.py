@@ -68,9 +68,6 @@ class Carrier(Protocol):
     def abort(self) -> None:
         """Cut it, whatever waits."""
 
-    def request_id(self) -> str:
-        """What the logs call its request."""
-
 
 class Carried(asyncio.Protocol):
     """A protocol on a carrier: told what asyncio protocols are told, and what the server's connections are.

@@ -30,6 +30,7 @@ from asgiri.types import Headers
 if TYPE_CHECKING:
     from asgiri.asgi.session import Session
     from asgiri.metrics.meter import Meter
+    from asgiri.proto.edge import Edge
     from asgiri.proto.http2_stream import MakeTunnel
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
@@ -99,12 +100,10 @@ class ExchangeLog(Protocol):
         began: float,
         connection: int,
         request: int,
+        request_id: str,
         /,
     ) -> None:
         """``began`` is when the request came, of :func:`time.perf_counter`."""
-
-    def request_id(self, connection: int, request: int, /) -> str:
-        """What its line calls this exchange."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,8 +124,9 @@ class Shared:
     requests_per_connection: int = 0
     access_log: ExchangeLog | None = None
     meter: Meter | None = None
-    # What the logs call a request, of the serial numbers of its connection and of itself on that.
-    request_id: Callable[[int, int], str] = "{}-{}".format
+    # What the ids of this process's requests begin with, and those of no other.
+    id_prefix: str = ""
+    edge: Edge | None = None  # None: no peer is a proxy, and requests may be for any host
     accepted: int = 0  # connections so far
     served: int = 0  # exchanges that are over
     # Each request runs in a copy of it: in the context that happens to be current, it could see an earlier one's.
@@ -155,6 +155,10 @@ class Shared:
     def quiet(self) -> bool:
         """No connection is open or being made, and no application is running."""
         return not self.connections and not self.sessions and not self.arriving
+
+    def name_of(self, connection: int) -> str:
+        """What the ids of a connection's requests begin with; their number on it follows."""
+        return f"{self.id_prefix}{connection}-"
 
     def tell_idle(self, connection: Connection) -> None:
         if self.on_idle is not None:
@@ -205,6 +209,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_closing_since",
         "_delivered",
+        "_name",
         "_read_at",
         "_read_by_peer",
         "_serial",
@@ -226,6 +231,7 @@ class Connection(asyncio.Protocol):
         self.secure: Secure | None = None
         self.peers = Peers(None, None)
         self.client = ""  # as the logs show it
+        self._name = ""  # what the ids of its requests begin with
         self._serial = 0  # among the server's connections, from 1; there once it is one
         self._writable: asyncio.Event | None = None  # there while the peer does not read fast enough
         self._unsent = b""  # answers that wait for the end of the turn

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 RETRY_SOON: Final = (b"retry-after", b"1")
 
+# The answer to a request for a host that is not in ``allowed_hosts``.
+NOT_OURS: Final = "this host is not served here"
+
 # What the access log shows where the peer left before an answer began: the number that nginx made known.
 PEER_LEFT: Final = 499
 # The versions as the access log writes them. HTTP/2 has no minor version; with one, it is what log readers know.

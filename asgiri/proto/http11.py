@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asgiri.asgi.http import HttpSession
 from asgiri.asgi.scope import http_scope, scope_template
@@ -17,7 +17,7 @@ from asgiri.codec.events import Body, End, Event, Failure, Request, Reset
 from asgiri.codec.ws_handshake import is_websocket
 from asgiri.errors import HandshakeError
 from asgiri.proto.connection import HIGH_WATER, Shared
-from asgiri.proto.exchange import RETRY_SOON, start
+from asgiri.proto.exchange import NOT_OURS, RETRY_SOON, start
 from asgiri.proto.files import send_file
 from asgiri.proto.http11_ends import CLOSE, Http11Ends
 from asgiri.proto.http11_life import (
@@ -39,6 +39,9 @@ from asgiri.proto.http11_tunnel import websocket_session
 from asgiri.proto.websocket import refuse_while_draining
 from asgiri.types import Headers
 
+if TYPE_CHECKING:
+    from asgiri.proto.edge import Gate
+
 # How much of an unwanted body is read, so that the connection can be kept, before it is cut instead (bytes).
 DISCARD_LIMIT: Final = 256 << 10
 
@@ -51,17 +54,22 @@ EMPTY_LINE: Final = b"\r\n"
 class Http11Connection(Http11Ends):
     """One HTTP/1.1 connection: moves bytes between transport and codec, and events between codec and session."""
 
-    __slots__ = ("_dispatching", "_more_has_come", "_template", "_unread")
+    __slots__ = ("_dispatching", "_gate", "_more_has_come", "_template", "_unread")
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
         self._template: dict[str, Any] = {}  # of the requests' scopes
+        self._gate: Gate | None = None  # where the peer may be a proxy, or requests be for hosts that are not ours
         self._unread = 0  # bytes of body thrown away
         self._more_has_come = False  # bytes behind the request in progress, when its answer began
         self._dispatching = False  # events are being handled further up the stack
 
     def connected(self) -> None:
-        self._template = scope_template(self.peers, self.shared.context)
+        shared = self.shared
+        self._template = scope_template(self.peers, shared.context)
+        self._name = shared.name_of(self._serial)
+        if shared.edge is not None:
+            self._gate = shared.edge.gate(self.peers, self._template)
 
     def head_begun(self) -> None:
         """The first bytes of what may be a request's head are here, though not given to us yet."""
@@ -168,12 +176,22 @@ class Http11Connection(Http11Ends):
         self._since = self._began = shared.now
         self._requests += 1
         self._awaits_continue = request.expect_continue
+        request.id = self._name + str(request.stream_id)
+        template: dict[str, Any] | None = self._template
+        if self._gate is not None:
+            template = self._gate.admit(request)
+        if template is None:
+            if shared.meter is not None:
+                shared.meter.refuse("host")
+            self._session = HttpSession(request, {}, self, shared.context)
+            self._session.answer(HTTPStatus.BAD_REQUEST, NOT_OURS)
+            return
         if request.protocol and shared.websocket is not None and is_websocket(request):
-            session = self._websocket(request)
+            session = self._websocket(request, template)
             if session is None:
                 return
         else:
-            scope = http_scope(request, self._template, shared.context)
+            scope = http_scope(request, template, shared.context)
             if shared.access_log is not None and shared.access_log.picks:
                 scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
             session = HttpSession(request, scope, self, shared.context)
@@ -186,12 +204,12 @@ class Http11Connection(Http11Ends):
         shared.sessions.add(session)
         session.task = start(shared.loop, session.run(), shared.base_context.copy())
 
-    def _websocket(self, request: Request) -> Session | None:
+    def _websocket(self, request: Request, template: dict[str, Any]) -> Session | None:
         """The session of a request for a WebSocket (RFC 6455 section 4.2); None when it is answered already."""
         shared = self.shared
         try:
             refuse_while_draining(shared, self._requests == 1)
-            return websocket_session(self, request, self._template)
+            return websocket_session(self, request, template)
         except HandshakeError as error:
             if shared.meter is not None and error.status < 500:
                 shared.meter.refuse("malformed")
@@ -406,9 +424,6 @@ class Http11Connection(Http11Ends):
         del size
         if session is self._session and not self._dispatching:
             self._pace()
-
-    def request_id(self, session: Session) -> str:
-        return self.shared.request_id(self._serial, session.number)
 
     def finished(self, session: Session) -> None:
         self.shared.forget_session(session)

@@ -120,7 +120,7 @@ class Http11Ends(Connection):
         if self._file_end:  # the file was cut short
             size -= self._file_end - self._written
         log.record(
-            self.client,
+            request.client or self.client,
             request.method,
             request.target,
             VERSIONS[request.http_version],
@@ -130,6 +130,7 @@ class Http11Ends(Connection):
             self._began_exactly,
             self._serial,
             self._requests,
+            request.id,
         )
 
     # Ends
@@ -145,16 +146,18 @@ class Http11Ends(Connection):
 
     def _answer(self, status: HTTPStatus, reason: str) -> None:
         """Answer a request that never became one, and end."""
+        self._requests += 1
+        request = Request(self._requests, "", b"", b"", b"", [], "1.1", True)
+        request.id = self._name + str(self._requests)
         headers, body = plain_answer(status, reason)
-        with_defaults(headers, self.shared.context)
+        headers = with_defaults(headers, self.shared.context, request)
         self._codec.send_head(0, status, [*headers, CLOSE])
         self._codec.send_body(0, body, True)
         self._flush()
         if self.shared.meter is not None:
             self.shared.meter.refuse("malformed")
         if self.shared.observed:  # of a request that never became one there is not much to say
-            self._requests += 1
-            self._request = Request(self._requests, "", b"", b"", b"", [], "1.1", True)
+            self._request = request
             self._status = status
             self._began_exactly = perf_counter()
             self._log()

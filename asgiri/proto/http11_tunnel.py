@@ -101,9 +101,6 @@ class Http11Tunnel(Connection):
     def cut_stream(self) -> None:
         self.abort()
 
-    def request_id(self) -> str:
-        return self.shared.request_id(self._serial, self._request.stream_id)
-
     # The answer to the request
 
     def accept(self, headers: Headers) -> None:
@@ -310,7 +307,7 @@ class Http11Tunnel(Connection):
         log, request = self.shared.access_log, self._request
         if log is not None:
             log.record(
-                self.client,
+                request.client or self.client,
                 request.method,
                 request.target,
                 VERSIONS[request.http_version],
@@ -320,6 +317,7 @@ class Http11Tunnel(Connection):
                 self._began_exactly,
                 self._serial,
                 request.stream_id,
+                request.id,
             )
 
     # The server's side

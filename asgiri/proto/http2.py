@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asgiri.asgi.scope import http_scope, scope_template
 from asgiri.codec.contract import Http1Codec
 from asgiri.codec.events import Body, End, Event, Failure, GoAway, PingAck, Refused, Request, Reset
 from asgiri.codec.h2_wire import MOST_STREAM_ID, ErrorCode
 from asgiri.proto.connection import LINGER_SECONDS, Connection, Shared
-from asgiri.proto.exchange import EAGER, PEER_LEFT, RETRY_SOON, VERSIONS, start
+from asgiri.proto.exchange import EAGER, NOT_OURS, PEER_LEFT, RETRY_SOON, VERSIONS, start
 from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http2_life import (
     ANSWERING,
@@ -35,6 +35,9 @@ from asgiri.proto.http2_stream import HTTP2StreamTransport
 from asgiri.proto.http2_upgrade import UpgradedBody, UpgradedExchange
 from asgiri.types import Scope
 
+if TYPE_CHECKING:
+    from asgiri.proto.edge import Gate
+
 # What one write takes from the codec (bytes), before it is looked whether the transport still takes more.
 WRITE_SIZE: Final = 256 << 10
 
@@ -50,6 +53,7 @@ class Http2Connection(Connection):
     __slots__ = (
         "_due_since",
         "_earlier",
+        "_gate",
         "_head_since",
         "_late",
         "_since",
@@ -76,6 +80,7 @@ class Http2Connection(Connection):
         self._head_since: float | None = shared.now  # when the preface, or a header block, that is not whole began
         self._ticked = shared.now  # what time the codec knows of
         self.template: dict[str, Any] = {}  # of the requests' scopes
+        self._gate: Gate | None = None  # where the peer may be a proxy, or requests be for hosts that are not ours
         self.requests = 0
         self._earlier = 0  # requests of the connection that came over HTTP/1.1, before stream 1
         self._upgrading: UpgradedBody | None = None  # there until the client's preface is
@@ -95,7 +100,11 @@ class Http2Connection(Connection):
             self.transport.resume_reading()
 
     def connected(self) -> None:
-        self.template = scope_template(self.peers, self.shared.context)
+        shared = self.shared
+        self.template = scope_template(self.peers, shared.context)
+        self._name = shared.name_of(self._serial)
+        if shared.edge is not None:
+            self._gate = shared.edge.gate(self.peers, self.template)
         self.flush_soon()  # the server's preface, unless there is more to say by then (RFC 9113 section 3.4)
 
     # The upgrade from HTTP/1.1
@@ -128,9 +137,10 @@ class Http2Connection(Connection):
     def _begin_upgraded(self, codec: Http1Codec, request: Request, events: Sequence[Event]) -> None:
         self.due = True
         self.requests += 1
-        exchange = UpgradedExchange(self, request, self._scope(request))
+        template = self._admit(request)
+        exchange = UpgradedExchange(self, request, {} if template is None else self._scope(request, template))
         body = self._upgrading = UpgradedBody(self, codec, exchange)
-        self._run(exchange)
+        self._run(exchange, template is not None)
         rest = body.over() if request.end_stream else body.handle(events)
         if rest:
             self.received -= len(rest)  # which is told again
@@ -235,19 +245,33 @@ class Http2Connection(Connection):
         shared = self.shared
         if shared.draining or 0 < shared.requests_per_connection <= self.requests:
             self.begin_drain()
-        if request.protocol:
-            self._begin_tunnel(request)
+        template = self._admit(request)
+        if template is None:
+            self._answer(request, HTTPStatus.BAD_REQUEST, NOT_OURS)
             return
-        exchange = Exchange(self, request, self._scope(request))
+        if request.protocol:
+            self._begin_tunnel(request, template)
+            return
+        exchange = Exchange(self, request, self._scope(request, template))
         if EAGER and not request.end_stream:  # what is here of its body comes first: it need not wait for that
             self.streams[exchange.number] = exchange
             self._late.append(exchange)
         else:
             self._run(exchange)
 
-    def _scope(self, request: Request) -> Scope:
+    def _admit(self, request: Request) -> dict[str, Any] | None:
+        """Name the request; what its scope begins as. None for one that is for a host of somebody else."""
+        request.id = self._name + str(self._earlier + request.stream_id)
+        if self._gate is None:
+            return self.template
+        template = self._gate.admit(request)
+        if template is None and self.shared.meter is not None:
+            self.shared.meter.refuse("host")
+        return template
+
+    def _scope(self, request: Request, template: dict[str, Any]) -> Scope:
         shared = self.shared
-        scope = http_scope(request, self.template, shared.context)
+        scope = http_scope(request, template, shared.context)
         if shared.access_log is not None and shared.access_log.picks:
             scope["headers"] = request.headers.copy()  # the line shows what came, whatever the app does to its list
         return scope
@@ -258,10 +282,13 @@ class Http2Connection(Connection):
             if exchange.phase is RECEIVING or exchange.phase is ANSWERING:  # else it is over already
                 self._run(exchange)
 
-    def _run(self, exchange: Exchange) -> None:
+    def _run(self, exchange: Exchange, is_ours: bool = True) -> None:
         shared = self.shared
         session = exchange.session
         self.streams[exchange.number] = exchange
+        if not is_ours:
+            session.answer(HTTPStatus.BAD_REQUEST, NOT_OURS)
+            return
         if 0 < shared.requests <= len(shared.sessions):
             if shared.meter is not None:
                 shared.meter.refuse("overload")
@@ -270,13 +297,13 @@ class Http2Connection(Connection):
         shared.sessions.add(session)
         session.task = start(shared.loop, session.run(), shared.base_context.copy())
 
-    def _begin_tunnel(self, request: Request) -> None:
+    def _begin_tunnel(self, request: Request, template: dict[str, Any]) -> None:
         """An extended CONNECT (RFC 8441): for whoever knows its protocol."""
         make = self.shared.tunnels.get(request.protocol)
         if make is None:  # RFC 8441 leaves it open; RFC 9220 section 3 asks for 501
             self._answer(request, HTTPStatus.NOT_IMPLEMENTED, "this :protocol is not known here")
             return
-        transport = HTTP2StreamTransport(self, request)
+        transport = HTTP2StreamTransport(self, request, template)
         self.streams[request.stream_id] = transport
         transport.begin(make(request, transport))
 
@@ -289,7 +316,9 @@ class Http2Connection(Connection):
         else:
             if self.shared.meter is not None:
                 self.shared.meter.refuse("malformed")
-            self._answer(Request(refused.stream_id, "", b"", b"", b"", [], "2", True), status, refused.reason)
+            request = Request(refused.stream_id, "", b"", b"", b"", [], "2", True)
+            request.id = self._name + str(self._earlier + refused.stream_id)
+            self._answer(request, status, refused.reason)
 
     def _answer(self, request: Request, status: HTTPStatus, reason: str) -> None:
         """Answer without an application."""
@@ -302,15 +331,12 @@ class Http2Connection(Connection):
         """Whether the request that came last is the only one so far."""
         return self._earlier + self.requests == 1
 
-    def request_id(self, number: int) -> str:
-        return self.shared.request_id(self._serial, self._earlier + number)
-
     def log(self, request: Request, status: int, size: int, began: float) -> None:
         """Put an exchange in the access log: ``status`` 0 is none, ``size`` bytes of content, ``began`` exactly."""
         log = self.shared.access_log
         if log is not None:
             log.record(
-                self.client,
+                request.client or self.client,
                 request.method,
                 request.target,
                 VERSIONS[request.http_version],
@@ -320,6 +346,7 @@ class Http2Connection(Connection):
                 began,
                 self._serial,
                 self._earlier + request.stream_id,
+                request.id,
             )
 
     # Bytes out

@@ -227,10 +227,6 @@ class Exchange:
             self.connection.codec.consumed(self.number, size)
             self.connection.flush_soon()
 
-    def request_id(self, session: Session) -> str:
-        del session
-        return self.connection.request_id(self.number)
-
     def finished(self, session: Session) -> None:
         self.connection.shared.forget_session(session)
 

@@ -52,9 +52,10 @@ class HTTP2StreamTransport(asyncio.Transport):
     ConnectionResetError. For one that is a :class:`asgiri.proto.carrier.Carried`, it is a Carrier.
     """
 
-    def __init__(self, connection: Http2Connection, request: Request) -> None:
+    def __init__(self, connection: Http2Connection, request: Request, template: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.number = request.stream_id
+        self.template = connection.template if template is None else template  # of its request's scope
         self._connection = connection
         self._request = request
         self._protocol: asyncio.Protocol | None = None
@@ -78,17 +79,9 @@ class HTTP2StreamTransport(asyncio.Transport):
         return self._connection.shared
 
     @property
-    def template(self) -> dict[str, Any]:
-        """What the scopes of all requests of the connection have in common."""
-        return self._connection.template
-
-    @property
     def is_first(self) -> bool:
         """Whether the connection has had no request before."""
         return self._connection.is_first
-
-    def request_id(self) -> str:
-        return self._connection.request_id(self.number)
 
     def begin(self, protocol: asyncio.Protocol) -> None:
         """Let the protocol have it. Whoever makes the transport calls this, once."""
@@ -104,7 +97,8 @@ class HTTP2StreamTransport(asyncio.Transport):
         if self._output is not WAITING:
             return
         connection = self._connection
-        connection.codec.send_head(self.number, status, with_defaults(list(headers), connection.shared.context))
+        head = with_defaults(list(headers), connection.shared.context, self._request)
+        connection.codec.send_head(self.number, status, head)
         self._status = status
         self._output = OPEN
         connection.flush_soon()
@@ -132,7 +126,8 @@ class HTTP2StreamTransport(asyncio.Transport):
             return
         connection = self._connection
         check_denial(status)
-        connection.codec.answer(self.number, status, with_defaults(list(headers), connection.shared.context), data)
+        head = with_defaults(list(headers), connection.shared.context, self._request)
+        connection.codec.answer(self.number, status, head, data)
         self._status = status
         self._size = len(data)
         self._output = ENDED

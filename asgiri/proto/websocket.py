@@ -254,9 +254,6 @@ class WebSocketProtocol(Carried):
         if not self._reading:
             self._pace()
 
-    def request_id(self) -> str:
-        return self._carrier.request_id()
-
     def finished(self) -> None:
         session = self.session
         if session is not None:

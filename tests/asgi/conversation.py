@@ -78,9 +78,6 @@ class FakeStream:
     def message_consumed(self) -> None:
         self.calls.append(("took",))
 
-    def request_id(self) -> str:
-        return "7-1"
-
     def finished(self) -> None:
         self.calls.append(("finished",))
 
@@ -92,6 +89,7 @@ class Conversation(Running[WebSocketSession, FakeStream]):
         super().__init__()
         shared = AppContext(watched(app, self.broken), **({"extensions": HTTP_EXTENSIONS} | context))
         request = Request(1, "GET", target, b"/ws", b"", [(b"host", b"a")], "1.1", True, False, b"websocket")
+        request.id = "7-1"
         self.stream = FakeStream()
         self.scope = websocket_scope(request, scope_template(Peers(None, None), shared), shared, ["chat"])
         self.session = WebSocketSession(request, self.scope, self.stream, shared)

@@ -49,9 +49,6 @@ class FakeStream:
         self.send_head(session, status, headers)
         self.send_body(session, data, True)
 
-    def request_id(self, session: Session) -> str:
-        return f"7-{session.number}"
-
     def send_body(self, session: Session, data: bytes, end_stream: bool) -> None:
         assert type(data) is bytes
         if end_stream and self.breaks is not None:
@@ -126,6 +123,7 @@ class Exchange(Running[HttpSession, FakeStream]):
         super().__init__()
         shared = AppContext(watched(app, self.broken), **({"extensions": HTTP_EXTENSIONS} | context))
         request = request or get()
+        request.id = f"7-{request.stream_id}"
         self.stream = FakeStream()
         self.scope = http_scope(request, scope_template(Peers(None, None), shared), shared)
         self.session = HttpSession(request, self.scope, self.stream, shared)

@@ -21,7 +21,9 @@ TCP = Peers(client=("192.0.2.7", 40000), server=("192.0.2.1", 80))
 def request(path: bytes = b"/", query: bytes = b"", **more: Any) -> Request:
     parts: dict[str, Any] = {"headers": [(b"host", b"a")], "http_version": "1.1", "end_stream": True}
     target = path + (b"?" + query if query else b"")
-    return Request(1, "GET", target, path, query, **(parts | more))
+    made = Request(1, "GET", target, path, query, **(parts | more))
+    made.id = "5f3a9c1e-7-1"
+    return made
 
 
 def scope_of(path: bytes, root_path: str = "") -> Scope:
@@ -44,7 +46,7 @@ def test_the_whole_scope() -> None:
         "headers": headers,
         "client": ("192.0.2.7", 40000),
         "server": ("192.0.2.1", 80),
-        "state": {"db": 1},
+        "state": {"db": 1, "request_id": "5f3a9c1e-7-1"},
         "extensions": {"http.response.trailers": {}},
     }
 
@@ -132,7 +134,7 @@ def test_each_request_has_its_own(key: str) -> None:
     context = AppContext(app, state=dict(shared), extensions=dict(shared))
     first, second = (http_scope(request(), scope_template(TCP, context), context)[key] for _ in range(2))
     first["mine"] = 1
-    assert second == shared
+    assert second == (shared if key == "extensions" else {**shared, "request_id": "5f3a9c1e-7-1"})
     assert second["pool"] is shared["pool"], "a shallow copy (ASGI lifespan: state)"
     assert getattr(context, key) == shared
 
@@ -160,7 +162,7 @@ def test_the_whole_scope_of_a_websocket() -> None:
         "client": ("192.0.2.7", 40000),
         "server": ("192.0.2.1", 80),
         "subprotocols": ["chat", "v2"],
-        "state": {"db": 1},
+        "state": {"db": 1, "request_id": "5f3a9c1e-7-1"},
         "extensions": {"asgiri": {"worker": 1}, "websocket.http.response": {}},
     }
 

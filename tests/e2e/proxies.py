@@ -104,7 +104,8 @@ def _running(command: list[str], ports: tuple[int, ...]) -> Iterator[None]:
         try:
             accepts = eventually(lambda: process.poll() is not None or all(map(_listens, ports)))
             output.seek(0)
-            assert accepts and process.poll() is None, f"{command[0]} did not start:\n{output.read()}"
+            running = accepts and process.poll() is None
+            assert running, f"{command[0]} did not start:\n{output.read()}"
             yield
         finally:
             process.terminate()

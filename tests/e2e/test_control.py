@@ -342,7 +342,8 @@ def test_a_log_level_is_for_all_and_ends_with_a_reload_that_brings_another(start
     service = start("--app-dir", str(place), app="shop:app", env={"XDG_RUNTIME_DIR": str(place)}, config=config)
     path = place / f"asgiri/{service.pid}.sock"
     assert eventually(path.exists)
-    assert eventually(lambda: " serving " in asgirictl(service, place, "status").stdout)  # one that boots is not recycled
+    # One that boots is not recycled.
+    assert eventually(lambda: " serving " in asgirictl(service, place, "status").stdout)
 
     bad = asgirictl(service, place, "loglevel", "verbos")
     assert (bad.exit_code, bad.stdout) == (1, "")

@@ -53,9 +53,6 @@ class Lines:
     def __init__(self) -> None:
         self.all: list[Line] = []
 
-    def request_id(self, connection: int, request: int) -> str:
-        return f"{connection}-{request}"
-
     def record(
         self,
         client: str,
@@ -68,6 +65,7 @@ class Lines:
         began: float,
         connection: int,
         request: int,
+        request_id: str,
     ) -> None:
         assert client == "192.0.2.7:40000"
         assert type(status) is int or status in set(range(100, 600))
@@ -80,7 +78,7 @@ class Lines:
                 int(status),
                 size,
                 perf_counter() - began,
-                f"{connection}-{request}",
+                request_id,
             )
         )
 

@@ -239,6 +239,7 @@ async def test_no_request_sees_what_an_app_did_to_the_scope_of_another() -> None
         await settle()
         scope = app.scopes[-1]
         assert scope["headers"] == fields_of(*FIELDS)
+        assert scope["state"].pop("request_id").startswith("1-")
         assert scope["state"] == {"db": 1}
         assert set(scope["asgi"]) == {"version", "spec_version"}
         assert "mine" not in scope["extensions"]

@@ -9,6 +9,7 @@ from asgiri.codec.events import Request
 from asgiri.codec.h2c import asked_settings, upgraded
 from asgiri.proto.detect import Way
 from asgiri.proto.http2 import Http2Connection
+from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http11 import Http11Connection
 from asgiri.proto.upgrade import UpgradableConnection
 from tests.proto.fakes import ByHand, echo, in_loop, parse_answers, request, settle
@@ -236,7 +237,9 @@ async def test_after_requests_of_http11_on_the_same_connection(engine: str) -> N
     assert (answer.body, rest) == (b"/second", b"")
     wire.client.feed(after)
     assert isinstance(wire.now, Http2Connection)
-    assert wire.now.request_id(1) == "1-3"  # no number names two requests
+    exchange = wire.now.streams[1]
+    assert isinstance(exchange, Exchange)
+    assert exchange._request.id == "1-3"  # no number names two requests
     await wire.end()
 
 
