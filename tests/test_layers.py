@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "sockets": frozenset({"config"}),
     "asgi": frozenset({"codec.events"}),
     "proto": frozenset({"config", "codec", "asgi", "log", "metrics"}),
-    "metrics": frozenset(),
+    "metrics": frozenset({"config.schema"}),
     "link": frozenset({"config", "sockets", "supervisor.scoreboard"}),
     "dev": frozenset({"child", "config", "link", "log", "sockets", "supervisor.bulletin", "supervisor.scoreboard"}),
     "child": frozenset({"config", "link", "log", "supervisor.scoreboard"}),
@@ -55,7 +55,9 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
             "supervisor.scoreboard",
         }
     ),
-    "admin": frozenset({"child", "config", "equip", "link", "log", "metrics", "server", "supervisor.scoreboard"}),
+    "admin": frozenset(
+        {"child", "config", "equip", "link", "log", "metrics", "server", "sockets.listener", "supervisor.scoreboard"}
+    ),
     "supervisor": frozenset({"config", "link", "log", "metrics", "sockets"}),
     "cli": None,
     "ctl": None,

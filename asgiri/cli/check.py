@@ -213,8 +213,8 @@ def preload(config: Config, *, hurry: bool) -> None:
 
     loop_factory(config.loop)
     load_engines(config, all_of_them=not (hurry and config.workers.processes == 1))
-    if config.admin.bind is not None:
-        import asgiri.admin  # noqa: F401
+    if config.admin.bind is not None or config.metrics.statsd.address is not None:
+        import asgiri.admin.main  # noqa: F401
 
 
 def check_interface(config: Config) -> None:
