@@ -160,7 +160,7 @@ class Reporter:
 
     def status_page(self, question: Question) -> Page:
         """``?history`` adds the last minutes, ``?history=N`` what came after second N of them."""
-        asked = parse_qs(question.query.decode("latin-1"), keep_blank_values=True, max_num_fields=8)
+        asked = parse_qs(question.query.decode("latin-1"), keep_blank_values=True)
         status = self.status()
         if "history" in asked:
             status = structs.replace(status, history=self._history.points(after(asked["history"][-1])))
