@@ -71,6 +71,7 @@ def main(boot: Boot) -> int:
     rotation = Rotation()
     try:
         log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="admin")
+        complete(boot)
         become(boot)
         history = History(boot.board)
         admin = Admin(routes(boot.board, config, history), Hosts.of(boot.listeners))
@@ -103,8 +104,6 @@ async def serve(server: Server, boot: Boot, rotation: Rotation, history: History
     clock = Clock(history.sample)
     clock.start()
     pusher = start_pusher(boot)
-    if boot.listeners:
-        complete()
     await told.wait()
     heart.enter(State.DRAINING)
     await server.shutdown(window=RETIRE_SECONDS)
@@ -150,11 +149,14 @@ class Clock:
         self._what()
 
 
-def complete() -> None:
-    """Have what the first answers do without: now, while it is of this release, and before somebody waits for it."""
-    import asgiri.admin.exposition  # noqa: F401
+def complete(boot: Boot) -> None:
+    """Have all that will be needed, while it is of this release, and may be read: the user may be another one later."""
+    if boot.listeners:
+        import asgiri.admin.exposition
 
-    document.document()
+        document.document()
+    if boot.config.metrics.statsd.address is not None:
+        import asgiri.admin.statsd  # noqa: F401
 
 
 def start_pusher(boot: Boot) -> Pusher | None:
@@ -176,7 +178,7 @@ def routes(board: Scoreboard, config: Config, history: History) -> Routes:
     families = Families(board, config)
 
     def metrics(question: Question) -> Page:
-        from asgiri.admin.exposition import Exposition  # its library takes a while
+        from asgiri.admin.exposition import Exposition  # a service without an admin child pays nothing for it
 
         return Exposition(families).page(question)
 
