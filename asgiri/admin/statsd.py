@@ -159,7 +159,7 @@ class Pusher:
             self._failed(error)
         else:
             self._sent += 1
-            if self._fails:
+            if self._fails and self._sent > 1:  # that nobody listens, UDP tells at the next one
                 self._fails = False
                 logger.info("metrics are sent to %s again", self._address)
 

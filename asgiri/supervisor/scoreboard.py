@@ -28,7 +28,7 @@ STALE_SECONDS: Final = 2.5  # silent this long, it may be busy; longer, others d
 # How many certificates the master can tell the end of.
 CERTIFICATES: Final = 64
 
-# The past as the admin child keeps it, for itself and for the one that follows it: rows, one a second, and numbers in each.
+# The past as the admin child keeps it, for itself and the one that follows it: rows, one a second, of so many numbers.
 HISTORY_SECONDS: Final = 300
 HISTORY_NUMBERS: Final = 28
 

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from asgiri import __version__
-from asgiri.admin.exposition import Exposition
+from asgiri.admin.exposition import Exposition, prefers_openmetrics
 from asgiri.admin.families import Families
 from asgiri.admin.pages import Question
 from asgiri.config.schema import Config, Listen, SniPair, Tls
@@ -24,9 +24,13 @@ FORMATS = ["text", "openmetrics"]
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
+def families_of(fake: Fake) -> Families:
+    return Families(fake.board, CONFIG, fake.clock_ns, fake.wall)
+
+
 def scrape(fake: Fake, how: str) -> Found:
     """Value by name and labels; no sample comes twice, and no family."""
-    exposition = Exposition(Families(fake.board, CONFIG, fake.clock_ns, fake.wall))
+    exposition = Exposition(families_of(fake))
     accept = "application/openmetrics-text;version=1.0.0" if how == "openmetrics" else "*/*"
     text = exposition.page(Question(accept=accept)).body.decode()
     families = list((openmetrics_families if how == "openmetrics" else text_families)(text))
@@ -117,3 +121,32 @@ def test_whatever_an_application_writes_over_it_there_is_an_answer() -> None:
         slot._words[5] = slot._words[9] = 2**64 - 1
     assert scrape(fake, "text")
     assert scrape(fake, "openmetrics")
+
+
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,*/*;q=0.1"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        (PROMETHEUS_3, True),
+        ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", True),
+        ("text/plain, application/openmetrics-text;q=0.5", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=0.0, text/plain;q=0", False),
+        ("application/openmetrics-text;version=1.x", True),
+        ("application/openmetrics-text;q=nan", False),
+        (";;,,;q=,\xe9" * 500, False),
+    ],
+)
+def test_who_asks_gets_the_format_that_is_liked(accept: str, openmetrics: bool) -> None:
+    assert prefers_openmetrics(accept) is openmetrics
+    body = Exposition(families_of(Fake())).page(Question(accept=accept)).body
+    assert body.endswith(b"# EOF\n") is openmetrics

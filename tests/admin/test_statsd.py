@@ -126,6 +126,21 @@ async def test_a_listener_that_comes_later_is_found(tmp_path: Path, caplog: pyte
     ]
 
 
+@in_loop
+async def test_that_nobody_listens_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+    with caplog.at_level(logging.INFO, "asgiri.admin"):
+        pusher = Pusher(Statsd(address=address, interval=600.0), families(Fake()))
+        pusher.start()
+        for _ in range(5):
+            await until(lambda: pusher._sock is not None)
+            pusher._push()
+        pusher.stop()
+    assert [record.message for record in caplog.records] == [f"metrics cannot be sent to {address}: Connection refused"]
+
+
 @pytest.mark.parametrize("address", ["a name that is none:8125", "127.0.0.1:no", "." * 300 + ":1"])
 def test_an_address_that_leads_nowhere_is_said_once(address: str, caplog: pytest.LogCaptureFixture) -> None:
     @in_loop

@@ -257,7 +257,7 @@ function show(status) {
   showTroubles(troubles);
   terms(by("tiles"), [
     ["Requests a second", short(rates.requests), { note: `${whole(totals.requests)} in all` }],
-    ["Errors (5xx) a second", short(rates.errors), { tone: rates.errors > 0 ? "bad" : "", note: `${whole(totals.by_status["5xx"])} in all` }],
+    ["Errors a second", short(rates.errors), { tone: rates.errors > 0 ? "bad" : "", note: `${whole(totals.by_status["5xx"])} in all (5xx)` }],
     ["Median duration", time(latency.duration.p50), { note: `p90 ${time(latency.duration.p90)}` }],
     ["p99 duration", time(latency.duration.p99), { note: `first byte ${time(latency.first_byte.p99)}` }],
     ["In flight", short(open.requests), { note: `${short(open.connections)} connections` }],
