@@ -49,6 +49,7 @@ HOT = (
     "codec/ws_wsproto",
     "log/access",
     "log/layout",
+    "metrics/meter",
     "proto/carrier",
     "proto/connection",
     "proto/http11",

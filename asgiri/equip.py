@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -20,6 +20,12 @@ from asgiri.proto.http2_websocket import websocket_on
 from asgiri.proto.secure import Secure
 from asgiri.sockets.listener import Listener
 
+if TYPE_CHECKING:
+    from asgiri.deposit import Materials
+    from asgiri.metrics.meter import Meter
+    from asgiri.proto.announced import Proxies
+    from asgiri.tls_files import Material
+
 T = TypeVar("T")
 
 
@@ -29,6 +35,7 @@ def shared_of(
     loop: asyncio.AbstractEventLoop,
     access_log: ExchangeLog | None,
     request_id: Callable[[int, int], str],
+    meter: Meter | None = None,
 ) -> Shared:
     """What the connections of a server share. ConfigError when an engine is not installed."""
     timeouts, limits = config.timeouts, config.limits
@@ -69,6 +76,7 @@ def shared_of(
         requests=limits.requests,
         requests_per_connection=limits.requests_per_connection,
         access_log=access_log,
+        meter=meter,
         request_id=request_id,
         now=loop.time(),
     )
@@ -80,19 +88,35 @@ def ways_of(
     *,
     tls: Tls | None = None,
     http: tuple[HttpVersion, ...] = (),
+    materials: Materials | None = None,
+    before: Sequence[Way] = (),
 ) -> list[Way]:
     """What is spoken on each listener, in their order; those of the config where no ``listeners`` are given.
 
     ``tls`` is for listeners of which the config does not know, and ``http``, where it is not empty, for all. Raises
-    ConfigError when TLS files cannot be used: this is what reads them.
+    ConfigError when TLS files cannot be used: this is what reads them, but for what
+    is in ``materials``. Of those that were made ``before``, for the same listeners, what has not changed is used again.
     """
     ways = []
     for index, listen in enumerate(listens_of(config, listeners, tls=tls, http=http)):
         secure = None
         if listen.tls is not None:
-            secure = secured(listen.tls, listen.http, f"listen[{index}].tls", config.timeouts.tls_handshake)
-        ways.append(Way(listen.http, secure, config.http2.h2c_upgrade))
+            material = material_of(config, listen.tls, materials)
+            known = before[index].secure if before else None
+            key = f"listen[{index}].tls"
+            secure = secured(listen.tls, listen.http, key, config.timeouts.tls_handshake, material, known)
+        ways.append(Way(listen.http, secure, config.http2.h2c_upgrade, proxies_of(config, listen)))
     return ways
+
+
+def proxies_of(config: Config, listen: Listen) -> Proxies | None:
+    """The proxies whose headers connections there begin with; None where there are none."""
+    if listen.proxy_protocol == "off":
+        return None
+    from asgiri.proto.announced import VERSIONS, Proxies  # few services have one that speaks this
+    from asgiri.proto.trust import Trusted
+
+    return Proxies(Trusted(config.proxy.trusted), VERSIONS[listen.proxy_protocol], config.timeouts.proxy_header)
 
 
 def listens_of(
@@ -157,12 +181,33 @@ def response_headers(config: Config) -> list[tuple[bytes, bytes]]:
     return fields
 
 
-def secured(tls: Tls, http: Sequence[str], key: str, handshake_timeout: float) -> Secure:
-    """What a listener needs for TLS; ConfigError, whose keys begin with ``key``, when its files do not do."""
-    from asgiri.tls import server_contexts, weak_ciphers  # a plain start has no need of it; a master has imported it
+def material_of(config: Config, tls: Tls, materials: Materials | None) -> Material | None:
+    """What is in the files of this section of the config, where somebody has read them."""
+    found = (material for listen, material in zip(config.listen, materials or (), strict=False) if listen.tls is tls)
+    return next(found, None)
 
-    context, certificates = server_contexts(tls, http, key)
-    return Secure(context, certificates, handshake_timeout, weak_ciphers(context))
+
+def secured(
+    tls: Tls,
+    http: Sequence[str],
+    key: str,
+    handshake_timeout: float,
+    material: Material | None = None,
+    before: Secure | None = None,
+) -> Secure:
+    """What a listener needs for TLS; ConfigError, whose keys begin with ``key``, when its files do not do.
+
+    That of ``before``, where nothing of it has changed.
+    """
+    from asgiri.tls import make_contexts, weak_ciphers  # a plain start has no need of it; a master has imported it
+
+    known = before.made if before is not None else None
+    made = make_contexts(tls, http, key, material, known)
+    if before is not None and made == known:
+        return before
+    context = made[""].context
+    certificates = {one.context: one.certificate for one in made.values()}
+    return Secure(context, certificates, handshake_timeout, weak_ciphers(context), made)
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -33,6 +33,7 @@ class Order(Enum):
 
     RETIRE = b"r"  # drain and exit: others go on serving
     STOP = b"s"  # drain and exit: the service stops
+    RENEW = b"t"  # TLS files have changed: what is in them is in the deposit
     # Under reload only (docs/design/reload.md).
     HOLD = b"h"  # accept nothing, read nothing from idle connections: newer code is on its way
     RESUME = b"c"  # it did not come up: go on
@@ -196,7 +197,7 @@ def make_link(most: int | None = REPORTS_MOST) -> tuple[ParentEnd, ChildEnd]:
 
 class Errand(Struct, frozen=True):
     """What the zygote is asked for: a worker; goes pickled, with descriptors: of the ticket, of the worker's link and
-    stacks, and of its listeners, one for each of ``listens``.
+    stacks, of its deposit if it has one, and of its listeners, one for each of ``listens``.
 
     The ticket is a socket. The worker tells its pid there, and lives when it gets a byte back. ``slot`` is a number on
     the board, which the zygote has already.
@@ -209,6 +210,7 @@ class Errand(Struct, frozen=True):
     slot: int
     umask: int
     first: bool
+    has_deposit: bool
 
 
 class Warm(Struct, frozen=True):
@@ -239,7 +241,8 @@ class Boot(Struct, frozen=True):
     """All that a child needs to come up: made by the master, read by the child after the fork.
 
     ``number`` is the worker's, 0 for a child that is none. ``slot`` is its own on the ``board``. ``stacks`` is a
-    descriptor: what is written there on SIGUSR2 the master reads (see :mod:`asgiri.child.stacks`).
+    descriptor: what is written there on SIGUSR2 the master reads (see :mod:`asgiri.child.stacks`). So is ``deposit``:
+    what is in the TLS files (:mod:`asgiri.deposit`), -1 where there are none.
 
     Under reload only, else -1 or None: ``bulletin`` is a descriptor to read :mod:`asgiri.supervisor.bulletin` of;
     ``transfer`` the two ends, to give and to take, of what hands idle connections over. ``first``: nothing has served
@@ -260,6 +263,7 @@ class Boot(Struct, frozen=True):
     first: bool = False
     warm: Warm | None = None
     watch: Watch | None = None
+    deposit: int = -1
 
 
 # The child's main: takes its boot, returns its exit status. The master gets it from the composition root.

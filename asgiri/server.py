@@ -34,11 +34,13 @@ from asgiri.log.access import this_process
 from asgiri.proto.accept import Intake, Share
 from asgiri.proto.connection import Connection, ExchangeLog, Shared
 from asgiri.proto.detect import Way
+from asgiri.proto.survey import survey
 from asgiri.sockets.bind import bind_all
 from asgiri.sockets.listener import Listener
 from asgiri.types import ASGIApp
 
 if TYPE_CHECKING:
+    from asgiri.metrics.meter import Meter
     from asgiri.proto.transfer import Giver
 
 logger = logging.getLogger("asgiri.server")
@@ -108,13 +110,14 @@ class Post(Struct, frozen=True):
     ``ways`` is what :func:`ways_of` made of its listeners, where their files were to be read before its start;
     ``share`` is its part of the connections, without which it takes all that it can. ``transfer`` are the two ends, to
     give and to take, on which connections are handed over under reload: a pair of SOCK_SEQPACKET, not blocking, which
-    several servers share.
+    several servers share. ``meter`` counts and measures, without one nobody does; the server has it all to itself.
     """
 
     identity: Identity = Identity()
     ways: Sequence[Way] | None = None
     share: Share | None = None
     transfer: tuple[socket.socket, socket.socket] | None = None
+    meter: Meter | None = None
 
 
 class Counts(Struct, frozen=True):
@@ -266,7 +269,10 @@ class Server:
                 ways = ways_of(self.config, self._given, tls=self._tls, http=self._http)
             await self._lifespan.startup()
             self._context.state = self._lifespan.state
-            self._shared = shared_of(self.config, self._context, self._loop, self._access_log, self._request_id())
+            meter = self._post.meter
+            self._shared = shared_of(
+                self.config, self._context, self._loop, self._access_log, self._request_id(), meter
+            )
             self._swept_at = self._shared.now
             self._sweep()
             if before_listening is not None:
@@ -282,12 +288,24 @@ class Server:
         self._own = [] if self._given is not None else listeners
         self._intake = Intake(shared, self.config.limits.connections, self._post.share)
         for listener, way in zip(listeners, ways, strict=True):
-            self._intake.open(listener.sock, listener.url, way.maker(shared), way.secure)
+            self._intake.open(listener.sock, listener.url, way.maker(shared), way.secure, way.proxies)
             self.sockets.append(listener.sock)
         if self._post.transfer is not None:
             from asgiri.proto.transfer import Taker  # development alone has it
 
             self._intake.add(Taker(self._intake, self._post.transfer[1], Way(("http/1.1",)).maker(shared)))
+
+    def swap(self, ways: Sequence[Way]) -> None:
+        """Speak this on the listeners from here on, in their order: other certificates, mostly.
+
+        Connections that are open, or within their handshakes, go on as they began.
+        """
+        if self._intake is None or self._shared is None:
+            raise RuntimeError(
+                f"only a server that listens can speak in other ways, and this one is {self.state.value}"
+            )
+        for acceptor, way in zip(self._intake.acceptors, ways, strict=False):  # a Taker is behind those of listeners
+            self._intake.swap(acceptor, way.maker(self._shared), way.secure)
 
     def _request_id(self) -> Callable[[int, int], str]:
         """What the logs call a request: the same in the access log and beside it."""
@@ -320,6 +338,12 @@ class Server:
         self._refresh_headers()
         for connection in list(shared.connections):
             connection.check(now)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Have the meter, where there is one, count what there is to count."""
+        if self._shared is not None and self._shared.meter is not None:
+            survey(self._shared, self._shared.meter)
 
     def _refresh_headers(self) -> None:
         date = [(b"date", http_date(time.time()))] if self.config.date_header else []
@@ -485,6 +509,7 @@ class Server:
         await self._lifespan.shutdown(QUICK_SHUTDOWN if self._cut.is_set() else self._left(QUICK_SHUTDOWN))
         for listener in self._own:
             listener.close()
+        self._measure()
         self.state = ServerState.STOPPED
 
 

@@ -11,15 +11,23 @@ import re
 from binascii import Error, a2b_base64
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Final
 
 from msgspec import Struct
 
 _INTEGER: Final = 0x02
+_OCTETS: Final = 0x04
 _UTC_TIME: Final = 0x17
 _GENERALIZED_TIME: Final = 0x18
 _SEQUENCE: Final = 0x30
+_EXTENSIONS: Final = 0xA3  # [3] EXPLICIT
 _VERSION: Final = 0xA0  # [0] EXPLICIT, left out by certificates of version 1
+# subjectAltName (RFC 5280 section 4.2.1.6), as an encoded identifier, and of its forms those that servers have.
+_ALT_NAMES: Final = bytes.fromhex("0603551d11")
+_DNS_NAME: Final = 0x82
+_IP_ADDRESS: Final = 0x87
+
 
 # RFC 7468 section 5, and the older labels that OpenSSL takes too. What follows the certificate in a trusted one is not
 # read.
@@ -40,12 +48,16 @@ class Certificate(Struct, frozen=True):
 
 def in_pem(data: bytes) -> Iterator[Certificate]:
     """The certificates in a text, in its order. ValueError at one that is not understood."""
+    return map(read, ders_in(data))
+
+
+def ders_in(data: bytes) -> Iterator[bytes]:
+    """The certificates in a text as they are encoded, in its order. ValueError at one that is not base64."""
     for block in PEM.finditer(data):
         try:
-            der = a2b_base64(block[1])
+            yield a2b_base64(block[1])
         except Error as error:
             raise ValueError(f"no base64: {error}") from error
-        yield read(der)
 
 
 def read(der: bytes) -> Certificate:
@@ -59,6 +71,33 @@ def read(der: bytes) -> Certificate:
     issuer = fields.take(_SEQUENCE)
     dates = _Reader(fields.take(_SEQUENCE))
     return Certificate(fields.take(_SEQUENCE), issuer, dates.time(), dates.time())
+
+
+def names(der: bytes) -> list[str]:
+    """The host names and addresses that the certificate is for, in its order. ValueError when it is none."""
+    fields = _Reader(_Reader(_Reader(der).take(_SEQUENCE)).take(_SEQUENCE))
+    while fields.next not in (_EXTENSIONS, -1):
+        fields.take(fields.next)
+    if fields.next == -1:
+        return []
+    extensions = _Reader(_Reader(fields.take(_EXTENSIONS)).take(_SEQUENCE))
+    while extensions.next == _SEQUENCE:
+        extension = extensions.take(_SEQUENCE)
+        if extension.startswith(_ALT_NAMES):
+            rest = _Reader(extension[len(_ALT_NAMES) :])
+            if rest.next != _OCTETS:
+                rest.take(rest.next)  # whether it is critical
+            return list(_alternatives(_Reader(_Reader(rest.take(_OCTETS)).take(_SEQUENCE))))
+    return []
+
+
+def _alternatives(reader: _Reader) -> Iterator[str]:
+    while (tag := reader.next) != -1:
+        value = reader.take(tag)
+        if tag == _DNS_NAME:
+            yield value.decode("ascii", "backslashreplace")
+        elif tag == _IP_ADDRESS and len(value) in (4, 16):
+            yield inet_ntop(AF_INET if len(value) == 4 else AF_INET6, value)
 
 
 class _Reader:

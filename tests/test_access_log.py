@@ -578,7 +578,7 @@ def test_a_full_disk_costs_no_more_than_the_buffer(caplog: pytest.LogCaptureFixt
     assert len(caplog.messages) == 2
     rig.log.close()
     lost = sum(int(number) for message in caplog.messages for number in re.findall(r"lost (\d+)", message))
-    assert lost == rig.count
+    assert lost == rig.log.lost == rig.count
 
 
 def test_losses_are_told_when_all_is_well_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -597,6 +597,7 @@ def test_losses_are_told_when_all_is_well_again(tmp_path: Path, caplog: pytest.L
         assert numbers == sorted(set(numbers))
         lost = sum(int(number) for message in caplog.messages for number in re.findall(r"lost (\d+)", message))
         assert len(numbers) + lost == rig.count
+        assert rig.log.lost == lost
         assert all("its reader does not read" in message for message in caplog.messages)
         assert len(caplog.messages) == 2
 

@@ -106,12 +106,10 @@ def test_help_has_every_flag_under_a_heading() -> None:
 
 
 def test_help_says_what_the_schema_says() -> None:
-    known = dict(paths(Config))
     for flag in FLAGS:
         if flag.key and not flag.is_argument:
             description = str(key_at("listen[].bind" if flag.key == "listen" else flag.key).meta.description)
             assert description.partition(";")[0] in helped(flag.name)
-            assert ("(Not in this release.)" in helped(flag.name)) == bool(known[flag.key.split(".")[0]].later)
     assert helped("--loop").startswith("[auto|uvloop|asyncio] The event loop;")
     assert helped("--http").startswith("[auto|h2|http/1.1] ")
     assert helped("--workers").startswith("N|auto ")

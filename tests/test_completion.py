@@ -18,7 +18,7 @@ from typing import get_args
 import pytest
 
 from asgiri.cli.completion import addresses, applications, settings
-from asgiri.cli.flags import FLAGS, key_at, later
+from asgiri.cli.flags import FLAGS, key_at
 from asgiri.config.keys import paths
 from asgiri.config.schema import Config, HttpVersion
 
@@ -129,13 +129,14 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_set_offers_the_keys_of_the_schema_and_their_words() -> None:
     offered = {item.value for item in settings("")}
-    wanted = {path for path, key in paths(Config) if (key.section is None or key.optional) and not later(path)}
+    wanted = {path for path, key in paths(Config) if (key.section is None or key.optional)}
     assert {value.rstrip("=.") for value in offered} == wanted
     assert {"workers.count=", "env."} <= offered
     assert [item.value for item in settings("log.level=w")] == ["log.level=warning"]
     assert [item.value for item in settings("server_header=")] == ["server_header=true", "server_header=false"]
+    assert [item.value for item in settings("proxy.headers=x")] == ["proxy.headers=x-forwarded"]
     assert [item.value for item in settings("admin.bind=unix")] == ["admin.bind=unix:"]
-    for nothing in ("timeouts.write=", "no.such=", "proxy.headers=", "="):
+    for nothing in ("timeouts.write=", "no.such=", "="):
         assert settings(nothing) == []
     assert all(item.help for item in settings(""))
 
@@ -147,7 +148,7 @@ def test_set_offers_the_keys_of_the_schema_and_their_words() -> None:
 def test_the_flags_that_work(project: Path, shell: str) -> None:
     told = ask(project, shell, ["-"])
     flags = told[1::3] if shell == "zsh" else [line.split("\t")[0].removeprefix("plain,") for line in told]
-    names = [(*flag.names, *filter(None, [flag.off])) for flag in FLAGS if not (flag.key and later(flag.key))]
+    names = [(*flag.names, *filter(None, [flag.off])) for flag in FLAGS]
     assert sorted(flags) == sorted([*[name for one in names for name in one if name != "APP"], "-h", "--help"])
     meaning = str(key_at("process.pidfile").meta.description)
     if shell == "zsh":

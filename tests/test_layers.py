@@ -10,7 +10,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "asgiri"
 
-LEAVES = frozenset({"access_format", "asgiri", "build", "errors", "statuses", "tracebacks", "types", "units", "x509"})
+LEAVES = frozenset(
+    {
+        *("access_format", "asgiri", "build", "deposit", "errors", "log_target", "statuses", "tracebacks", "types"),
+        *("units", "x509"),
+    }
+)
 
 # layer -> what it may import besides the leaves and itself; None: anything.
 MAY_IMPORT: dict[str, frozenset[str] | None] = {
@@ -18,18 +23,21 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "access_format": frozenset(),
     "build": frozenset(),
     "errors": frozenset(),
+    "log_target": frozenset(),
     "statuses": frozenset(),
     "tracebacks": frozenset(),
     "types": frozenset(),
     "units": frozenset(),
     "x509": frozenset(),
+    "deposit": frozenset(),
     "demo": frozenset(),
     "config": frozenset(),
     "interfaces": frozenset(),
     "loader": frozenset({"interfaces"}),
     "log": frozenset(),
     "codec": frozenset(),
-    "tls": frozenset({"config"}),
+    "tls": frozenset({"config", "tls_files"}),
+    "tls_files": frozenset({"config"}),
     "sockets": frozenset({"config"}),
     "asgi": frozenset({"codec.events"}),
     "proto": frozenset({"config", "codec", "asgi", "log", "metrics"}),
@@ -37,7 +45,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "link": frozenset({"config", "sockets", "supervisor.scoreboard"}),
     "dev": frozenset({"child", "config", "link", "log", "sockets", "supervisor.bulletin", "supervisor.scoreboard"}),
     "child": frozenset({"config", "link", "log", "supervisor.scoreboard"}),
-    "equip": frozenset({"config", "sockets", "tls", "log", "codec", "asgi", "proto"}),
+    "equip": frozenset({"metrics", "config", "sockets", "tls", "tls_files", "log", "codec", "asgi", "proto"}),
     "server": frozenset({"metrics", "config", "equip", "sockets", "tls", "log", "codec", "asgi", "proto"}),
     "worker": frozenset(
         {
@@ -58,7 +66,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
     "admin": frozenset(
         {"child", "config", "equip", "link", "log", "metrics", "server", "sockets.listener", "supervisor.scoreboard"}
     ),
-    "supervisor": frozenset({"config", "link", "log", "metrics", "sockets"}),
+    "supervisor": frozenset({"config", "link", "log", "metrics", "sockets", "tls", "tls_files"}),
     "cli": None,
     "ctl": None,
     "__main__": None,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asgiri.cli.command import command, from_flags
-from asgiri.cli.flags import FLAGS, key_at, later
+from asgiri.cli.flags import FLAGS, key_at
 from asgiri.config.keys import keys_of
 from asgiri.config.load import load
 from asgiri.config.schema import Config
@@ -135,15 +135,6 @@ def test_what_the_tables_name_of_ours_is_there(server: str) -> None:
         assert named or ours in ("not needed", "not there"), theirs
         assert [name for name in named if name not in known and not exists(name)] == [], theirs
         assert remark.endswith(".") or not remark, theirs
-
-
-@pytest.mark.parametrize("server", THEIRS)
-def test_what_is_not_in_this_release_is_told(server: str) -> None:
-    for theirs, ours, remark in rows(server):
-        missing = any(exists(name) and later(name) for name in spans(ours))
-        assert missing == ("Not in this release" in remark), theirs
-    surprises = PAGE.partition("## What surprises")[2].partition("\n## ")[0]
-    assert ("refused in this release" in surprises) == bool(later("proxy.trusted"))
 
 
 def test_keys_in_the_prose_are_there_too() -> None:

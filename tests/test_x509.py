@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from asgiri.x509 import Certificate, in_pem, read
+from asgiri.x509 import Certificate, ders_in, in_pem, names, read
 from tests.pki import Pki
 
 
@@ -132,3 +132,28 @@ def test_whatever_the_bytes_are_it_is_a_certificate_or_a_value_error() -> None:
     for text in (b"\xff", b"A", b"AAAA", b""):
         with pytest.raises(ValueError):  # noqa: PT011
             list(in_pem(b"-----BEGIN CERTIFICATE-----\n" + text + b"\n-----END CERTIFICATE-----\n"))
+
+
+# Whom it is for
+
+
+def test_the_names_are_those_of_the_subject_alternative_names(pki: Pki) -> None:
+    leaf, _ = pki.issue("names", "www.example.org", "*.example.org", "192.0.2.7", "2001:db8::1", "jane@example.org")
+    ours, authority = next(ders_in(Path(leaf).read_bytes())), Path(pki.ca_file).read_bytes()
+    assert names(ours) == ["www.example.org", "*.example.org", "192.0.2.7", "2001:db8::1"]
+    assert names(next(ders_in(authority))) == []
+    assert (
+        names(made(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)).public_bytes(Encoding.DER)) == []
+    )
+
+
+def test_no_damage_to_names_raises_anything_but_a_value_error(pki: Pki) -> None:
+    data = next(ders_in(Path(pki.certfile).read_bytes()))
+    chance = random.Random(9)
+    for _ in range(2000):
+        damaged = bytearray(data[: chance.choice((len(data), chance.randrange(len(data))))])
+        for _ in range(chance.randrange(4)):
+            if damaged:
+                damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        with suppress(ValueError):
+            names(bytes(damaged))

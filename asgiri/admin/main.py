@@ -26,6 +26,7 @@ from asgiri.admin.pages import Admin, Page, Question, Routes
 from asgiri.admin.status import Reporter
 from asgiri.child import stacks
 from asgiri.child.heart import Heart
+from asgiri.child.logs import configure
 from asgiri.child.privileges import become
 from asgiri.child.rotation import Rotation
 from asgiri.child.ties import end_by_alarm, hear_no_more, limit_orphan, tie_to_master
@@ -70,7 +71,7 @@ def main(boot: Boot) -> int:
     setproctitle(printable(f"{config.process.title}: admin"))
     rotation = Rotation()
     try:
-        log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="admin")
+        configure(config, "admin")
         complete(boot)
         become(boot)
         history = History(boot.board)

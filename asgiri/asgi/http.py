@@ -176,7 +176,11 @@ class HttpSession(Session):
     def summary(self) -> str:
         """The request as a log line shows it: no byte of the peer's unescaped."""
         request = self._request
-        return f"{request.method} {request.target.decode('latin-1')!r}, request {self._stream.request_id(self)}"
+        return f"{request.method} {request.target.decode('latin-1')!r}, request {self.request_id}"
+
+    @property
+    def request_id(self) -> str:
+        return self._stream.request_id(self)
 
     @property
     def number(self) -> int:

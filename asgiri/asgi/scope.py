@@ -35,17 +35,35 @@ WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """What a trusted proxy has said of a connection, in a header of the PROXY protocol.
+
+    ``client`` and ``server`` are as in :class:`Peers`, a ``server`` of None is the connection's own. ``secure``: the
+    client came over TLS, which the proxy has ended. ``details`` are the scope's extension ``proxy_protocol``. Where it
+    does not know the two ends (``tells_ends``), they are the connection's own.
+    """
+
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    secure: bool
+    details: dict[str, Any]
+    tells_ends: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Peers:
     """Who talks to whom, and how: made once a connection.
 
     ``client`` is None on a unix socket, whose ``server`` is its path. ``extensions`` are the scope's extensions that
-    this connection alone has (``tls``).
+    this connection alone has (``tls``). Where the real peer is a proxy that speaks for ``client``, it has ``announced``
+    that.
     """
 
     client: tuple[str, int] | None
     server: tuple[str, int | None] | None
     scheme: str = "http"
     extensions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    announced: Announced | None = None
 
 
 @dataclass(slots=True)

@@ -78,7 +78,8 @@ class Session:
             self._finished()
 
     def _fail(self, what: str, trace: str) -> None:
-        logger.error("the application %s (%s)", what, self.summary, extra={"trace": trace})
+        about = {"request_id": self.request_id}
+        logger.error("the application %s (%s)", what, self.summary, extra={"trace": trace, "about": about})
         self._give_up()
 
     def _returned(self) -> None:
@@ -131,6 +132,11 @@ class Session:
     @property
     def summary(self) -> str:
         """The request as a log line shows it: no byte of the peer's unescaped."""
+        raise NotImplementedError
+
+    @property
+    def request_id(self) -> str:
+        """What the request is called in the access log."""
         raise NotImplementedError
 
     @property

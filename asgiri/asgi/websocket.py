@@ -207,7 +207,11 @@ class WebSocketSession(Session):
     @property
     def summary(self) -> str:
         """The WebSocket as a log line shows it: no byte of the peer's unescaped."""
-        return f"WebSocket {self._request.target.decode('latin-1')!r}, request {self._stream.request_id()}"
+        return f"WebSocket {self._request.target.decode('latin-1')!r}, request {self.request_id}"
+
+    @property
+    def request_id(self) -> str:
+        return self._stream.request_id()
 
     @property
     def number(self) -> int:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from asgiri.supervisor.scoreboard import BEAT_SECONDS, Slot, State
+
+# How often the event loop is asked how late it is, in seconds.
+LAG_SECONDS: Final = 0.1
 
 # Bytes of a page, and of what getrusage(2) counts in.
 _PAGE: Final = resource.getpagesize()
@@ -28,22 +32,39 @@ class Busy(Protocol):
     def requests(self) -> int: ...
 
 
+class Lags(Protocol):
+    """Who wants to know how late the event loop is: :class:`asgiri.metrics.meter.Meter`."""
+
+    def late(self, seconds: float, /) -> None: ...
+
+
 class Heart:
     """Beats into a slot, at once and then each :data:`BEAT_SECONDS`, from :meth:`start` to :meth:`stop`.
 
     ``busy`` tells the numbers. ``on_beat`` is called behind each beat, with the time in nanoseconds: whatever else is
-    to be looked at once in a while.
+    to be looked at once in a while. ``lags`` is told each :data:`LAG_SECONDS` how late the loop was for that.
     """
 
-    def __init__(self, slot: Slot, busy: Callable[[], Busy], on_beat: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        busy: Callable[[], Busy],
+        on_beat: Callable[[int], None] | None = None,
+        lags: Lags | None = None,
+    ) -> None:
         self._slot = slot
         self._busy = busy
         self._on_beat = on_beat
+        self._lags = lags
         self._next: asyncio.TimerHandle | None = None
+        self._sampling: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """In the running loop."""
-        self._beat(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._beat(loop)
+        if self._lags is not None:
+            self._sample(loop, self._lags, None)
 
     def enter(self, state: State) -> None:
         """Say that the child is in this state from now on, and beat."""
@@ -51,13 +72,21 @@ class Heart:
         self._tell()
 
     def stop(self) -> None:
-        if self._next is not None:
-            self._next.cancel()
+        for handle in (self._next, self._sampling):
+            if handle is not None:
+                handle.cancel()
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         # From now on, and not from when it was due: after a long block there is one beat, and no burst of them.
         self._next = loop.call_later(BEAT_SECONDS, self._beat, loop)
         self._tell()
+
+    def _sample(self, loop: asyncio.AbstractEventLoop, lags: Lags, due: float | None) -> None:
+        """``due`` is when it was to be called; not by the loop's clock, which uvloop has in whole milliseconds."""
+        now = time.perf_counter()
+        if due is not None:
+            lags.late(max(0.0, now - due))
+        self._sampling = loop.call_later(LAG_SECONDS, self._sample, loop, lags, now + LAG_SECONDS)
 
     def _tell(self) -> None:
         busy = self._busy()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
 from asgiri.errors import BindError, ConfigError, Problem
+from asgiri.log_target import is_syslog, parse_syslog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,9 +108,31 @@ def examine(config: Config, findings: Findings, expired: Tell, *, hurry: bool = 
         from asgiri.log.setup import check_file
 
         findings.attempt(partial(check_file, "log.access.file", config.log.access.file))
+    check_system_logs(config, findings)
     check_identity(config, findings)
+    check_proxies(config, findings)
     if config.reload.enabled:
         check_folders(config, findings)
+
+
+def check_system_logs(config: Config, findings: Findings) -> None:
+    """A system log that is not there yet may come, and go, while all runs: no start waits for it."""
+    targets = [("log.file", config.log.file), ("log.access.file", config.log.access.file)]
+    for key, target in targets if config.log.access.enabled else targets[:1]:
+        if is_syslog(target) and (path := parse_syslog(target).path):
+            try:
+                there = stat.S_ISSOCK(os.stat(path).st_mode)
+            except OSError:
+                there = False
+            if not there:
+                findings.warning(key, f'there is no system log at "{path}": lines are lost until there is one')
+
+
+def check_proxies(config: Config, findings: Findings) -> None:
+    """Fields of a proxy that nobody may send: they are stripped from all requests, which somebody may even want."""
+    if config.proxy.headers != "none" and not config.proxy.trusted:
+        what = "these fields are taken from no peer, and stripped from all requests: proxy.trusted is empty"
+        findings.warning("proxy.headers", what)
 
 
 def check_folders(config: Config, findings: Findings) -> None:
@@ -214,7 +237,9 @@ def preload(config: Config, *, hurry: bool) -> None:
     loop_factory(config.loop)
     load_engines(config, all_of_them=not (hurry and config.workers.processes == 1))
     if config.admin.bind is not None or config.metrics.statsd.address is not None:
-        import asgiri.admin.main  # noqa: F401
+        import asgiri.admin.main
+    if any(listen.proxy_protocol != "off" for listen in config.listen):
+        import asgiri.proto.announced  # noqa: F401
 
 
 def check_interface(config: Config) -> None:

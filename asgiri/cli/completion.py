@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from click.shell_completion import CompletionItem
 
-from asgiri.cli.flags import FLAGS, key_at, later, words
+from asgiri.cli.flags import FLAGS, key_at, words
 from asgiri.cli.help import description
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def flags(context: click.Context, incomplete: str) -> list[CompletionItem[str]]:
     found = [
         CompletionItem(name, help=description(flag))
         for flag in FLAGS
-        if not flag.is_argument and (flag.repeats or flag.parameter not in typed) and not (flag.key and later(flag.key))
+        if not flag.is_argument and (flag.repeats or flag.parameter not in typed)
         for name in (*flag.names, *filter(None, [flag.off]))
     ]
     found += [CompletionItem(name, help="Show the help page and exit.") for name in context.help_option_names]
@@ -72,10 +72,10 @@ def settings(incomplete: str) -> list[CompletionItem[str]]:
         return [
             CompletionItem(f"{path}{'.' if key.container == 'map' else '='}", help=str(key.meta.description))
             for path, key in paths(Config)
-            if path.startswith(incomplete) and (key.section is None or key.optional) and not later(path)
+            if path.startswith(incomplete) and (key.section is None or key.optional)
         ]
     key = dict(paths(Config)).get(path)
-    if key is None or later(path):
+    if key is None:
         return []
     return _items((f"{path}={one}" for one in _of_key(key, value)), incomplete)
 

@@ -178,13 +178,6 @@ def _entered(key: Key, name: str) -> Key:
     return key.element() if name.endswith("[]") else key
 
 
-def later(path: str) -> str:
-    """The feature that is missing for the key at this path, or for a section that it is in; empty when none is."""
-    names = path.split(".")
-    above = (key_at(".".join(names[:count])) for count in range(1, len(names) + 1))
-    return next((key.later for key in above if key.later), "")
-
-
 def words(flag: Flag) -> tuple[str, ...]:
     """The words that the flag takes, as the schema has them. ``--http`` takes one for each listener, or leaves them."""
     if flag.key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from asgiri.cli.flags import FLAGS, key_at, later, words
+from asgiri.cli.flags import FLAGS, key_at, words
 
 if TYPE_CHECKING:
     import click
@@ -69,9 +69,7 @@ def description(flag: Flag) -> str:
     text = _NULL.sub("default: ", str(entry.meta.description))
     if flag.repeats:
         text += " Repeatable."
-    if later(flag.key):
-        text += " (Not in this release.)"
-    elif default := _default(key):
+    if default := _default(key):
         text += f" [default: {default}]"
     return text
 

@@ -16,6 +16,7 @@ from asgiri.cli.check import Findings, check_identity, examine, in_reading_order
 from asgiri.cli.output import complain, say
 from asgiri.config.address import UNIX_PATH_MOST, Address, parse_bind
 from asgiri.errors import BindError, ExitCode
+from asgiri.log_target import is_path
 from asgiri.sockets.holder import in_words, title_of
 from asgiri.sockets.probe import InUseError, Names, UnknownYetError, probe, probe_file, why_not_at
 from asgiri.supervisor.process import apply_process, title_text
@@ -177,7 +178,7 @@ class Preflight:
         if not os.path.isdir(config.app_dir):
             what = "is not a directory" if os.path.lexists(config.app_dir) else "is not there"
             findings.error("app_dir", f'the directory "{config.app_dir}" {what}')
-        if config.log.file != "-":
+        if is_path(config.log.file):
             from asgiri.log.setup import check_file
 
             findings.attempt(partial(check_file, "log.file", config.log.file))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     """Be the master until stopped. ``read`` is how the configuration is read once more, for a reload."""
     # The workers' modules are imported here, before any fork, so that workers share them and start at once.
-    from asgiri.log import setup as log
+    from asgiri.child.logs import configure
     from asgiri.sockets.supply import Supply
     from asgiri.supervisor.hooks import Hooks, Origin
     from asgiri.supervisor.master import Master
@@ -79,7 +79,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
         show(loaded, greeting.urls, greeting.admin, broken=greeting.broken)
 
     def apply(config: Config) -> None:
-        log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="master")
+        configure(config, "master")
         title(config.process.title, "master", config.target)
 
     apply(config)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from asgiri.access_format import UnknownNameError, parse_format
 from asgiri.config.address import is_fd_name, parse_bind
 from asgiri.config.keys import nearest
+from asgiri.log_target import is_path, is_syslog, parse_syslog
 from asgiri.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -16,7 +17,18 @@ if TYPE_CHECKING:
 
     from asgiri.config.address import Address
     from asgiri.config.nodes import Faults, Place
-    from asgiri.config.schema import AccessLog, Config, Http2, Listen, RespawnBackoff, Tls
+    from asgiri.config.schema import (
+        AccessLog,
+        Config,
+        Http2,
+        Listen,
+        Log,
+        Metrics,
+        Proxy,
+        RequestId,
+        RespawnBackoff,
+        Tls,
+    )
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field-value: visible characters, with blanks only between them).
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
@@ -28,6 +40,10 @@ _SERVER_NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 
 # Fields that frame a message or manage its connection are the server's own (RFC 9110 sections 7.6.1 and 8.6).
 _FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
+
+
+# How often metrics may be pushed, in seconds: more often says nothing more, and 0 would be without a pause.
+_PUSH_LEAST = 0.1
 
 
 class Finding(NamedTuple):
@@ -48,6 +64,12 @@ def check(config: Config, places: dict[str, Place], written: dict[str, str], fau
         ("workers", _recycling(config, places)),
         ("workers.respawn_backoff", _backoff(config.workers.respawn_backoff, places)),
         ("http2", _http2(config.http2)),
+        ("proxy", _proxy(config.proxy)),
+        ("listen", () if faults.below("proxy") else _proxied(config, places)),
+        ("allowed_hosts", _allowed_hosts(config.allowed_hosts)),
+        ("request_id", _request_id(config.request_id, places)),
+        ("metrics", _metrics(config.metrics, places)),
+        ("log", _targets(config.log)),
         ("env", _env(config.env)),
         ("response_headers", _response_headers(config.response_headers)),
         ("log.access", _access_format(config.log.access)),
@@ -111,8 +133,8 @@ def _recycling(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
 def _one_path(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
     """Files and sockets that are one and the same path: each would be written over by the other."""
     candidates = [
-        ("log.file", config.log.file if config.log.file != "-" else None),
-        ("log.access.file", config.log.access.file if config.log.access.file != "-" else None),
+        ("log.file", config.log.file if is_path(config.log.file) else None),
+        ("log.access.file", config.log.access.file if is_path(config.log.access.file) else None),
         *((f"listen[{index}].bind", _socket_file(listener.address)) for index, listener in enumerate(config.listen)),
         ("admin.bind", _socket_file(parse_bind(config.admin.bind)) if config.admin.bind else None),
         ("control.socket", config.control.socket),
@@ -206,6 +228,87 @@ def _backoff(backoff: RespawnBackoff, places: dict[str, Place]) -> Iterator[Find
         first, most = (f"workers.respawn_backoff.{name}" for name in ("first", "most"))
         what = f"first ({format_duration(backoff.first)}) is longer than most ({format_duration(backoff.most)})"
         yield Finding(first if first in places else most, what)
+
+
+def _proxy(proxy: Proxy) -> Iterator[Finding]:
+    if not proxy.trusted:
+        return
+    from asgiri.config import outside  # a plain start has no use for it
+
+    for index, entry in enumerate(proxy.trusted):
+        if why := outside.peer(entry):
+            yield Finding(f"proxy.trusted[{index}]", why)
+
+
+def _proxied(config: Config, places: dict[str, Place]) -> Iterator[Finding]:
+    """The PROXY protocol is spoken by trusted peers only: without any on this kind of socket, nobody can connect."""
+    trusted = config.proxy.trusted
+    for index, listener in enumerate(config.listen):
+        if listener.proxy_protocol == "off" or "*" in trusted:
+            continue
+        kind = listener.address.kind
+        missing = {"unix": '"unix"', "tcp": "the addresses of the proxies"}.get(kind, "the proxies")
+        fitting = [entry for entry in trusted if kind not in ("unix", "tcp") or (entry == "unix") == (kind == "unix")]
+        if not fitting:
+            where = _named("proxy.trusted", places)
+            what = f"nobody could connect to {listener.bind}: only trusted peers may, and {where} has none of them"
+            yield Finding(f"listen[{index}].proxy_protocol", f"{what}; put {missing} there")
+
+
+def _allowed_hosts(hosts: tuple[str, ...]) -> Iterator[Finding]:
+    if not hosts:
+        return
+    from asgiri.config import outside
+
+    seen: dict[str, str] = {}
+    for index, entry in enumerate(hosts):
+        path = f"allowed_hosts[{index}]"
+        other = seen.setdefault(entry.lower(), entry)
+        if why := outside.host(entry):
+            yield Finding(path, why)
+        elif other != entry:
+            yield Finding(path, f'"{entry}" and "{other}" are the same host')
+
+
+def _request_id(request_id: RequestId, places: dict[str, Place]) -> Iterator[Finding]:
+    if request_id.header is None:
+        if request_id.answer:
+            header = _named("request_id.header", places)
+            yield Finding("request_id.answer", f"there is no field to send it in: {header} is null")
+    elif "request_id.header" in places:  # the default is a good one
+        from asgiri.config import outside
+
+        if why := outside.field(request_id.header, _FRAMING):
+            yield Finding("request_id.header", why)
+
+
+def _metrics(metrics: Metrics, places: dict[str, Place]) -> Iterator[Finding]:
+    statsd = metrics.statsd
+    if statsd.address is None:
+        return
+    from asgiri.config import outside
+
+    path = "metrics.statsd"
+    if why := outside.receiver(statsd.address):
+        yield Finding(f"{path}.address", why)
+    elif not metrics.enabled:
+        enabled = _named("metrics.enabled", places)
+        yield Finding(f"{path}.address", f"there is nothing to send: {enabled} is false")
+    if why := outside.prefix(statsd.prefix):
+        yield Finding(f"{path}.prefix", why)
+    if statsd.interval < _PUSH_LEAST:
+        got = format_duration(statsd.interval)
+        what = f"expected {format_duration(_PUSH_LEAST)} or more, got {got}; without an address nothing is sent"
+        yield Finding(f"{path}.interval", what)
+
+
+def _targets(log: Log) -> Iterator[Finding]:
+    for path, target in (("log.file", log.file), ("log.access.file", log.access.file)):
+        if is_syslog(target):
+            try:
+                parse_syslog(target)
+            except ValueError as error:
+                yield Finding(path, str(error))
 
 
 def _env(variables: dict[str, str]) -> Iterator[Finding]:

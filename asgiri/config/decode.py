@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-# What turns a feature off: the values that a key of a missing feature may have.
-_OFF: tuple[object, ...] = (0, None, False, "", (), {}, "none", "off")
-
 BOOLS = {
     "true": True,
     "yes": True,
@@ -61,11 +58,10 @@ class Decoder:
         self._guesses = 0
         self._top: type[msgspec.Struct] | None = None  # the section that everything is in
 
-    def section(self, section: type[S], node: Node, path: str = "", later: str = "") -> S | Literal[Bad.BAD]:
+    def section(self, section: type[S], node: Node, path: str = "") -> S | Literal[Bad.BAD]:
         """The Struct that ``node`` describes; BAD when a key that it cannot do without is missing or bad.
 
-        Any other bad key has its default, so that the rest can be looked at. ``later`` names the missing
-        feature that the whole section belongs to.
+        Any other bad key has its default, so that the rest can be looked at.
         """
         if not isinstance(node, Mapping):
             what = f"expected a mapping of keys, got {got(node)}"
@@ -77,7 +73,7 @@ class Decoder:
         values: dict[str, object] = {}
         for name, entry in node.entries.items():
             if name in known:
-                values[name] = self._value(known[name], entry.value, f"{path}.{name}" if path else name, later)
+                values[name] = self._value(known[name], entry.value, f"{path}.{name}" if path else name)
             else:
                 self._faults.add(entry.place, path, f'unknown key "{name}"{self._meant(name, section)}')
         values = {name: value for name, value in values.items() if value is not BAD}
@@ -92,34 +88,29 @@ class Decoder:
         self._guesses += 1
         return of_key(name, self._top or section, keys_of(section)) if self._guesses <= _GUESSES_MOST else ""
 
-    def _value(self, key: Key, node: Node, path: str, inherited: str) -> object:
+    def _value(self, key: Key, node: Node, path: str) -> object:
         if is_broken(node):
             return BAD
-        later = key.later or inherited
         if key.container:
-            return self._container(key, node, path, later)
+            return self._container(key, node, path)
         self._note(node, path)
         if is_null(node) and key.optional:
             return None
         try:
-            value = _scalar(key, node)
+            return _scalar(key, node)
         except ValueError as error:
             return self._bad(node, path, _and_its_origin(error, key, node))
-        return self._unless_later(key, value, node, path, later)
 
-    def _container(self, key: Key, node: Node, path: str, later: str) -> object:
+    def _container(self, key: Key, node: Node, path: str) -> object:
         """A section, list or map. One with nothing in it (all commented out) is as if it were not there."""
         if is_null(node) and key.default is not msgspec.NODEFAULT:
             if key.optional:
                 self.places[path] = node.place  # no TLS may be somebody's word
             return key.default
         if key.section:
-            if key.optional and later:  # off is null, and nothing else; what is in it says nothing more
-                return self._unless_later(key, node, node, path, later)
-            return self.section(key.section, node, path, later)
+            return self.section(key.section, node, path)
         self.places[path] = node.place
-        value = self._list(key, node, path) if key.container == "list" else self._map(key, node, path)
-        return self._unless_later(key, value, node, path, later)
+        return self._list(key, node, path) if key.container == "list" else self._map(key, node, path)
 
     def _list(self, key: Key, node: Node, path: str) -> object:
         if not isinstance(node, Sequence):
@@ -144,7 +135,7 @@ class Decoder:
         return BAD if BAD in items.values() else items
 
     def _element(self, element: Key, node: Node, path: str) -> object:
-        """An entry of a list or map; whether it belongs to a missing feature is judged for the whole."""
+        """An entry of a list or map."""
         if is_broken(node):
             return BAD
         if element.section:
@@ -159,14 +150,6 @@ class Decoder:
         self.places[path] = node.place
         if isinstance(node, Scalar) and node.written:
             self.written[path] = node.written
-
-    def _unless_later(self, key: Key, value: object, node: Node, path: str, later: str) -> object:
-        """``value``, unless it turns on what does not exist yet: --print-config prints defaults, which must load."""
-        if not later or value is BAD or value in _OFF or value == key.default:
-            return value
-        what = f"this needs {later}, which this release does not have yet; leave the key out"
-        self._faults.add(node.place, path, what)
-        return value  # so that what it contradicts is told as well
 
     def _bad(self, node: Node | Entry, path: str, what: str) -> Literal[Bad.BAD]:
         self._faults.add(node.place, path, what)

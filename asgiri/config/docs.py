@@ -60,6 +60,7 @@ _SEE = {
     "limits": [("running.md#when-connections-are-too-many", "when connections are too many")],
     "http2": [("running.md#http2", "HTTP/2")],
     "websocket": [("running.md#websocket", "WebSocket")],
+    "log": [("logs.md", "logs")],
     "log.access": [("access_log.md", "the access log")],
     "admin": [("health.md", "health")],
     "control": [("control.md", "asgirictl")],
@@ -68,17 +69,16 @@ _SEE = {
 
 
 class Section(NamedTuple):
-    """A section as the page has it: its dotted path (``listen[].tls.sni.NAME``), and what its keys belong to."""
+    """A section as the page has it: its dotted path (``listen[].tls.sni.NAME``), and its anchor."""
 
     path: str
     struct: type[msgspec.Struct]
-    later: str
     anchor: str
 
 
 def reference(flags: Mapping[str, Sequence[str]]) -> str:
     """The page. ``flags``: the flags that set a key, by its path (``workers.count`` -> ``-w``, ``--workers``)."""
-    found = list(sections(Section("", Config, "", "top")))
+    found = list(sections(Section("", Config, "top")))
     contents = [f"- [{_title(one.path)}](#{one.anchor})" for one in found]
     return "\n".join([_HEAD, *contents, *(line for one in found for line in _section(one, flags))]) + "\n"
 
@@ -91,7 +91,7 @@ def sections(top: Section) -> Iterator[Section]:
         element = key if key.container in (None, "section") else key.element()
         if element.section:
             entry = {"list": "[]", "map": ".NAME"}.get(key.container or "", "")
-            yield from sections(Section(path + entry, element.section, key.later or top.later, _below(key, path)))
+            yield from sections(Section(path + entry, element.section, _below(key, path)))
 
 
 def _section(section: Section, flags: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -99,25 +99,20 @@ def _section(section: Section, flags: Mapping[str, Sequence[str]]) -> Iterator[s
     for name, key in keys_of(section.struct).items():
         path = f"{section.path}.{name}" if section.path else name
         if key.container != "section" or key.optional:
-            yield from _key(key, path, section.later, flags.get(path, ()))
+            yield from _key(key, path, flags.get(path, ()))
 
 
 def _intro(section: Section) -> str:
     """What the section is, and where there is more about it."""
     _, _, text = (section.struct.__doc__ or "").partition(": ")
     text = f"{text[:1].upper()}{text[1:]}" if section.path else _TOP
-    if section.later:
-        text += f" **Not in this release**: it needs {section.later}."
     see = _SEE.get(section.path, ())
     links = [f"[{what}](../operations/{page})" for page, what in see]
     return f"{text} More: {', '.join(links)}." if links else text
 
 
-def _key(key: Key, path: str, inherited: str, flags: Sequence[str]) -> Iterator[str]:
-    later = key.later or inherited
+def _key(key: Key, path: str, flags: Sequence[str]) -> Iterator[str]:
     yield from ("", f'### <a id="{_anchor(path)}"></a>`{path}`', "", str(key.meta.description), "")
-    if later:
-        yield f"- **not in this release**: it needs {later}; every value that turns it on is refused"
     yield f"- expected: {_expected(key, path)}"
     yield f"- default: {'none, it must be given' if key.default is msgspec.NODEFAULT else f'`{_default(key)}`'}"
     if key.examples:
@@ -125,8 +120,7 @@ def _key(key: Key, path: str, inherited: str, flags: Sequence[str]) -> Iterator[
     ways = [f"`{way}`" for way in (*_environment(path), *flags)]
     if ways:
         yield f"- set by: {', '.join(ways)}"
-    if not later:
-        yield f"- reload: {'leaves it; an upgrade or a restart takes it' if key.stays else 'takes it'}"
+    yield f"- reload: {'leaves it; an upgrade or a restart takes it' if key.stays else 'takes it'}"
 
 
 def _environment(path: str) -> list[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asgiri.config.keys import Key, Notation
     from asgiri.config.nodes import Node
 
-# What gunicorn, uvicorn, hypercorn and granian call it, where no key of ours has that name at the end of its path.
+# What gunicorn, uvicorn, hypercorn and granian call it. A key of ours may have that name at the end of its path, too.
 ELSEWHERE = {
     "access_log": "log.access.enabled",
     "accesslog": "log.access.file",
@@ -41,12 +41,19 @@ ELSEWHERE = {
     "port": "listen[].bind",
     "proc_name": "process.title",
     "process_name": "process.title",
+    "proxy_allow_ips": "proxy.trusted",
+    "proxy_headers": "proxy.headers",
+    "server_names": "allowed_hosts",
     "shutdown_timeout": "workers.drain_timeout",
     "ssl_ca_certs": "listen[].tls.client_ca",
     "ssl_certfile": "listen[].tls.certfile",
     "ssl_certificate": "listen[].tls.certfile",
     "ssl_ciphers": "listen[].tls.ciphers",
     "ssl_keyfile": "listen[].tls.keyfile",
+    "statsd_host": "metrics.statsd.address",
+    "statsd_prefix": "metrics.statsd.prefix",
+    "syslog": "log.file",
+    "syslog_addr": "log.file",
     "threads": "",  # nothing of ours, and nothing that it looks like
     "timeout": "timeouts workers.heartbeat_timeout",
     "timeout_graceful_shutdown": "workers.drain_timeout",
@@ -81,10 +88,10 @@ def of_key(name: str, top: type[msgspec.Struct], known: Iterable[str]) -> str:
     if spelled in known:
         return f'; did you mean "{spelled}"?'
     meant = [path for path, _ in every_key(top) if path.rpartition(".")[2] == spelled]
-    if not meant:
-        if spelled not in ELSEWHERE:
-            return nearest(name, known)
-        meant = ELSEWHERE[spelled].split()
+    if spelled in ELSEWHERE:
+        meant += ELSEWHERE[spelled].split()
+    elif not meant:
+        return nearest(name, known)
     if len(meant) > 1:
         return f"; did you mean one of {', '.join(meant)}?"
     return f'; did you mean "{meant[0]}"?' if meant else ""

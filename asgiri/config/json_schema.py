@@ -64,49 +64,46 @@ def in_json(key: Key, value: object) -> Any:
     return yaml.safe_load(written(key, value))
 
 
-def _section(section: type[msgspec.Struct], later: str = "") -> Fragment:
+def _section(section: type[msgspec.Struct]) -> Fragment:
     keys = keys_of(section)
     needed = [name for name, key in keys.items() if key.default is msgspec.NODEFAULT]
     return {
         "type": "object",
-        "properties": {name: _property(key, later) for name, key in keys.items()},
+        "properties": {name: _property(key) for name, key in keys.items()},
         **({"required": needed} if needed else {}),
         "additionalProperties": False,
     }
 
 
-def _property(key: Key, inherited: str) -> Fragment:
-    later = key.later or inherited
-    found: Fragment = {"description": _description(key, later)}
+def _property(key: Key) -> Fragment:
+    found: Fragment = {"description": _description(key)}
     if key.default is not msgspec.NODEFAULT and not (key.container == "section" and key.default is not None):
         found["default"] = in_json(key, key.default)  # a section has the defaults of its keys
     if key.examples:
         found["examples"] = [yaml.safe_load(text) for text in key.examples]
-    found |= _value(key, later)
+    found |= _value(key)
     if key.container and key.default is not msgspec.NODEFAULT:
         found["type"] = [found["type"], "null"]  # all that is in it is commented out
     return found
 
 
-def _description(key: Key, later: str) -> str:
-    """What the key means, how its value is written where its type does not tell, and whether it is there at all."""
+def _description(key: Key) -> str:
+    """What the key means, and how its value is written where its type does not tell."""
     text = str(key.meta.description)
     if key.notation in ("duration", "size"):
         text += f" Expected: {expected(key)}."
-    if later:
-        text += f" Not in this release: it needs {later}."
     return text
 
 
-def _value(key: Key, later: str = "") -> Fragment:
+def _value(key: Key) -> Fragment:
     """What the value of a key, or of an entry, may be."""
     if key.section:
-        return _section(key.section, later)
+        return _section(key.section)
     if key.container == "list":
         least = {"minItems": 1} if key.meta.min_length else {}
-        return {"type": "array", "items": _value(key.element(), later), **least}
+        return {"type": "array", "items": _value(key.element()), **least}
     if key.container == "map":
-        return {"type": "object", "additionalProperties": _value(key.element(), later)}
+        return {"type": "object", "additionalProperties": _value(key.element())}
     return _scalar(key)
 
 

@@ -27,7 +27,6 @@ def key(
     least: int | None = None,
     most: int | None = None,
     filled: bool = False,
-    later: str = "",
     entry: str = "",
     examples: tuple[str, ...] = (),
     stays: bool = False,
@@ -37,17 +36,15 @@ def key(
 
     ``unit``: a quantity that people write with its unit, and that the config holds in seconds or in bytes;
     ``syntax``: another notation of its own. ``least`` and ``most`` bound a number; a ``filled`` list has an
-    entry. ``later``: the feature that the key, or all keys of the section, belong to and that does not
-    exist yet; the loader refuses every value but those that turn it off. ``entry``: what a bare text from a
-    flag (``--bind``) sets in a list of sections. ``examples`` are values as they stand in the file. A key that
-    ``stays`` is not changed by a reload, only by an upgrade or a restart. What is ``secret`` is never shown in a log.
+    entry. ``entry``: what a bare text from a flag (``--bind``) sets in a list of sections. ``examples`` are values
+    as they stand in the file. A key that ``stays`` is not changed by a reload, only by an upgrade or a restart. What
+    is ``secret`` is never shown in a log.
     """
     extra: dict[str, object] = {
         "unit": unit,
         "syntax": syntax,
         "least": least,
         "most": most,
-        "later": later,
         "entry": entry,
         "examples": examples,
         "stays": stays or None,
@@ -90,11 +87,6 @@ class Key:
         """The notation of its text, when that is not the plain one of its type."""
         found: Notation | None = self._extra("unit", None) or self._extra("syntax", None)
         return found
-
-    @property
-    def later(self) -> str:
-        """The feature that is missing for this key; empty when there is none."""
-        return str(self._extra("later", ""))
 
     @property
     def entry(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import yaml
 from msgspec import Struct
 
@@ -59,7 +58,7 @@ def sample() -> str:
     """The text of the file. Keys of features that do not exist yet are not in it."""
     blocks: list[list[str]] = [[]]
     plain: list[_Line] = []  # keys of the top that are next to each other
-    for key in _there(Config):
+    for key in keys_of(Config).values():
         of_sections = key.container == "list" and key.element().section is not None
         if key.container != "section" and not of_sections:
             plain += _entry(key, _CHOSEN, "")
@@ -71,10 +70,6 @@ def sample() -> str:
     return "\n\n".join([_HEAD.rstrip("\n"), *("\n".join(block) for block in blocks if block)]) + "\n"
 
 
-def _there(section: type[msgspec.Struct]) -> list[Key]:
-    return [key for key in keys_of(section).values() if not key.later]
-
-
 def _entry(key: Key, chosen: Mapping[str, Any], margin: str, first: str = "") -> Iterator[_Line]:
     """The lines of a key: as it is ``chosen``, or commented out. ``first`` goes before it, as the dash of an entry."""
     given = key.name in chosen
@@ -83,7 +78,7 @@ def _entry(key: Key, chosen: Mapping[str, Any], margin: str, first: str = "") ->
         # A section of the top stands there with nothing in it: to set a key of it is to uncomment one line.
         mark = "" if given or commented or not margin else "# "
         yield _Line(f"{margin}{mark}{first}", f"{key.name}:", _comment(key))
-        for below in _there(key.section):
+        for below in keys_of(key.section).values():
             yield from _entry(below, chosen.get(key.name) or {}, f"{margin}{mark}{' ' * len(first)}  ")
         return
     text = _flow(key, chosen[key.name]) if given else written(key, key.default)
@@ -108,14 +103,14 @@ def _listeners(key: Key) -> Iterator[list[_Line]]:
     section = key.element().section
     assert section is not None
     (default,) = key.default if isinstance(key.default, tuple) else ()
-    bind, *others = _there(section)
+    bind, *others = keys_of(section).values()
     first = _entry(bind, {bind.name: getattr(default, bind.name)}, "  ", "- ")
     rest = (line for other in others for line in _entry(other, {}, "    "))
     yield [_Line("", f"{key.name}:", _comment(key)), *first, *rest]
     for example in key.examples:
         (chosen,) = yaml.safe_load(example)
         group: list[_Line] = []
-        for one in (one for one in _there(section) if one.name in chosen):
+        for one in (one for one in keys_of(section).values() if one.name in chosen):
             lines = _entry(one, chosen, "  # " if one is bind else "  #   ", "- " if one is bind else "")
             group += lines if one.section else (_Line(line.margin, line.text) for line in lines)  # said above
         yield group

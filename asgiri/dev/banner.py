@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from asgiri import __version__
 from asgiri.config.nodes import printable
-from asgiri.log.file import STDERR, LogFile
+from asgiri.log.file import LogFile
 from asgiri.log.setup import PATIENCE
+from asgiri.log_target import STDERR
 
 if TYPE_CHECKING:
     from asgiri.config.load import Loaded

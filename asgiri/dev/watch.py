@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from setproctitle import setproctitle
 
+from asgiri.child.logs import configure
 from asgiri.child.ties import tie_to_master
 from asgiri.config.nodes import printable
 from asgiri.dev.filter import VENV_FILE, Filter, Gatherer
@@ -25,7 +26,6 @@ from asgiri.dev.stale import forget_compiled
 from asgiri.dev.tree import Tree
 from asgiri.errors import AsgiriError
 from asgiri.link import Boot, Booted, BootFailed, Changed, Watch
-from asgiri.log import setup as log
 from asgiri.supervisor.scoreboard import State
 
 logger = logging.getLogger("asgiri.watcher")
@@ -68,7 +68,7 @@ def main(boot: Boot) -> int:
     config = boot.config
     setproctitle(printable(f"{config.process.title}: watcher"))
     try:
-        log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="watcher")
+        configure(config, "watcher")
     except AsgiriError as error:
         boot.link.report(BootFailed(str(error)))
         return error.exit_code

@@ -28,6 +28,7 @@ from typing import Any
 from msgspec import Struct
 from setproctitle import setproctitle
 
+from asgiri.child.logs import configure
 from asgiri.child.ties import tie_to_master
 from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
@@ -35,7 +36,6 @@ from asgiri.config.schema import Listen
 from asgiri.dev.modules import is_outside, own_folders, tops
 from asgiri.errors import AsgiriError
 from asgiri.link import Aside, Boot, Booted, BootFailed, ChildEnd, ChildMain, Errand, Warm, be, flush_streams
-from asgiri.log import setup as log
 from asgiri.sockets.listener import Listener
 from asgiri.supervisor.scoreboard import State
 
@@ -58,7 +58,7 @@ def main(boot: Boot, worker_main: ChildMain) -> int:
     config = boot.config
     setproctitle(printable(f"{config.process.title}: zygote"))
     try:
-        log.configure(level=config.log.level, format=config.log.format, file=config.log.file, role="zygote")
+        configure(config, "zygote", runs_app=True)
         if config.env_file is not None:
             os.environ.update(read_env_file(config.env_file))
     except AsgiriError as error:
@@ -122,7 +122,9 @@ def receive(sock: socket.socket) -> Asked | None:
     if len(descriptors) >= DESCRIPTORS_LEAST:
         with suppress(pickle.UnpicklingError, EOFError):
             errand = pickle.loads(data)
-            if isinstance(errand, Errand) and len(descriptors) == DESCRIPTORS_LEAST + len(errand.listens):
+            if isinstance(errand, Errand) and len(descriptors) == DESCRIPTORS_LEAST + errand.has_deposit + len(
+                errand.listens
+            ):
                 return Asked(errand, descriptors)
     for fd in descriptors:
         os.close(fd)
@@ -153,6 +155,7 @@ def as_asked(boot: Boot, asked: Asked, middle: int) -> Boot:
     """In the fresh worker: what it has to be, once the master is its parent, and knows that. ``middle`` was that."""
     errand = asked.errand
     ticket, orders, reports, stacks, *sockets = asked.descriptors
+    deposit = sockets.pop(0) if errand.has_deposit else -1
     deadline = time.monotonic() + ADOPTION
     while os.getppid() == middle and time.monotonic() < deadline:
         os.sched_yield()
@@ -176,6 +179,7 @@ def as_asked(boot: Boot, asked: Asked, middle: int) -> Boot:
         boot.bulletin,
         boot.transfer,
         errand.first,
+        deposit=deposit,
     )
 
 

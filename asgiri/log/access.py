@@ -14,12 +14,16 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from asgiri.log.file import LogFile
+from asgiri.log.file import LogFile, is_journal
 from asgiri.log.layout import WIDTH, Batch, Layout, Source
-from asgiri.log.setup import cannot_open
+from asgiri.log.setup import Label, cannot_open
+from asgiri.log_target import STDERR, is_syslog
 from asgiri.types import Headers
+
+if TYPE_CHECKING:
+    from asgiri.log.syslog import SyslogSocket
 
 logger = logging.getLogger("asgiri.access")
 
@@ -71,6 +75,11 @@ class AccessLog:
         self._until = -math.inf
         self._armed = False  # a timer is running
         self._closed = False
+
+    @property
+    def lost(self) -> int:
+        """Lines that were lost so far."""
+        return self._outlet.lost
 
     def record(
         self,
@@ -168,11 +177,12 @@ class AccessLog:
 class Outlet:
     """Puts lines into a file, keeps for later what it does not take, and counts what is lost."""
 
-    def __init__(self, file: LogFile, clock: Clock = time.time) -> None:
+    def __init__(self, file: LogFile | SyslogSocket, clock: Clock = time.time) -> None:
         self._file = file
         self._clock = clock
         self._waiting = b""
-        self._lost = 0  # lines, since that was last told
+        self._told = 0  # lines lost, of which it was told
+        self._lost = 0  # lines, since then
         self._why = ""
         self._told_at = -math.inf
 
@@ -180,6 +190,11 @@ class Outlet:
     def waiting(self) -> bool:
         """Whether lines wait for the file to take them."""
         return bool(self._waiting)
+
+    @property
+    def lost(self) -> int:
+        """Lines that were lost so far."""
+        return self._told + self._lost
 
     def write(self, lines: bytes, patience: float = 0.0) -> None:
         """Write ``lines``, and before them what waits. A slow reader is waited for ``patience`` seconds."""
@@ -243,6 +258,7 @@ class Outlet:
         what = f"{self._lost} line{'s' if self._lost > 1 else ''}"
         logger.warning('the access log "%s" has lost %s: %s', self._file.name, what, self._why)
         self._told_at = now
+        self._told += self._lost
         self._lost = 0
 
 
@@ -251,16 +267,27 @@ def open_access_log(
     format: str,  # noqa: A002 - the name of the key
     source: Source,
     call_later: CallLater,
+    label: Label = Label(),  # noqa: B008 - it cannot be changed
 ) -> AccessLog:
     """The access log that the keys ``log.access.file`` and ``format`` describe.
 
-    Raises ConfigError when the file cannot be opened, ValueError for what is no format.
+    In the journal and in a system log a line of the format "text" has no time of its own: they have it. Raises
+    ConfigError when the file cannot be opened, ValueError for what is no format.
     """
-    layout = Layout(format, source)
+    journal, system = file == STDERR and is_journal(), is_syslog(file)
+    layout = Layout(format, source, lead="<6>" if journal else "", stamped=not (journal or system))
     try:
-        return AccessLog(layout, Outlet(LogFile(file)), call_later)
+        return AccessLog(layout, Outlet(_open(file, label)), call_later)
     except OSError as error:
         raise cannot_open("log.access.file", file, error) from error
+
+
+def _open(file: str, label: Label) -> LogFile | SyslogSocket:
+    if is_syslog(file):
+        from asgiri.log.syslog import SyslogSocket  # most logs are files, or stderr
+
+        return SyslogSocket(file, label)
+    return LogFile(file)
 
 
 def this_process(worker: int, generation: int) -> Source:

@@ -6,10 +6,12 @@ import errno
 import os
 import select
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-STDERR: Final = "-"
+from asgiri.log_target import STDERR, is_path
+
 _STDERR_FD = 2
 
 # When there is room for one write, other processes may be quicker to take it; so often we wait for the next.
@@ -78,7 +80,7 @@ class LogFile:
 
 def check_writable(name: str) -> None:
     """Raise OSError when the file cannot be appended to, or made. Opens nothing: a FIFO's reader would see it end."""
-    if name == STDERR:
+    if not is_path(name):
         return
     try:
         kind = os.stat(name).st_mode
@@ -93,6 +95,18 @@ def check_writable(name: str) -> None:
         allowed = os.access(name, os.W_OK)
     if not allowed:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def is_journal(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether stderr is the journal's: systemd.exec(5), JOURNAL_STREAM, names the socket that it has connected."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    if not (device.isdecimal() and inode.isdecimal()):
+        return False
+    try:
+        found = os.fstat(_STDERR_FD)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (int(device), int(inode))
 
 
 def _open(name: str) -> int:

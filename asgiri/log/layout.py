@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from asgiri.access_format import Placeholder, parse_format
+from asgiri.access_format import FORMATS, Placeholder, parse_format
 from asgiri.types import Headers
 
 # The longest line, in bytes: what a pipe takes whole (on Linux), so that no worker writes into a line of another.
@@ -77,11 +77,17 @@ class Source:
 
 
 class Layout:
-    """A format made ready for one process. Raises ValueError for what is no format (see ``parse_format``)."""
+    """A format made ready for one process. Raises ValueError for what is no format (see ``parse_format``).
 
-    def __init__(self, format: str, source: Source) -> None:  # noqa: A002 - the name of the key
+    ``lead`` is what each line begins with; not ``stamped``: the format "text" shows no time.
+    """
+
+    def __init__(self, format: str, source: Source, *, lead: str = "", stamped: bool = True) -> None:  # noqa: A002
         self.source = source
-        parts = parse_format(format)
+        unstamped = format == "text" and not stamped
+        parts = parse_format(FORMATS[format].removeprefix("{time} ") if unstamped else format)
+        if lead:
+            parts = [lead, *parts]
         names = [part for part in parts if isinstance(part, Placeholder)]
         self._escape, self._none = (_escape_json, b"") if format == "json" else (_escape_text, b"-")
         self._most = _most(parts)

@@ -78,7 +78,7 @@ WORKER, WORKER_WORDS = _placed(
     Metric(
         "requests",
         Kind.COUNTER,
-        "Requests that are over, by what was answered.",
+        "Requests that are over, by what was answered; that of a WebSocket is once it is accepted.",
         (_PROTOCOL, ("method", METHODS), ("status", STATUSES)),
     ),
     Metric(

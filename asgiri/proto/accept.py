@@ -22,10 +22,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiri.proto.connection import Shared
 from asgiri.proto.secure import Connect, MakeConnection, Secure
+
+if TYPE_CHECKING:
+    from asgiri.proto.announced import Proxies
 
 logger = logging.getLogger("asgiri.server")
 
@@ -95,6 +98,9 @@ LIFE: dict[tuple[Phase, Cause], Phase] = {
     **{(phase, C.END): P.CLOSED for phase in Phase},
 }
 
+# The pauses that the metrics know, by the phase that begins with one.
+PAUSES = {P.FULL: "limit", P.STARVED: "shortage"}
+
 Accept = Callable[[], tuple[int, Any]]
 
 
@@ -126,6 +132,10 @@ class Acceptor:
         self._accept: Accept = sock._accept  # type: ignore[attr-defined]
         self.socket = socket_class(sock)
         self._kind = (sock.family, sock.type, sock.proto)
+        self.swap(make, connect)
+
+    def swap(self, make: MakeConnection, connect: Connect) -> None:
+        """Make transports and their protocols in this way from here on: the two belong together."""
         self.make = make
         self._connect = connect
 
@@ -199,10 +209,17 @@ class Acceptor:
             sock.close()
             self._intake.taken -= 1
             if isinstance(error, OSError):
+                self._note_failure(error)
                 logger.debug("%s: no connection was made: %s", self.name, str(error) or type(error).__name__)
             else:
                 self._loop.call_exception_handler({"message": "no connection was made", "exception": error})
         self._shared.forget_arrival()
+
+    def _note_failure(self, error: OSError) -> None:
+        """No connection was made, and the peer's part in that was ``error``."""
+        del error
+        if not self.is_plain:
+            self._intake.refuse("tls")
 
     def go_on(self) -> None:
         """A connection has gone, or the time for another try has come."""
@@ -258,6 +275,8 @@ class Acceptor:
             self._yielding.cancel()
             self._yielding = None
         if before is not self.phase:
+            if self._shared.meter is not None and self.phase in PAUSES:
+                self._shared.meter.pause(PAUSES[self.phase])
             if self.phase is Phase.ACCEPTING:
                 self.listen()
             elif before is Phase.ACCEPTING:
@@ -303,11 +322,34 @@ class Intake:
         self._room = asyncio.Event()  # there may be some again
         self._wait_for_none()
 
-    def open(self, sock: socket.socket, name: str, make: MakeConnection, secure: Secure | None = None) -> None:
+    def open(
+        self,
+        sock: socket.socket,
+        name: str,
+        make: MakeConnection,
+        secure: Secure | None = None,
+        proxies: Proxies | None = None,
+    ) -> None:
         """Accept connections from a listening socket, and close it at the end. ``make`` makes their protocols."""
+        if proxies is None:
+            self.add(Acceptor(self, sock, name, make, self._connect(secure)))
+        else:
+            from asgiri.proto.announced import ProxiedAcceptor  # few services have a proxy that speaks this
+
+            self.add(ProxiedAcceptor(self, sock, name, make, self._connect(secure), proxies))
+
+    def swap(self, acceptor: Acceptor, make: MakeConnection, secure: Secure | None) -> None:
+        """What is accepted from here on is made so; what has been before stays as it is, with its handshake."""
+        acceptor.swap(make, self._connect(secure))
+
+    def _connect(self, secure: Secure | None) -> Connect:
         loop = self.shared.loop
-        connect = secure.connect(loop) if secure is not None else loop.connect_accepted_socket
-        self.add(Acceptor(self, sock, name, make, connect))
+        return secure.connect(loop) if secure is not None else loop.connect_accepted_socket
+
+    def refuse(self, reason: str) -> None:
+        """Count a connection that came to nothing: ``reason`` is one of the metric ``connections_refused``."""
+        if self.shared.meter is not None:
+            self.shared.meter.refuse_connection(reason)
 
     def add(self, acceptor: Acceptor) -> None:
         """One more, which takes its part in all that holds for the others."""

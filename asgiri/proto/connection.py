@@ -19,16 +19,17 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from asgiri.asgi.scope import AppContext, Peers
+from asgiri.asgi.scope import Announced, AppContext, Peers
 from asgiri.codec.engines import Http1Engine, Http2Engine, WebSocketEngine
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
-from asgiri.proto.outbox import Outbox
+from asgiri.proto.outbox import MOST_WAIT, Outbox
 from asgiri.proto.secure import Secure
 from asgiri.types import Headers
 
 if TYPE_CHECKING:
     from asgiri.asgi.session import Session
+    from asgiri.metrics.meter import Meter
     from asgiri.proto.http2_stream import MakeTunnel
 
 # Bytes of answer that may wait in a transport before send() waits, and of request body before reading pauses.
@@ -123,6 +124,7 @@ class Shared:
     requests: int = 0  # at once; over it: 503
     requests_per_connection: int = 0
     access_log: ExchangeLog | None = None
+    meter: Meter | None = None
     # What the logs call a request, of the serial numbers of its connection and of itself on that.
     request_id: Callable[[int, int], str] = "{}-{}".format
     accepted: int = 0  # connections so far
@@ -130,12 +132,14 @@ class Shared:
     # Each request runs in a copy of it: in the context that happens to be current, it could see an earlier one's.
     base_context: Context = field(default_factory=copy_context)
     now: float = 0.0  # monotonic seconds, as fresh as the last sweep; they stand still while the loop is blocked
+    patience: float = MOST_WAIT  # seconds that an answer which is whole waits for others
     draining: bool = False  # answer what comes, once more, with Connection: close
     drain_code: int = 1001  # what the Close frames of WebSockets say then (RFC 6455 section 7.4.1, and IANA's 1012)
     connections: set[Connection] = field(default_factory=set)
     sessions: set[Session] = field(default_factory=set)  # whose application has not returned yet
     arriving: int = 0  # accepted, and no connections yet: in their TLS handshake, for the most part
     outbox: Outbox = field(init=False)
+    observed: bool = field(init=False)  # somebody wants to know of each exchange
     # Called when the last connection or session has gone: what a drain waits for.
     on_quiet: Callable[[], None] = lambda: None
     # Called when there is one connection less: what acceptors wait for that are at a limit.
@@ -144,7 +148,8 @@ class Shared:
     on_idle: Callable[[Connection], None] | None = None
 
     def __post_init__(self) -> None:
-        self.outbox = Outbox(self.loop.call_soon)
+        self.outbox = Outbox(self.loop.call_soon, self.patience)
+        self.observed = self.access_log is not None or self.meter is not None
 
     @property
     def quiet(self) -> bool:
@@ -161,6 +166,9 @@ class Shared:
 
     def forget_connection(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        if self.meter is not None:
+            self.meter.received += connection.received
+            self.meter.sent += connection.sent
         self.on_room()
         if self.quiet:
             self.on_quiet()
@@ -205,6 +213,7 @@ class Connection(asyncio.Protocol):
         "_written",
         "client",
         "peers",
+        "received",
         "secure",
         "shared",
         "transport",
@@ -220,6 +229,7 @@ class Connection(asyncio.Protocol):
         self._serial = 0  # among the server's connections, from 1; there once it is one
         self._writable: asyncio.Event | None = None  # there while the peer does not read fast enough
         self._unsent = b""  # answers that wait for the end of the turn
+        self.received = 0  # bytes that the transport has given
         self._written = 0  # bytes given to the transport
         self._read_by_peer = 0  # bytes of them that it had passed on at the last sweep
         self._read_at = shared.now  # when that number last changed, or nothing waited
@@ -231,7 +241,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        announced = self.peers.announced
         self.peers = peers_of(self.transport, self.secure)
+        if announced is not None:
+            self.peers = spoken_for(self.peers, announced)
         self.client = client_text(self.peers)
         self.shared.accepted += 1
         self._serial = self.shared.accepted
@@ -249,7 +262,7 @@ class Connection(asyncio.Protocol):
         self.transport = before.transport
         self.secure, self.peers, self.client = before.secure, before.peers, before.client
         self._serial = before._serial
-        self._written, self._delivered = before._written, before._delivered
+        self.received, self._written, self._delivered = before.received, before._written, before._delivered
         self._read_by_peer, self._read_at = before._read_by_peer, before._read_at
         self._writable, before._writable = before._writable, None
         shared.connections.discard(before)  # and not forgotten: there is no room more than there was
@@ -257,6 +270,10 @@ class Connection(asyncio.Protocol):
         self.transport.set_protocol(self)
         self.connected()
         shared.tell_idle(self)
+
+    def announce(self, announced: Announced) -> None:
+        """Before there is a transport: whom its peer speaks for."""
+        self.peers = Peers(None, None, announced=announced)
 
     def connected(self) -> None:
         """There is a transport now, new or taken over, and it is known who is at its other end."""
@@ -276,6 +293,15 @@ class Connection(asyncio.Protocol):
             self._writable = None
 
     # The server's side
+
+    def speaks(self) -> str:
+        """What is spoken on it, as the metrics call it."""
+        return "unknown"
+
+    @property
+    def sent(self) -> int:
+        """Bytes given to the transport."""
+        return self._written
 
     def check(self, now: float) -> None:
         """Act on what is overdue at ``now``, monotonic seconds. Called by each sweep."""
@@ -452,6 +478,14 @@ def peers_of(transport: asyncio.BaseTransport, secure: Secure | None = None) -> 
         return Peers(None, (path, None), scheme, extensions)
     peername = transport.get_extra_info("peername")
     return Peers(host_port(peername), host_port(sockname), scheme, extensions)
+
+
+def spoken_for(real: Peers, announced: Announced) -> Peers:
+    """The peers where a proxy, the ``real`` client, speaks for another one."""
+    scheme = "https" if announced.secure else real.scheme
+    extensions = real.extensions | {"proxy_protocol": announced.details | {"proxy": real.client}}
+    client = announced.client if announced.tells_ends else real.client
+    return Peers(client, announced.server or real.server, scheme, extensions, announced)
 
 
 def client_text(peers: Peers) -> str:

@@ -12,7 +12,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
+from asgiri.asgi.scope import Announced
 from asgiri.codec.h2_wire import PREFACE, ErrorCode
 from asgiri.proto.connection import Shared
 from asgiri.proto.http2 import Http2Connection
@@ -20,16 +22,23 @@ from asgiri.proto.http11 import Http11Connection
 from asgiri.proto.secure import MakeConnection, Secure
 from asgiri.proto.upgrade import UpgradableConnection
 
+if TYPE_CHECKING:
+    from asgiri.proto.announced import Proxies
+
 ONLY_HTTP2 = "this listener speaks HTTP/2 only"
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What is spoken on a listener: ALPN's names, over TLS or not, and whether HTTP/1.1 may upgrade to HTTP/2."""
+    """What is spoken on a listener: ALPN's names, over TLS or not, and whether HTTP/1.1 may upgrade to HTTP/2.
+
+    ``proxies``: each connection there must begin with a header of the PROXY protocol.
+    """
 
     http: Sequence[str]
     secure: Secure | None = None
     h2c_upgrade: bool = False
+    proxies: Proxies | None = None
 
     @property
     def http1(self) -> type[Http11Connection] | None:
@@ -67,6 +76,9 @@ class Detector(asyncio.Protocol):
         self._connection = connection
         self._speaks_http1 = speaks_http1
         self._seen = b""  # of what may be a preface
+
+    def announce(self, announced: Announced) -> None:
+        self._connection.announce(announced)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         connection = self._connection

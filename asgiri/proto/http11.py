@@ -74,6 +74,7 @@ class Http11Connection(Http11Ends):
         state = self._state
         if state is LINGERING or state is CLOSED:
             return
+        self.received += len(data)
         if state is RECEIVING:
             self._since = self.shared.now
         codec = self._codec
@@ -159,7 +160,7 @@ class Http11Connection(Http11Ends):
 
     def _begin(self, request: Request) -> None:
         shared = self.shared
-        if shared.access_log is not None:
+        if shared.observed:
             self._request = request
             self._status = 0
             self._began_exactly = perf_counter()
@@ -178,6 +179,8 @@ class Http11Connection(Http11Ends):
             session = HttpSession(request, scope, self, shared.context)
         self._session = session
         if 0 < shared.requests <= len(shared.sessions):
+            if shared.meter is not None:
+                shared.meter.refuse("overload")
             session.answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
             return
         shared.sessions.add(session)
@@ -190,6 +193,8 @@ class Http11Connection(Http11Ends):
             refuse_while_draining(shared, self._requests == 1)
             return websocket_session(self, request, self._template)
         except HandshakeError as error:
+            if shared.meter is not None and error.status < 500:
+                shared.meter.refuse("malformed")
             session = self._session = HttpSession(request, {}, self, shared.context)
             session.answer(HTTPStatus(error.status), error.reason, *error.headers)
             return None
@@ -230,6 +235,10 @@ class Http11Connection(Http11Ends):
         """
         self._codec.send_informational(self._requests, HTTPStatus.SWITCHING_PROTOCOLS, headers)
         self._flush()
+        meter, request = self.shared.meter, self._request
+        if meter is not None and request is not None:  # the access log waits for the end of what comes now
+            meter.http1.ended(request.method, HTTPStatus.SWITCHING_PROTOCOLS.value, self._began_exactly)
+            meter.http1.opened()
         self._read(True)
         self._request = self._session = None
         self._move(Signal.CLOSED)
@@ -297,6 +306,8 @@ class Http11Connection(Http11Ends):
             self._codec.send_head(self._requests, status, self._with_close(headers))
             if self._state is not CLOSED:
                 self._status = status
+                if self.shared.meter is not None:
+                    self._answer_began = perf_counter()
 
     def send_answer(self, session: Session, status: int, headers: Headers, data: bytes) -> None:
         if session is not self._session:

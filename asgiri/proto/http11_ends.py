@@ -35,6 +35,7 @@ class Http11Ends(Connection):
     """An HTTP/1.1 connection as far as its end is concerned; exchanges are what Http11Connection adds."""
 
     __slots__ = (
+        "_answer_began",
         "_awaits_continue",
         "_began",
         "_began_exactly",
@@ -57,9 +58,10 @@ class Http11Ends(Connection):
         self._state = IDLE
         self._since = shared.now  # when the state, or the last piece of body, came
         self._session: Session | None = None
-        self._request: Request | None = None  # in progress, and not in the access log yet
+        self._request: Request | None = None  # in progress, and neither logged nor counted yet
         self._status = 0  # of its answer, 0 before that has begun
-        self._began_exactly = 0.0  # when it came, for the access log
+        self._began_exactly = 0.0  # when it came, for the access log and the metrics
+        self._answer_began = 0.0  # when its answer did, for the metrics; 0.0: that is in one piece
         self._file_end = 0  # bytes written once the file that is on its way is through, 0 while there is none
         self._requests = 0
         self._began = 0.0  # when the request in progress did
@@ -67,6 +69,9 @@ class Http11Ends(Connection):
         self._peer_ended = False  # it sends nothing more, though it may still read
         self._refusing = False  # the answer in progress is the last one, whatever else holds
         self._reading = True
+
+    def speaks(self) -> str:
+        return "http/1.1" if self.received else "unknown"
 
     def _move(self, signal: Signal) -> None:
         self._state = LIFE[self._state, signal]
@@ -93,11 +98,19 @@ class Http11Ends(Connection):
             self.write(data)
 
     def _log(self) -> None:
-        """Put the exchange in the access log, once."""
-        request, log = self._request, self.shared.access_log
-        if request is None or log is None:
+        """Count the exchange, and put it in the access log, once."""
+        request, log, meter = self._request, self.shared.access_log, self.shared.meter
+        if request is None:
             return
         self._request = None
+        if meter is not None:
+            if self._answer_began or not self._status:
+                meter.http1.ended_in_pieces(request.method, self._status, self._began_exactly, self._answer_began)
+                self._answer_began = 0.0
+            else:
+                meter.http1.ended(request.method, self._status, self._began_exactly)
+        if log is None:
+            return
         size = self._codec.sent if self._status else 0
         if self._file_end:  # the file was cut short
             size -= self._file_end - self._written
@@ -132,7 +145,9 @@ class Http11Ends(Connection):
         self._codec.send_head(0, status, [*headers, CLOSE])
         self._codec.send_body(0, body, True)
         self._flush()
-        if self.shared.access_log is not None:  # of a request that never became one there is not much to say
+        if self.shared.meter is not None:
+            self.shared.meter.refuse("malformed")
+        if self.shared.observed:  # of a request that never became one there is not much to say
             self._requests += 1
             self._request = Request(self._requests, "", b"", b"", b"", [], "1.1", True)
             self._status = status

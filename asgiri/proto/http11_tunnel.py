@@ -138,7 +138,11 @@ class Http11Tunnel(Connection):
 
     # Bytes in
 
+    def speaks(self) -> str:
+        return "websocket"
+
     def data_received(self, data: bytes) -> None:
+        self.received += len(data)
         if self._state is OPEN:
             if self._rest:
                 data, self._rest = self._rest + data, b""
@@ -297,6 +301,8 @@ class Http11Tunnel(Connection):
             self._state = CLOSED
             self.protocol.connection_lost(exc)
         self._log()
+        if self.shared.meter is not None:
+            self.shared.meter.http1.websockets -= 1
         super().connection_lost(exc)
 
     def _log(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any, Final, cast
 
 from asgiri.asgi.scope import http_scope, scope_template
@@ -47,6 +48,7 @@ class Http2Connection(Connection):
     """One HTTP/2 connection: moves bytes between transport and codec, and events between codec and streams."""
 
     __slots__ = (
+        "_due_since",
         "_earlier",
         "_head_since",
         "_late",
@@ -84,6 +86,7 @@ class Http2Connection(Connection):
         self.progress_at = shared.now  # when some answer that waits for a window was seen to get on
         self._late: list[Exchange] = []  # exchanges that begin once all events are told
         self.due = False  # a flush will come in this turn of the loop, or at the beginning of the next one
+        self._due_since = 0.0  # by perf_counter
 
     def _move(self, signal: Signal) -> None:
         before, self._state = self._state, LIFE[self._state, signal]
@@ -130,6 +133,7 @@ class Http2Connection(Connection):
         self._run(exchange)
         rest = body.over() if request.end_stream else body.handle(events)
         if rest:
+            self.received -= len(rest)  # which is told again
             self.data_received(rest)
         else:
             self._flush_after(1)
@@ -139,18 +143,23 @@ class Http2Connection(Connection):
         self._head_since = self.shared.now
         self.flush_soon()
 
+    def speaks(self) -> str:
+        return "h2"
+
     # Bytes in
 
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state is LINGERING or state is CLOSED:
             return
+        self.received += len(data)
         if self._upgrading is not None:
             data = self._upgrading.receive(data)
             if not data:
                 return
         before = self.requests
         self.due = True  # what these bytes bring about leaves together
+        self._due_since = perf_counter()
         try:
             self._handle(self.codec.receive(data))
         finally:
@@ -254,6 +263,8 @@ class Http2Connection(Connection):
         session = exchange.session
         self.streams[exchange.number] = exchange
         if 0 < shared.requests <= len(shared.sessions):
+            if shared.meter is not None:
+                shared.meter.refuse("overload")
             session.answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
             return
         shared.sessions.add(session)
@@ -276,6 +287,8 @@ class Http2Connection(Connection):
         if stream is not None:
             stream.refuse(status, refused.reason)
         else:
+            if self.shared.meter is not None:
+                self.shared.meter.refuse("malformed")
             self._answer(Request(refused.stream_id, "", b"", b"", b"", [], "2", True), status, refused.reason)
 
     def _answer(self, request: Request, status: HTTPStatus, reason: str) -> None:
@@ -315,7 +328,15 @@ class Http2Connection(Connection):
         """Write what the codec has, at the end of this turn of the loop."""
         if not self.due:
             self.due = True
+            self._due_since = perf_counter()
             self.shared.loop.call_soon(self.flush)
+
+    def answered(self) -> None:
+        """An answer is whole. It leaves with others, unless their applications work for long."""
+        if not self.due:
+            self.flush_soon()
+        elif perf_counter() - self._due_since > self.shared.patience:
+            self.flush()
 
     def flush(self) -> None:
         """Write what the codec has, as far as the peer reads."""

@@ -35,6 +35,7 @@ class Exchange:
 
     __deletable__ = ("session",)  # for the compiler (mypyc)
     __slots__ = (
+        "_answer_began",
         "_began",
         "_began_exactly",
         "_progress",
@@ -57,7 +58,8 @@ class Exchange:
         self.session = HttpSession(request, scope, self, shared.context)
         self._began = self._since = shared.now  # when it came; when the last piece of its body did
         self._request = request
-        self._began_exactly = perf_counter() if shared.access_log is not None else 0.0
+        self._began_exactly = perf_counter() if shared.observed else 0.0
+        self._answer_began = 0.0  # when the answer did, for the metrics; 0.0: that is in one piece
         self._status = 0  # of the answer, 0 before it has begun
         self._size = 0  # bytes of the answer's content so far
         self._progress: Progress = None
@@ -143,6 +145,8 @@ class Exchange:
         del session
         self.connection.codec.send_head(self.number, status, headers)
         self._status = status
+        if self.connection.shared.meter is not None:
+            self._answer_began = perf_counter()
 
     def send_answer(self, session: Session, status: int, headers: Headers, data: bytes) -> None:
         del session
@@ -154,11 +158,10 @@ class Exchange:
         self._size = len(data)
         self.phase = DONE
         del self.session
-        if connection.shared.access_log is not None:
+        if connection.shared.observed:
             self._log()
         connection.ended.append(self)
-        if not connection.due:
-            connection.flush_soon()
+        connection.answered()
 
     def send_body(self, session: Session, data: bytes, end_stream: bool) -> None:
         del session
@@ -198,8 +201,7 @@ class Exchange:
         self._log()
         connection = self.connection
         connection.ended.append(self)
-        if not connection.due:
-            connection.flush_soon()
+        connection.answered()
 
     def reset(self, session: Session) -> None:
         del session
@@ -270,8 +272,18 @@ class Exchange:
         return self._status in SILENT or self._request.method == "HEAD"
 
     def _log(self) -> None:
-        """Put the exchange in the access log: once, where it leaves RECEIVING and ANSWERING."""
-        self.connection.log(self._request, self._status, 0 if self._silent else self._size, self._began_exactly)
+        """Count the exchange, and put it in the access log: once, where it leaves RECEIVING and ANSWERING."""
+        shared = self.connection.shared
+        if shared.meter is not None:
+            if self._answer_began or not self._status:
+                shared.meter.http2.ended_in_pieces(
+                    self._request.method, self._status, self._began_exactly, self._answer_began
+                )
+            else:
+                shared.meter.http2.ended(self._request.method, self._status, self._began_exactly)
+        if shared.access_log is not None:
+            size = 0 if self._silent else self._size
+            self.connection.log(self._request, self._status, size, self._began_exactly)
 
 
 def progress_of(connection: Http2Connection, number: int, size: int, before: Progress, now: float) -> Progress:

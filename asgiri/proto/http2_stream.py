@@ -108,6 +108,11 @@ class HTTP2StreamTransport(asyncio.Transport):
         self._status = status
         self._output = OPEN
         connection.flush_soon()
+        meter = connection.shared.meter
+        if meter is not None and 200 <= status < 300:  # the access log waits for the end of what comes now
+            meter.http2.ended(self._request.method, status, self._began)
+            if self._carried is not None:
+                meter.http2.opened()
 
     def refuse(self, status: int, reason: str = "", headers: Headers | None = None, body: bytes = b"") -> None:
         """Answer the CONNECT with an error, and end: in ``headers`` and ``body``, or with ``reason`` alone.
@@ -285,8 +290,21 @@ class HTTP2StreamTransport(asyncio.Transport):
         connection = self._connection
         connection.forget(self.number)
         connection.log(self._request, self._status, self._size, self._began)
+        self._count_end()
         if self._protocol is not None:
             connection.shared.loop.call_soon(self._protocol.connection_lost, error)
+
+    def _count_end(self) -> None:
+        meter = self._connection.shared.meter
+        if meter is None:
+            return
+        if not 200 <= self._status < 300:  # else it was counted when it was accepted
+            if self._status:
+                meter.http2.ended(self._request.method, self._status, self._began)
+            else:
+                meter.http2.ended_in_pieces(self._request.method, 0, self._began, 0.0)
+        elif self._carried is not None:
+            meter.http2.websockets -= 1
 
     def drained(self) -> bool:
         held = self._connection.codec.held(self.number)

@@ -30,6 +30,8 @@ def websocket_on(request: Request, transport: HTTP2StreamTransport) -> asyncio.P
         refuse_while_draining(shared, transport.is_first)
         protocol = StreamWebSocket(request, transport, template, shared)
     except HandshakeError as error:
+        if shared.meter is not None and error.status < 500:
+            shared.meter.refuse("malformed")
         headers, body = plain_answer(HTTPStatus(error.status), error.reason)
         transport.deny(error.status, [*headers, *error.headers], body)
         return asyncio.Protocol()

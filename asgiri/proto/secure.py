@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from socket import socket
 from typing import Any, Protocol
@@ -66,13 +66,14 @@ class Secure:
 
     ``certificates`` are the server's own in PEM, by the contexts that show them: ``context``, and those which its
     callback may choose by the server's name. ``handshake_timeout`` is in seconds; 0 is none. ``weak`` are the names of
-    ciphers that HTTP/2 may not use.
+    ciphers that HTTP/2 may not use. ``made`` is what asgiri.tls knows of them, for those that come after.
     """
 
     context: ssl.SSLContext
     certificates: dict[ssl.SSLContext, str]
     handshake_timeout: float
     weak: frozenset[str] = frozenset()
+    made: Mapping[str, Any] | None = None
     suites: dict[str, int] = field(init=False)  # IANA's numbers by OpenSSL's names
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
+from asgiri.asgi.scope import Announced
 from asgiri.proto.accept import Acceptor, Intake
 from asgiri.proto.connection import Connection
 from asgiri.proto.secure import MakeConnection
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgiri.server")
 
-# What a message says; it is the descriptor that counts.
+# What a message begins with; it is the descriptor that counts. What a proxy has said of the connection follows, as
+# JSON: its header is read, and will not come again.
 CONNECTION = b"c"
+# More than the header of a proxy can become.
+MESSAGE_SIZE = 64 << 10
 
 # How long to wait for room in the queue, in seconds. Whoever takes from it takes hundreds in a millisecond.
 PATIENCE = 1.0
@@ -66,7 +70,7 @@ class Giver:
             return
         fd = connection.transport.get_extra_info("socket").fileno()
         try:
-            socket.send_fds(self._sock, [CONNECTION], [fd])
+            socket.send_fds(self._sock, [CONNECTION, packed(connection.peers.announced)], [fd])
         except BlockingIOError:
             if not self._waiting:
                 self._loop.add_writer(self._sock.fileno(), self._go_on)
@@ -122,12 +126,16 @@ class Taker(Acceptor):
         self._plain = [(one.sock.family, one.sock.getsockname(), one.make) for one in intake.acceptors if one.is_plain]
 
     def _accept_one(self) -> None:
-        _, descriptors, flags, _ = socket.recv_fds(self.sock, len(CONNECTION), 1, socket.MSG_CMSG_CLOEXEC)
+        message, descriptors, flags, _ = socket.recv_fds(self.sock, MESSAGE_SIZE, 1, socket.MSG_CMSG_CLOEXEC)
         if not descriptors:
             lost = flags & socket.MSG_CTRUNC  # no descriptor was left for it: the kernel has closed it
             raise OSError(errno.EMFILE if lost else errno.EPROTO, "nothing was handed over")
         sock = socket.socket(fileno=descriptors[0])
         make = self._maker_of(sock)
+        if len(message) > len(CONNECTION):
+            from asgiri.proto.announced import announcing
+
+            make = announcing(make, unpacked(message[len(CONNECTION) :]))
         self._arrive(sock, self._loop.connect_accepted_socket(make, sock))
 
     def _maker_of(self, sock: socket.socket) -> Callable[[], asyncio.Protocol]:
@@ -136,6 +144,24 @@ class Taker(Acceptor):
             if family == sock.family and is_at(here, bound):
                 return make
         return self.make
+
+
+def packed(announced: Announced | None) -> bytes:
+    """What a proxy has said, for a message; empty when it has said nothing."""
+    if announced is None:
+        return b""
+    import json  # few connections have it
+
+    client, server = announced.client, announced.server
+    return json.dumps((client, server, announced.secure, announced.details, announced.tells_ends)).encode()
+
+
+def unpacked(data: bytes) -> Announced:
+    """:func:`packed`, taken apart: a process of ours has made it."""
+    import json
+
+    client, server, is_secure, details, tells_ends = json.loads(data)
+    return Announced(client and tuple(client), server and tuple(server), is_secure, details, tells_ends)
 
 
 def is_at(address: object, bound: object) -> bool:

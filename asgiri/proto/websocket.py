@@ -120,6 +120,8 @@ class WebSocketProtocol(Carried):
         session = self.session
         events = self._codec.receive(data)
         self._fresh = True
+        if self.shared.meter is not None:
+            self.shared.meter.messages_received += len(events)
         for event in events:
             kind = type(event)
             if kind is Text:
@@ -146,6 +148,8 @@ class WebSocketProtocol(Carried):
             self._since = self.shared.now
 
     def _control(self, event: WebSocketEvent) -> None:
+        if self.shared.meter is not None:
+            self.shared.meter.messages_received -= 1  # it is none
         if isinstance(event, Ping):  # the codec has answered
             self._made(len(event.data) + PONG_OVERHEAD)
         elif isinstance(event, Pong):
@@ -224,11 +228,15 @@ class WebSocketProtocol(Carried):
     def send_text(self, text: str) -> None:
         if self._state is OPEN:
             self._codec.send_text(text)
+            if self.shared.meter is not None:
+                self.shared.meter.messages_sent += 1
             self._made(len(text))
 
     def send_binary(self, data: bytes) -> None:
         if self._state is OPEN:
             self._codec.send_binary(data)
+            if self.shared.meter is not None:
+                self.shared.meter.messages_sent += 1
             self._made(len(data))
 
     def close(self, code: int, reason: str) -> None:
@@ -379,6 +387,8 @@ class WebSocketProtocol(Carried):
 def run(session: Session, shared: Shared) -> None:
     """Run the application, unless there are too many: then the answer is 503."""
     if 0 < shared.requests <= len(shared.sessions):
+        if shared.meter is not None:
+            shared.meter.refuse("overload")
         session.answer(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
         return
     shared.sessions.add(session)

@@ -19,6 +19,7 @@ from asgiri.supervisor.messages import Report as Line
 from asgiri.supervisor.sidecar import (
     ChildExited,
     ChildFailed,
+    ChildPulse,
     ChildReady,
     ForkChild,
     KillChild,
@@ -46,7 +47,7 @@ class Aide:
     """One such child, or none. ``outfit`` says what a child of a plan is given.
 
     ``hear`` takes what it reports, but for that it cannot boot: what the fleet is to hear of that. One that has
-    nothing to finish is killed where others are told to go: ``abrupt``.
+    nothing to finish is killed where others are told to go: ``abrupt``. One that ``beats`` is replaced when it hangs.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Aide:
         hear: Callable[[Report], Iterable[Event]] = lambda _report: (),
         *,
         abrupt: bool = False,
+        beats: bool = False,
     ) -> None:
         self._main = main
         self._plans = plans
@@ -66,6 +68,7 @@ class Aide:
         self._outfit = outfit
         self._hear = hear
         self._abrupt = abrupt
+        self._beats = beats
         self._name = name
         self._policy = Sidecar(name)
         self._by_id: dict[int, Child] = {}
@@ -102,6 +105,12 @@ class Aide:
                             child.kill(signal.SIGKILL)
                     case Line(level, text):
                         logger.log(logging.getLevelNamesMapping()[level.upper()], text)
+
+    def pulse(self, now_ns: int) -> None:
+        """Once a second: see whether its loop turns."""
+        if self._beats:
+            for child_id, child in list(self._by_id.items()):
+                self.feed(ChildPulse(child_id, child.slot.is_fresh(now_ns)))
 
     def kill(self) -> None:
         """It hangs: whatever it is, another one comes in its place."""
@@ -153,6 +162,10 @@ class Aides:
 
     def deadline(self) -> float | None:
         return min((at for aide in self._all if (at := aide.deadline()) is not None), default=None)
+
+    def pulse(self, now_ns: int) -> None:
+        for aide in self._all:
+            aide.pulse(now_ns)
 
     def tick(self, now: float) -> None:
         for aide in self._all:

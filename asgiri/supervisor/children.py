@@ -16,6 +16,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from asgiri.config.schema import Config
+from asgiri.deposit import Deposit
 from asgiri.link import (
     REPORTS_MOST,
     Boot,
@@ -58,7 +59,12 @@ class Role(Struct, frozen=True):
 
 
 class Lent(Struct, frozen=True):
-    """What a child has of the master's under reload; by the names of :class:`asgiri.link.Boot`."""
+    """What a child has of the master's; by the names of :class:`asgiri.link.Boot`, and but for the first under reload.
+
+    ``material`` is what is put in its deposit: without any it has none.
+    """
+
+    material: bytes = b""
 
     bulletin: int = -1
     transfer: tuple[socket.socket, socket.socket] | None = None
@@ -81,6 +87,7 @@ class Child(Struct, frozen=True, eq=False):
     link: ParentEnd
     slot: Slot
     stacks: Stacks
+    deposit: Deposit | None = None
 
     def __str__(self) -> str:
         return (
@@ -102,6 +109,24 @@ class Child(Struct, frozen=True, eq=False):
     def tell(self, reason: DrainReason) -> None:
         """Have it finish."""
         self.link.send(ORDERS[reason])
+
+    def renew(self, material: bytes) -> None:
+        """TLS files have changed: give it what is in them."""
+        if self.deposit is None:
+            return
+        try:
+            self.deposit.put(material)
+        except OSError as error:  # no memory is left; the next change is another try
+            logger.error("%s goes on with its certificates: %s", self, error.strerror, extra={"about": self.about})
+        else:
+            self.link.send(Order.RENEW)
+
+    def close(self) -> None:
+        """Close what is the master's end of it."""
+        self.link.close()
+        self.stacks.close()
+        if self.deposit is not None:
+            self.deposit.close()
 
     def kill(self, number: signal.Signals) -> None:
         try:
@@ -163,9 +188,10 @@ class Children:
         slot = self._board.take()
         if slot is None:
             raise OSError(errno.EAGAIN, "the scoreboard has no slot for one more process")
-        stacks = links = None
+        stacks = links = deposit = None
         try:
             stacks = Stacks()
+            deposit = Deposit(lent.material) if lent.material else None
             links = make_link(REPORTS_MOST if role.number else None)
             ours, theirs = links
             boot = Boot(
@@ -183,6 +209,7 @@ class Children:
                 first=lent.first,
                 warm=lent.warm,
                 watch=lent.watch,
+                deposit=-1 if deposit is None else deposit.fileno(),
             )
             self._selector.register(ours, selectors.EVENT_READ, lambda: self._read(ours))
             pid = spawn(boot) if spawn is not None else None
@@ -190,8 +217,9 @@ class Children:
                 pid = self._fork(role, boot, ours, [listener for listener in others if listener not in listeners])
         except OSError:
             self._board.give_back(slot)
-            if stacks is not None:
-                stacks.close()
+            for made in (stacks, deposit):
+                if made is not None:
+                    made.close()
             if links is not None:
                 with suppress(KeyError):
                     self._selector.unregister(links[0])
@@ -199,7 +227,7 @@ class Children:
                 end.close()
             raise
         theirs.close()
-        child = Child(role, pid, ours, slot, stacks)
+        child = Child(role, pid, ours, slot, stacks, deposit)
         self._by_pid[pid] = child
         return child
 
@@ -247,8 +275,7 @@ class Children:
     def forget(self, child: Child) -> None:
         self._stop_listening(child)
         self._garbled.discard(child.pid)
-        child.link.close()
-        child.stacks.close()
+        child.close()
         self._board.give_back(child.slot)
         del self._by_pid[child.pid]
 
@@ -261,8 +288,7 @@ class Children:
             self._let_go(boot)
             ours.close()
             for child in self._by_pid.values():
-                child.link.close()
-                child.stacks.close()
+                child.close()
             for listener in others:
                 listener.sock.close()
             return role.main(boot)

@@ -60,6 +60,8 @@ class Worker(Struct):
     sent: KillHow | None = None  # the last signal
     heard: float = 0.0  # when its event loop last turned, moved on by what the master itself was late
     worn: str = ""  # why it is to be recycled
+    worn_by: str = ""  # the same by the metrics' name
+    reason: str = ""  # why it goes, by the metrics' names; empty: nobody has wanted it to
     trouble: str = ""  # what its stacks are told with
     held: bool = False  # it is told to leave what comes to newer code
 
@@ -73,14 +75,23 @@ class Worker(Struct):
     def age(self, now: float) -> str:
         return format_duration(round(now - self.born, 1))
 
-    def wear(self, vitals: Vitals, now: float) -> str:
-        """Why it is to be recycled, as a sentence about it; empty when it is not."""
+    def goes_for(self, reason: str) -> None:
+        """What makes it go; what comes on top of that changes nothing."""
+        self.reason = self.reason or reason
+
+    @property
+    def ended_for(self) -> str:
+        """Now that it is reaped: why, by the metrics' names (:data:`asgiri.metrics.catalogue.EXITS`)."""
+        return self.reason or ("boot" if self.state is WorkerState.BOOTING else "crashed")
+
+    def wear(self, vitals: Vitals, now: float) -> tuple[str, str]:
+        """Why it is to be recycled, by the metrics' name and as a sentence about it; both empty when it is not."""
         limits = self.limits
         if limits.requests and vitals.served >= limits.requests:
-            return f"it has served {vitals.served} requests"
+            return "max_requests", f"it has served {vitals.served} requests"
         # One that is over its size from the start would be replaced in a circle: as slowly as that is healthy.
         if limits.memory and vitals.memory >= limits.memory and not self.is_young(now):
-            return f"it has grown to {vitals.memory >> 20}MiB"
+            return "max_memory", f"it has grown to {vitals.memory >> 20}MiB"
         if limits.lifetime and now - self.born >= limits.lifetime:
-            return f"it has lived for {self.age(now)}"
-        return ""
+            return "max_lifetime", f"it has lived for {self.age(now)}"
+        return "", ""

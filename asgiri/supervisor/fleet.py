@@ -67,6 +67,7 @@ from asgiri.supervisor.messages import (
     Exited,
     Failed,
     Fork,
+    Gone,
     HandOver,
     Hold,
     Kill,
@@ -241,7 +242,7 @@ class Fleet:
 
     def _recycle(self) -> None:
         for worker in self._ready():
-            worker.worn = worker.worn or "it was asked for"
+            self._wear(worker, "recycled", "it was asked for")
 
     def _stop(self, code: ExitCode, reason: DrainReason = DrainReason.STOP, delay: float = 0.0) -> None:
         """Fork nothing more; let what serves go, after ``delay`` seconds in which it goes on serving."""
@@ -254,16 +255,16 @@ class Fleet:
             self._drain_at = self._now + delay
         for worker in self._workers.values():
             if worker.state is WorkerState.BOOTING:
-                self._kill(worker, KillHow.TERM)
+                self._kill(worker, KillHow.TERM, "stop")
             elif worker.state is WorkerState.READY and self._drain_at is None:
-                self._drain(worker)
+                self._drain(worker, "stop")
             elif worker.state is WorkerState.DRAINING and reason is not DrainReason.RETIRE:  # else it was told
                 self._commands.append(Drain(worker.id, reason))
 
     def _end_delay(self) -> None:
         self._drain_at = None
         for worker in self._ready():
-            self._drain(worker)
+            self._drain(worker, "stop")
 
     def _quick_stop(self) -> None:
         if not self._is_over():
@@ -273,7 +274,7 @@ class Fleet:
             if worker.state in (WorkerState.HUNG, WorkerState.STUCK):  # its stacks may be there by now
                 self._report("error", f"{worker.trouble}; it is told to quit", worker, stacks=True)
             if worker.sent in (None, KillHow.TERM):
-                self._kill(worker, KillHow.QUIT)
+                self._kill(worker, KillHow.QUIT, "stop")
 
     def _enter_stopping(self, code: ExitCode) -> None:
         self._phase = Phase.STOPPING
@@ -295,13 +296,15 @@ class Fleet:
                 self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
             case Ready(), WorkerState.STUCK:  # just too late: nobody counts on it any more
                 self._report("error", f"{worker.trouble}; it is ready, too late, and drains", worker, stacks=True)
-                self._drain(worker)
+                self._drain(worker, "boot")
             case Failed(why=why), WorkerState.BOOTING:
                 self._enter(worker, WorkerState.FAILED, QUICK_GRACE)
+                worker.goes_for("boot")
                 self._boot_failed(worker, why)
             case Exited(), _:
                 del self._workers[worker.id]
                 self._hear_end(worker, event)
+                self._commands.append(Gone(worker.ended_for))
 
     def _hear_end(self, worker: Worker, end: Exited) -> None:
         match worker.state:
@@ -395,9 +398,9 @@ class Fleet:
         fate = "drains" if goes else "is to be replaced"
         self._report("error", f"{worker.trouble}; it goes on after {silence}, and {fate}", worker, stacks=True)
         if goes:
-            self._drain(worker)
+            self._drain(worker, "stop")
         else:
-            worker.worn = worker.worn or "it was silent"
+            self._wear(worker, "hung", "it was silent")
             self._enter(worker, WorkerState.READY)
             self._note_beat(worker, heard)
 
@@ -405,11 +408,12 @@ class Fleet:
         """Somebody has sent it a TERM: it serves nobody any more, and ends when its last request does."""
         penalty = self._back_off(worker, Ending.KILLED) if self._is_penalised(worker) else ""
         self._report("warning", f"{worker} drains, which the master has not asked for{penalty}", worker)
-        self._drain(worker)
+        self._drain(worker, "crashed")
 
     def _note_wear(self, worker: Worker, vitals: Vitals) -> None:
-        worker.worn = worker.wear(vitals, self._now)
-        if worker.worn:
+        reason, why = worker.wear(vitals, self._now)
+        if why:
+            self._wear(worker, reason, why)
             self._report("info", f"{worker} is to be replaced: {worker.worn}", worker)
 
     def _act_on_overdue(self) -> None:
@@ -424,12 +428,14 @@ class Fleet:
         match worker.state:
             case WorkerState.BOOTING:
                 self._give_up(worker, WorkerState.STUCK, f"{worker} was stuck while it booted")
+                worker.goes_for("boot")
                 self._boot_failed(worker, f"it was not ready within {spent}")
             case WorkerState.READY:
                 silence = format_duration(round(self._now - worker.heard, 1))
                 penalty = self._back_off(worker) if self._is_penalised(worker) else ""
                 text = f"{worker} hangs: its event loop has not turned for {silence}{penalty}"
                 self._give_up(worker, WorkerState.HUNG, text)
+                worker.goes_for("hung")
             case WorkerState.HUNG | WorkerState.STUCK:
                 self._report("error", f"{worker.trouble}; it is killed", worker, stacks=True)
                 self._kill(worker, KillHow.ABRT)
@@ -474,20 +480,20 @@ class Fleet:
             if not self._is_old(worker):
                 continue
             if worker.state is WorkerState.BOOTING:
-                self._kill(worker, KillHow.TERM)
+                self._kill(worker, KillHow.TERM, "reload")
             elif newest[worker.number] != worker.id:
-                self._drain(worker)
+                self._drain(worker, "reload" if self._is_outdated(worker) else worker.worn_by)
 
     def _retire_surplus(self) -> None:
         """Let go what is numbered over the count, but never so that fewer than the count are READY."""
         over = [w for w in self._active() if w.number > self.count and not self._is_candidate(w)]
         for worker in over:
             if worker.state is WorkerState.BOOTING:
-                self._kill(worker, KillHow.TERM)
+                self._kill(worker, KillHow.TERM, "scale")
         serving = [worker for worker in over if worker.state is WorkerState.READY]
         serving.sort(key=lambda worker: (worker.generation, -worker.number))
         for worker in serving[: max(0, len(self._ready()) - self.count)]:
-            self._drain(worker)
+            self._drain(worker, "scale")
 
     def _fill(self) -> None:
         """Give each number that has nobody a worker of the current generation, unless it is backing off."""
@@ -593,7 +599,12 @@ class Fleet:
         self._workers[worker.id] = worker
         self._commands.append(Fork(worker.id, number, generation.number))
 
-    def _drain(self, worker: Worker) -> None:
+    def _wear(self, worker: Worker, reason: str, why: str) -> None:
+        if not worker.worn:
+            worker.worn, worker.worn_by = why, reason
+
+    def _drain(self, worker: Worker, reason: str) -> None:
+        worker.goes_for(reason)
         self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
         self._commands.append(Drain(worker.id, self._farewell))
 
@@ -601,7 +612,9 @@ class Fleet:
         limit = worker.policy.drain_timeout
         return limit + DRAIN_GRACE if limit else None
 
-    def _kill(self, worker: Worker, how: KillHow) -> None:
+    def _kill(self, worker: Worker, how: KillHow, reason: str = "") -> None:
+        """``reason`` is why it goes, where it did not go already."""
+        worker.goes_for(reason)
         self._enter(worker, WorkerState.KILLED, None if how is KillHow.KILL else QUICK_GRACE)
         worker.sent = how
         self._commands.append(Kill(worker.id, how))

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Self
 
+from msgspec.structs import replace
+
 from asgiri.config.load import Loaded
 from asgiri.errors import AsgiriError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.log import setup as log
+from asgiri.metrics.catalogue import metric
 from asgiri.supervisor.aides import Aide, Aides, Outfit
 from asgiri.supervisor.children import Child, Children, Lent, Role, ending, in_words
 from asgiri.supervisor.control import ControlServer, open_control
@@ -37,6 +40,7 @@ from asgiri.supervisor.messages import (
     Exited,
     Failed,
     Fork,
+    Gone,
     HandOver,
     Hold,
     Kill,
@@ -104,7 +108,7 @@ class Master:
         self._control: ControlServer | None = None
         self._aides = Aides()
         self._admin = self._aides.add(
-            Aide("admin", hooks.admin_main, self._plans, lambda: self._children, self._admin_outfit)
+            Aide("admin", hooks.admin_main, self._plans, lambda: self._children, self._admin_outfit, beats=True)
         )
         self._heir = origin.heir  # we are one, and not the master yet
         self._mode = Mode()
@@ -185,6 +189,7 @@ class Master:
     def _start_aides(self) -> None:
         """Have an admin child of the current generation, where the config has something for it to do; and a watcher."""
         generation = self._fleet.generation
+        self._show_certificates()
         self._admin.feed(Want(generation if self._plans[generation].wants_admin else None))
         self._mode.look(self._plans[generation].loaded, generation)
 
@@ -229,12 +234,32 @@ class Master:
         self._board.want(self._fleet.count)
         master.generation = self._fleet.generation
         master.beat_ns = self._board.now_ns()
+        self._aides.pulse(master.beat_ns)
         self._status.count(now)
         self._herald.pulse(now)
         if self._control is not None:
             self._control.sweep(now)
         if self._board.master.announced and not self._is_complete:
             self._complete()
+        if not self._is_stopping():
+            self._renew(now)
+
+    def _show_certificates(self) -> None:
+        """Those of the current generation are in effect."""
+        certificates = self._plans[self._fleet.generation].certificates
+        if certificates is None:
+            self._board.master.expiries = []
+        else:
+            certificates.show(self._board.master, time.time())
+
+    def _renew(self, now: float) -> None:
+        """Take changed certificates in, and give them to the workers."""
+        generation = self._fleet.generation
+        certificates = self._plans[generation].certificates
+        if certificates is not None and certificates.look(self._board.master, now, time.time()):
+            for child in self._workers.values():
+                if child.role.generation == generation:
+                    child.renew(certificates.encoded)
 
     def _complete(self) -> None:
         """Import what the start has left out: now, while it is of this release, and for all workers to come."""
@@ -402,6 +427,7 @@ class Master:
         if why:
             logger.error("the reload is refused, generation %d goes on: %s", self._fleet.generation, why)
             self._mode.refuse(why)
+            self._board.master.count(metric("reloads").word("failed"))
             self._herald.look()
             return f"the reload is refused: {why}", []
         return "", [Reload(Policy.of(config))]
@@ -490,6 +516,8 @@ class Master:
                 self._announce()
             case Report():
                 self._report(command, trace)
+            case Gone(reason):
+                self._board.master.count(metric("worker_exits").word(reason))
             case Exit(code):
                 self._exit_code = code
                 self._aides.stop()
@@ -500,6 +528,7 @@ class Master:
         logger.error(text, self._fleet.generation, why, extra=extra)
         self._mode.abandon(generation, why, trace)
         self._desk.note_failed(generation, why, trace)
+        self._board.master.count(metric("reloads").word("failed"))
         self._plans.drop(generation)
 
     def _announce(self) -> None:
@@ -535,6 +564,7 @@ class Master:
             except AsgiriError as error:  # the workers serve with it already: no reason to leave them
                 logger.error("the master itself goes on as it was: %s", error)
         self._plans.commit(generation)
+        self._board.master.count(metric("reloads").word("done"))
         self._start_aides()
 
     def _fork(self, command: Fork) -> None:
@@ -544,8 +574,9 @@ class Master:
         role = Role(self._hooks.worker_main, command.worker_id, command.number, command.generation)
         try:
             with self._standing.as_of(plan.config.process):
+                lent = self._lent(command)
                 child = self._children.fork(
-                    role, plan.config, plan.listeners, self._plans.listeners, self._lent(command), self._mode.spawn
+                    role, plan.config, plan.listeners, self._plans.listeners, lent, self._mode.spawn
                 )
         except OSError as error:
             how = f"could not be forked: {error.strerror}"
@@ -556,7 +587,9 @@ class Master:
     def _lent(self, command: Fork) -> Lent:
         """What the worker has of the master's. Of the current code, and with nobody beside it, it is a first one."""
         serves = any(worker.state is WorkerState.READY for worker in self._fleet.workers.values())
-        return self._mode.lent(first=command.generation == self._fleet.generation and not serves)
+        lent = self._mode.lent(first=command.generation == self._fleet.generation and not serves)
+        certificates = self._plans[command.generation].certificates
+        return lent if certificates is None else replace(lent, material=certificates.encoded)
 
     def _drop_plans(self) -> None:
         """Let go of the plans that nobody needs any more, and of their sockets."""

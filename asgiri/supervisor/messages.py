@@ -257,6 +257,12 @@ class Report(msgspec.Struct, frozen=True):
     stacks: bool = False
 
 
+class Gone(msgspec.Struct, frozen=True):
+    """A worker has ended, for the metrics: ``reason`` is one of :data:`asgiri.metrics.catalogue.EXITS`."""
+
+    reason: str
+
+
 class Exit(msgspec.Struct, frozen=True):
     """The last command: all workers are reaped, the master exits with this code."""
 
@@ -264,5 +270,5 @@ class Exit(msgspec.Struct, frozen=True):
 
 
 Command: TypeAlias = (
-    Fork | Drain | Hold | Resume | Kill | AskStacks | Commit | Abandon | Settled | Announce | Report | Exit
+    Fork | Drain | Hold | Resume | Kill | AskStacks | Commit | Abandon | Settled | Announce | Report | Gone | Exit
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -23,6 +24,9 @@ from asgiri.sockets.bind import open_listener
 from asgiri.sockets.listener import FileId, Listener, identity
 from asgiri.sockets.supply import Supply
 
+if TYPE_CHECKING:
+    from asgiri.supervisor.certificates import Certificates
+
 logger = logging.getLogger("asgiri.master")
 
 
@@ -30,7 +34,7 @@ class Plan(Struct, frozen=True, eq=False):
     """What the workers of one generation are given; ``admin`` is what the admin child listens on.
 
     ``entries`` has what the config says of each listener, which may be bound in another way until the commit;
-    ``changes`` is what the config says differently from the one before.
+    ``changes`` is what the config says differently from the one before; ``certificates`` are there where it has TLS.
     """
 
     loaded: Loaded
@@ -38,6 +42,7 @@ class Plan(Struct, frozen=True, eq=False):
     listeners: list[Listener] = field(default_factory=list)
     admin: list[Listener] = field(default_factory=list)
     entries: list[tuple[Listener, Listen]] = field(default_factory=list)
+    certificates: Certificates | None = None
 
     @property
     def config(self) -> Config:
@@ -57,7 +62,7 @@ class Plans:
     """The plans of one master, and with them all of its listeners, which it closes when the last plan has no use."""
 
     def __init__(self, loaded: Loaded) -> None:
-        self._by_generation = {1: Plan(loaded)}
+        self._by_generation = {1: Plan(loaded, certificates=certificates_of(loaded))}
         self._left_files: list[tuple[str, FileId]] = []  # of an old master's sockets that no entry of ours takes
         self._submitted: Plan | None = None  # for a reload that the fleet has been told of and has not begun
 
@@ -84,13 +89,16 @@ class Plans:
         return self._by_generation[generation]
 
     def submit(self, loaded: Loaded, current: int) -> Config:
-        """Bind what is new in a config, and log what else is; the config in effect. BindError: nothing has changed.
+        """Bind what is new in a config, and log what else is; the config in effect.
+
+        BindError, or ConfigError when a TLS file cannot be read any more: nothing has changed.
 
         It is in the place of one not begun. ``current`` is the generation that serves: its config is in effect, and
         what a reload cannot change stays as that has it.
         """
         before_it = self._by_generation[current].loaded
-        plan = Plan(taken(before_it, loaded), changes(before_it, loaded))
+        in_effect = taken(before_it, loaded)
+        plan = Plan(in_effect, changes(before_it, loaded), certificates=certificates_of(in_effect))
         self._fill(plan, self.listeners, Supply())
         before = self.listeners
         self._submitted = plan
@@ -197,6 +205,15 @@ class Plans:
             if listener not in used:
                 logger.info("no longer listening on %s", listener.url)
                 listener.close()
+
+
+def certificates_of(loaded: Loaded) -> Certificates | None:
+    """What is in the TLS files now, and is kept. ConfigError when one cannot be read."""
+    if all(listen.tls is None for listen in loaded.config.listen):
+        return None
+    from asgiri.supervisor.certificates import Certificates  # which needs OpenSSL
+
+    return Certificates(loaded)
 
 
 def admin_listen(bind: str) -> Listen:

@@ -15,6 +15,7 @@ The life of a child. Where the table is empty nothing happens; a late event is n
     LEAVING                     gone           KILLED                                   KILLED
     KILLED                      gone           gone: left behind
 
+    A child that is RUNNING and silent for SILENT_MOST pulses is KILLED, which is a failure.
     * none after HEALTHY_AFTER seconds of RUNNING, nor of an old one that is being replaced
 
 A child is not wanted when its plan is not the one that is, and a child of that one runs: a new one that does not get
@@ -37,6 +38,7 @@ BOOT_SECONDS = 20.0  # it imports no application, but the machine may be busy wi
 RETIRE_SECONDS = 5.0  # for one that is replaced: it keeps its connections a while, for what is on its way
 LEAVE_SECONDS = 1.5  # from the stop of the service, or from its own word that it failed, to KILL
 KILL_SECONDS = 0.5  # from KILL to being left behind, if even that does not end it
+SILENT_MOST = 10  # pulses in a row without a beat, each a second after the other: the child hangs
 HEALTHY_AFTER = 10.0  # seconds of RUNNING that end a row of failures
 BACKOFF_FIRST = 0.1
 BACKOFF_MOST = 10.0
@@ -71,7 +73,14 @@ class ChildExited(msgspec.Struct, frozen=True):
     how: str
 
 
-SidecarEvent: TypeAlias = Want | ChildReady | ChildFailed | ChildExited | Tick | Stop | QuickStop
+class ChildPulse(msgspec.Struct, frozen=True):
+    """Once a second, of a child that beats: whether it has lately. A master that sleeps asks seldom, blames nobody."""
+
+    child_id: int
+    is_fresh: bool
+
+
+SidecarEvent: TypeAlias = Want | ChildReady | ChildFailed | ChildExited | ChildPulse | Tick | Stop | QuickStop
 
 
 # Commands, besides the fleet's Report.
@@ -115,6 +124,7 @@ class _Child(Struct):
     state: ChildState
     since: float
     deadline: float | None
+    silent: int = 0  # pulses in a row
 
 
 _LIMITS = {
@@ -165,6 +175,8 @@ class Sidecar:
                 self._want(plan)
             case ChildReady() | ChildFailed() | ChildExited():
                 self._hear(event)
+            case ChildPulse(child_id, is_fresh):
+                self._take_pulse(child_id, is_fresh)
             case Tick():
                 self._act_on_overdue()
             case Stop():
@@ -205,6 +217,15 @@ class Sidecar:
                     self._failed(child, "error", f"did not boot: it {how}")
                 elif state is ChildState.RUNNING:
                     self._died(child, how)
+
+    def _take_pulse(self, child_id: int, is_fresh: bool) -> None:
+        child = self._children.get(child_id)
+        if child is None or child.state is not ChildState.RUNNING:
+            return
+        child.silent = 0 if is_fresh else child.silent + 1
+        if child.silent >= SILENT_MOST:
+            self._put_away(child, ChildState.KILLED)
+            self._failed(child, "error", f"has been silent for {SILENT_MOST}s and is killed")
 
     def _died(self, child: _Child, how: str) -> None:
         lasted = self._now - child.since

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asgiri.config.schema import Config
 from asgiri.link import Aside, Boot, Booted, ChildMain, Errand, Report, Warm
@@ -115,9 +116,10 @@ class Zygote:
     def _ask(self, boot: Boot, ticket: socket.socket) -> None:
         listens = tuple(listener.listen for listener in boot.listeners)
         slot = boot.board.number_of(boot.slot)
-        errand = Errand(boot.number, boot.generation, boot.config, listens, slot, umask(), boot.first)
+        deposit = [boot.deposit] if boot.deposit >= 0 else []
+        errand = Errand(boot.number, boot.generation, boot.config, listens, slot, umask(), boot.first, bool(deposit))
         listeners = [listener.sock.fileno() for listener in boot.listeners]
-        descriptors = [ticket.fileno(), *boot.link.descriptors, boot.stacks, *listeners]
+        descriptors = [ticket.fileno(), *boot.link.descriptors, boot.stacks, *deposit, *listeners]
         socket.send_fds(self._ends[0], [pickle.dumps(errand)], descriptors)
 
     def let_go(self, boot: Boot) -> None:
@@ -133,7 +135,7 @@ class Zygote:
         asked, theirs = self._ends = list(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         asked.settimeout(PATIENCE)
         warm = Warm(theirs, stock.modules, stock.environ)
-        return Outfit(stock.generation, stock.config, lent=Lent(self._lent.bulletin, self._lent.transfer, warm=warm))
+        return Outfit(stock.generation, stock.config, lent=replace(self._lent, warm=warm))
 
     def _hear(self, report: Report) -> Iterator[Event]:
         match report:

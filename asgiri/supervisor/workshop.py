@@ -174,7 +174,7 @@ class Workshop(Mode):
         self._stopwatch.begin(generation)
 
     def lent(self, *, first: bool) -> Lent:
-        return Lent(self._board.fileno(), self._transfer, first)
+        return Lent(bulletin=self._board.fileno(), transfer=self._transfer, first=first)
 
     def spawn(self, boot: Boot) -> int | None:
         return self._zygote.fork(boot)

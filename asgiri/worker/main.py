@@ -15,13 +15,16 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from traceback import format_exception
 from typing import TYPE_CHECKING
 
 from setproctitle import setproctitle
 
+from asgiri import deposit
 from asgiri.child import privileges, stacks
 from asgiri.child.heart import Heart
+from asgiri.child.logs import configure, label
 from asgiri.child.rotation import Rotation
 from asgiri.child.ties import end_by_alarm, hear_no_more, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
@@ -33,12 +36,15 @@ from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
 from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
+from asgiri.log.request import noting
+from asgiri.metrics.meter import Meter
 from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Counts, Identity, Post, Server
 from asgiri.supervisor.scoreboard import State
 from asgiri.tracebacks import Trouble, describe
 from asgiri.worker.share import BoardShare
 
 if TYPE_CHECKING:
+    from asgiri.deposit import Materials
     from asgiri.dev.quiet import QuietLog
     from asgiri.proto.detect import Way
     from asgiri.types import ASGIApp
@@ -63,15 +69,10 @@ def main(boot: Boot) -> int:
     keep_heap()
     rotation = Rotation()
     try:
-        log.configure(
-            level=config.log.level,
-            format=config.log.format,
-            file=config.log.file,
-            role=f"worker {boot.number} gen {boot.generation}",
-        )
+        configure(config, f"worker {boot.number} gen {boot.generation}", runs_app=True)
         with access_log(boot) as access:
             # What may be for root's eyes only; the application gets none of root's power.
-            ways = ways_of(config, boot.listeners)
+            ways = ways_of(config, boot.listeners, materials=materials_of(boot))
             variables = read_environment(config)
             privileges.become(boot)
             os.environ.update(variables)
@@ -119,7 +120,9 @@ def access_log(boot: Boot) -> Iterator[AccessLog | None]:
     if not config.enabled:
         yield None
         return
-    access = open_access_log(config.file, config.format, this_process(boot.number, boot.generation), call_later)
+    access = open_access_log(
+        config.file, config.format, this_process(boot.number, boot.generation), call_later, label(boot.config)
+    )
     try:
         yield access
     finally:
@@ -139,9 +142,11 @@ class Worker:
         self._access = access
         self._rotation = rotation
         share = BoardShare(boot.board, boot.slot)
-        self._post = Post(Identity(boot.number, boot.generation), ways, share, boot.transfer)
+        self._meter = Meter(boot.slot.cells) if boot.config.metrics.enabled else None
+        self._ways = ways
+        self._post = Post(Identity(boot.number, boot.generation), ways, share, boot.transfer, self._meter)
         self._server: Server | None = None
-        self._heart = Heart(boot.slot, self._counts, share.refresh)
+        self._heart = Heart(boot.slot, self._counts, partial(self._on_beat, share), self._meter)
         self._orders: asyncio.Queue[Order] = asyncio.Queue()  # to finish
         self._dev = self._development()
 
@@ -161,14 +166,22 @@ class Worker:
             if dev is None or not dev.stands_in:
                 raise
             app = dev.error_page(error)
+        log.enable()  # it may have configured logging
         self._server = self._serving(app)
 
     def _serving(self, app: ASGIApp) -> Server:
         boot, dev = self._boot, self._dev
+        if boot.config.log.capture:
+            app = noting(app)
         access: AccessLog | QuietLog | None = self._access
         if dev is not None:
             app, access = dev.wrapped(app), dev.quiet(self._access)
         return Server(app, config=boot.config, listeners=boot.listeners, access_log=access, post=self._post)
+
+    def _on_beat(self, share: BoardShare, now: int) -> None:
+        share.refresh(now)
+        if self._meter is not None and self._access is not None:
+            self._meter.reached("access_log_lines_lost", self._access.lost)
 
     def _counts(self) -> Counts:
         return Counts() if self._server is None else self._server.counts
@@ -212,6 +225,7 @@ class Worker:
                 raise
             self._server = self._serving(self._dev.error_page(error))
             await self._server.start(self._take_signals)
+        log.enable()
         return self._server
 
     def _take_signals(self) -> None:
@@ -244,17 +258,30 @@ class Worker:
                     server.hold()
                 case Order.RESUME:
                     server.release()
+                case Order.RENEW:
+                    self._renew(server)
                 case Order.NEWS:
                     if self._dev is not None:
                         self._dev.hear_news()
                 case _:
                     self._orders.put_nowait(order)
 
+    def _renew(self, server: Server) -> None:
+        """TLS files have changed."""
+        from asgiri.worker.renewal import renewed  # nobody without TLS needs it
+
+        self._ways = renewed(self._boot, server, self._ways)
+
     def _window(self, order: Order) -> float:
         """How long idle connections are kept, in seconds. At a stop in development, nobody is to be waited for."""
         if order is Order.RETIRE:
             return RETIRE_WINDOW
         return STOP_WINDOW if self._dev is None else 0.0
+
+
+def materials_of(boot: Boot) -> Materials | None:
+    """What is in the TLS files, from the master; None where there are none."""
+    return deposit.read(boot.deposit) if boot.deposit >= 0 else None
 
 
 def reopen_logs(access: AccessLog | None) -> None:

@@ -23,13 +23,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trustme
+
 from tests.bench import system
 from tests.bench.soak_load import Failure
 from tests.bench.soak_run import Load, Seen, Window
 from tests.e2e.service import Service, control, eventually
+from tests.pki import Pki
 
 P99_MOST = 0.1  # seconds
 GROWTH_MOST = 512 << 10  # bytes that the master's resident memory may grow by: some of the allocator's arenas
+WORKER_GROWTH_MOST = 8 << 20  # bytes, of each, in which contexts of OpenSSL may come and go
 CONFIG = """
 app: soak_app:app
 app_dir: .
@@ -41,6 +45,7 @@ process: {{pidfile: master.pid}}
 control: {{socket: control.sock}}
 log: {{access: {{file: access.log}}}}
 """
+TLS = "\n    tls: {certfile: server.pem, keyfile: server.key, "
 COMPLETE = "the reload is complete"
 
 
@@ -127,6 +132,7 @@ class Scenario:
     limit: float | None = P99_MOST
     same_master: bool = True
     growth: int = GROWTH_MOST
+    tls: str = ""  # what the section has besides the pair; "": there is none
 
 
 def every(seconds: float, times: int, begin: Callable[[int], None]) -> None:
@@ -224,6 +230,55 @@ def kills(stand: Stand) -> None:
     stand.notes.append(f"{times} kills, the count restored after {slowest:.2f} s at the most")
 
 
+def renewals(stand: Stand) -> None:
+    """A new certificate each second, each fifth time a bad one before it; every worker is to take all good ones."""
+    pki = Pki(stand.directory)  # another authority: whoever is shown its certificates would refuse them
+    authority = trustme.CA.from_pem(*((stand.directory / name).read_bytes() for name in ("trusted.pem", "trusted.key")))
+    log, mark = stand.service.log, len(stand.service.log)
+    before = [footprint(pid)[1] for pid in stand.serving()]
+
+    def renew(turn: int) -> None:
+        if turn % 5 == 4:
+            install(stand.directory, Path(pki.certfile).read_bytes(), b"no key\n")
+            time.sleep(0.5)
+        leaf = authority.issue_cert("localhost")
+        certificate = b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
+        stand.work(lambda: install(stand.directory, certificate, leaf.private_key_pem.bytes()), "a new certificate for")
+
+    times = int(stand.seconds)
+    every(stand.seconds, times, renew)
+    taken = len(log.find("a new certificate for localhost", mark))
+    wanted = stand.count * taken
+    stand.expect(lambda: len(log.find("new certificates are taken", mark)) == wanted, "every worker takes each of them")
+    stand.notes.append(f"{times} renewals, of which {taken} were taken, by each of {stand.count} workers")
+    after = [footprint(pid)[1] for pid in stand.serving()]
+    stand.notes.append(f"workers: {sum(before) >> 10} -> {sum(after) >> 10} KiB together")
+    if sum(after) > sum(before) + stand.count * WORKER_GROWTH_MOST:
+        stand.problems.append("the workers have grown")
+    if taken < times - 1:  # two within one look of the master's are one
+        stand.problems.append(f"only {taken} of {times} renewals were taken")
+    if log.find("WARN|ERROR", mark):
+        stand.problems.append("a renewal was refused")
+
+
+def install(directory: Path, certificate: bytes, key: bytes) -> None:
+    """Put a pair where the service looks for it, each file in one step."""
+    for name, data in (("server.pem", certificate), ("server.key", key)):
+        fresh = directory / f"{name}.new"
+        fresh.write_bytes(data)
+        fresh.rename(directory / name)
+
+
+def found_authority(directory: Path) -> str:
+    """Make an authority, and a first pair; the file of the authority's certificate."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert("localhost")
+    install(directory, leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes())
+    (directory / "trusted.pem").write_bytes(authority.cert_pem.bytes())
+    (directory / "trusted.key").write_bytes(authority.private_key_pem.bytes())
+    return str(directory / "trusted.pem")
+
+
 def running(pid: int) -> bool:
     """Whether a process still has its descriptors: not, once it is a zombie."""
     try:
@@ -277,6 +332,13 @@ SCENARIOS = {
     ),
     "upgrade": Scenario("USR2 five times", upgrades, same_master=False),
     "kill": Scenario("kill -9 of a worker each second", kills, seconds=30.0, sleep=0.1, limit=None),
+    "renew": Scenario("a new certificate each second", renewals, tls="min_version: '1.2'", growth=8 << 20),
+    "renew-sni": Scenario(
+        "the same, shown by a server's name",
+        renewals,
+        tls="sni: {localhost: {certfile: server.pem, keyfile: server.key}}",
+        growth=8 << 20,
+    ),
     # Contexts of OpenSSL come and go in some MiB of heap, more or less of it resident: after 40 rounds as after 2.
     "broken": Scenario("reloads that must fail", broken, growth=8 << 20),
 }
@@ -290,13 +352,19 @@ def run(scenario: Scenario, args: argparse.Namespace, cores: tuple[int, int] | N
         shutil.copy(Path(__file__).with_name("soak_app.py"), directory)
         port = free_port()
         workers = f"{{count: {args.workers}{', ' + scenario.workers if scenario.workers else ''}}}"
-        (directory / "asgiri.yaml").write_text(CONFIG.format(port=port, workers=workers), "utf-8")
+        text = CONFIG.format(port=port, workers=workers)
+        trust: list[str] = []
+        if scenario.tls:
+            trust = ["--cafile", found_authority(directory)]
+            text = text.replace(f":{port}\n", f":{port}{TLS}{scenario.tls}}}\n", 1)
+            text = text.replace("log: {", "log: {level: debug, ")
+        (directory / "asgiri.yaml").write_text(text, "utf-8")
         env = {"SOAK_SLEEP": str(scenario.sleep), "SOAK_BURN": str(scenario.burn), "PYTHONDONTWRITEBYTECODE": "1"}
         service = start(directory, env, cores)
         stand = Stand(directory, args.workers, seconds, port, service)
         try:
             service.ready()
-            with Load(f"127.0.0.1:{port}", "--rate", str(args.rate), core=cores and cores[1]) as load:
+            with Load(f"127.0.0.1:{port}", "--rate", str(args.rate), *trust, core=cores and cores[1]) as load:
                 warm_up(stand)
                 stand.before = footprint(stand.master)
                 scenario.act(stand)

@@ -10,9 +10,9 @@ h2      HTTP/2 by prior knowledge, with some streams in flight at once on each c
 Every client keeps a pace, so that what is measured is the server and not the queue in here: a request counts from when
 it was due if the answer before it was late, else from when it was written.
 
-ADDRESS is HOST:PORT or unix:PATH. Prints the line ``running`` when every client has been answered once, ends when its
-standard input does, and prints what it has seen as JSON: see :class:`Ledger`. Times are seconds of CLOCK_MONOTONIC,
-which whoever has started this shares.
+ADDRESS is HOST:PORT or unix:PATH; with --cafile all is over TLS, where h2 is agreed on by ALPN. Prints the line
+``running`` when every client has been answered once, ends when its standard input does, and prints what it has seen as
+JSON: see :class:`Ledger`. Times are seconds of CLOCK_MONOTONIC, which whoever has started this shares.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import asyncio
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -83,6 +84,18 @@ class Context:
     address: str
     ledger: Ledger
     stop: asyncio.Event
+    cafile: str = ""  # TLS, of this authority
+
+    def tls(self, load: str) -> dict[str, Any]:
+        """What a connection is made with: TLS, with the protocol that this load speaks."""
+        if not self.cafile:
+            return {}
+        if load not in self._tls:
+            context = self._tls[load] = ssl.create_default_context(cafile=self.cafile)
+            context.set_alpn_protocols(["h2" if load == "h2" else "http/1.1"])
+        return {"ssl": self._tls[load], "server_hostname": "localhost"}
+
+    _tls: dict[str, ssl.SSLContext] = field(default_factory=dict)
 
     async def connect(self, load: str, make: Callable[[socket.socket], Any]) -> Any:
         """A connection as ``make`` makes it of its socket. Raises OSError, and TimeoutError with it."""
@@ -94,7 +107,7 @@ class Context:
             host, _, port = self.address.rpartition(":")
             async with asyncio.timeout(PATIENCE):
                 await loop.sock_connect(sock, self.address.removeprefix("unix:") if unix else (host, int(port)))
-            _, protocol = await loop.create_connection(lambda: make(sock), sock=sock)
+            _, protocol = await loop.create_connection(lambda: make(sock), sock=sock, **self.tls(load))
         except BaseException:
             sock.close()
             raise
@@ -399,7 +412,7 @@ def words(error: Exception) -> str:
 async def run(args: argparse.Namespace) -> Ledger:
     """All clients until standard input ends."""
     loop = asyncio.get_running_loop()
-    context = Context(args.address, Ledger(), asyncio.Event())
+    context = Context(args.address, Ledger(), asyncio.Event(), args.cafile)
     loop.add_reader(sys.stdin.fileno(), end_of_input, context.stop)
     waiting = 0
     running = asyncio.Event()
@@ -454,6 +467,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m tests.bench.soak_load", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("address", help="HOST:PORT or unix:PATH")
     parser.add_argument("--rate", type=float, default=60.0, help="requests a second of each load; default 60")
+    parser.add_argument("--cafile", default="", help="speak TLS, with a server of this authority")
     parser.add_argument("--kept", type=int, default=6, help="clients of the first load; default 6")
     parser.add_argument("--slow", type=int, default=2, help="more of them, that ask seldom; default 2")
     parser.add_argument("--slow-interval", type=float, default=2.0, help="how seldom, in seconds; default 2")

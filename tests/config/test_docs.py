@@ -114,12 +114,6 @@ def test_what_the_page_says(path: str, line: str) -> None:
     assert line in entry(path).splitlines()
 
 
-@pytest.mark.parametrize("path", [path for path in EVERY_KEY if path.startswith("proxy.")])
-def test_a_key_of_a_missing_feature_says_so(path: str) -> None:
-    assert "**not in this release**" in entry(path)
-    assert "- reload:" not in entry(path)
-
-
 def slugs(text: str) -> set[str]:
     """The anchors of a page: its own, and those that a Markdown renderer makes of headings."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
@@ -169,7 +163,7 @@ def test_what_the_sample_comments_out_is_the_default(tmp_path: Path) -> None:
     assert found.config == Config(app="asgiri.demo:app", workers=Workers(count=2), listen=listeners)
     there = {re.sub(r"\[\d+\]", "[]", path).replace(".www.example.org", "{}") for path in found.origins}
     missing = {path for path, key in EVERY_KEY.items() if not key.container and path not in there}
-    assert missing == {"proxy.headers", "listen[].proxy_protocol", "listen[].tls.watch"}
+    assert missing == set()
 
 
 def test_a_line_of_the_sample_is_no_longer_than_one_of_ours() -> None:
@@ -229,7 +223,7 @@ def test_keys_have_examples_where_the_default_shows_nothing() -> None:
     silent = {
         path
         for path, key in EVERY_KEY.items()
-        if key.default in (None, {}, ()) and not key.examples and not key.section and not key.later
+        if key.default in (None, {}, ()) and not key.examples and not key.section
     }
     assert silent <= {"listen[].mode", "listen[].owner", "listen[].tls.ciphers", "process.group", "process.umask"} | {
         "process.chdir",

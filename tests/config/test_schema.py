@@ -23,8 +23,8 @@ listen[].tls.sni listen[].tls.sni{}.certfile listen[].tls.sni{}.keyfile
 workers workers.count workers.boot_timeout workers.heartbeat_timeout workers.drain_timeout workers.drain_delay
 workers.max_requests workers.max_requests_jitter workers.max_memory workers.max_lifetime
 workers.respawn_backoff workers.respawn_backoff.first workers.respawn_backoff.most
-timeouts timeouts.tls_handshake timeouts.request_head timeouts.request_body timeouts.request timeouts.keep_alive
-timeouts.write
+timeouts timeouts.tls_handshake timeouts.proxy_header timeouts.request_head timeouts.request_body timeouts.request
+timeouts.keep_alive timeouts.write
 limits limits.request_line limits.header_count limits.header_size limits.body_size limits.requests
 limits.connections limits.requests_per_connection
 http1 http1.engine
@@ -33,11 +33,14 @@ http2.h2c_upgrade
 websocket websocket.engine websocket.max_message websocket.compression websocket.ping_interval
 websocket.ping_timeout
 proxy proxy.trusted proxy.headers
+allowed_hosts request_id request_id.header request_id.answer
 response_headers server_header date_header
-log log.level log.format log.file log.access log.access.enabled log.access.file log.access.format
+log log.level log.format log.file log.syslog_facility log.capture
+log.access log.access.enabled log.access.file log.access.format
 reload reload.enabled reload.dirs reload.include reload.exclude reload.delay reload.warm reload.browser
 reload.polling
 admin admin.bind
+metrics metrics.enabled metrics.statsd metrics.statsd.address metrics.statsd.prefix metrics.statsd.interval
 control control.socket
 process process.user process.group process.umask process.pidfile process.chdir process.title
 """

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 
 from asgiri import __version__
 from asgiri.config.decode import Decoder
-from asgiri.config.keys import Key, keys_of
+from asgiri.config.keys import keys_of
 from asgiri.config.load import Found, Loaded, load
 from asgiri.config.nodes import Faults, Mapping, Node, Scalar, Sequence
 from asgiri.config.schema import Config, Listen, Tls
@@ -27,27 +27,9 @@ from tests.config.strategies import sections
 
 ROOT = Path(__file__).resolve().parents[2]
 
-S = TypeVar("S", bound=msgspec.Struct)
-
 
 def as_printed(config: Config, origins: dict[str, str] | None = None, **more: Any) -> str:
     return resolved(Loaded(config, more.pop("found", None), origins or {}, more.pop("written", {})))
-
-
-def there(section: S) -> S:
-    """A section with nothing in it that this release does not have: that has its default."""
-
-    def value(key: Key, value: Any) -> Any:
-        if key.later:
-            return key.default
-        if isinstance(value, msgspec.Struct):
-            return there(value)
-        if isinstance(value, tuple):
-            return tuple(map(there, value)) if key.element().section else value
-        return value
-
-    known = keys_of(type(section))
-    return msgspec.structs.replace(section, **{name: value(key, getattr(section, name)) for name, key in known.items()})
 
 
 def texts(node: Node) -> Iterator[str]:
@@ -78,8 +60,7 @@ def texts_of_pyyaml(value: Any) -> Iterator[str]:
 
 @settings(deadline=None, max_examples=40)
 @given(sections(Config))
-def test_what_is_printed_loads_to_the_same(tmp_path_factory: pytest.TempPathFactory, drawn: Config) -> None:
-    config = there(drawn)
+def test_what_is_printed_loads_to_the_same(tmp_path_factory: pytest.TempPathFactory, config: Config) -> None:
     text = as_printed(config)
     faults = Faults()
     file = tmp_path_factory.getbasetemp() / "printed.yaml"

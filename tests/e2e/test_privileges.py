@@ -174,6 +174,27 @@ def test_what_takes_root_is_done_before_and_the_application_is_nobody(start: Sta
     assert (private / "access.log.1").read_text("ascii").count("GET / ") == 2
 
 
+def test_a_key_for_root_alone_is_renewed_while_the_workers_are_nobody(start: Start, folder: Path, pki: Pki) -> None:
+    private = folder / "private"
+    private.mkdir(0o700)
+    certfile, keyfile = private / "cert.pem", private / "key.pem"
+
+    def put(pair: tuple[str, str]) -> None:
+        for path, source in zip((certfile, keyfile), pair, strict=True):
+            shutil.copy(source, path)
+            path.chmod(0o600)
+
+    put((pki.certfile, pki.keyfile))
+    service = start("--certfile", str(certfile), "--keyfile", str(keyfile), "--log-level", "debug", env={"KEY": "/"})
+    service.log.wait("ready: 1 worker")
+    assert service.get(pki.client())["uids"] == [NOBODY.pw_uid] * 3
+    other = Pki(folder / "app")  # whom no client of the old one trusts
+    put((other.certfile, other.keyfile))
+    service.log.wait("a new certificate for localhost, 127.0.0.1, until")
+    service.log.wait("new certificates are taken")
+    assert service.get(other.client())["uids"] == [NOBODY.pw_uid] * 3
+
+
 def test_the_workers_of_a_master_that_is_killed_end(start: Start) -> None:
     service = start(env={"KEY": "/"})
     service.log.wait("ready: 1 worker")

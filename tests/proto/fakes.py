@@ -222,6 +222,7 @@ class Peer:
             requests_per_connection=requests_per_connection,
             access_log=access_log,
             now=1000.0,
+            patience=60.0,  # a machine that is busy must not part what leaves together
         )
         self.connection = Http11Connection(self.shared)
         self.transport = FakeTransport(loop, self.connection)

@@ -86,6 +86,7 @@ class Http2Peer:
             requests_per_connection=requests_per_connection,
             access_log=access_log,
             now=1000.0,
+            patience=60.0,  # a machine that is busy must not part what leaves together
         )
         self.client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self.client.local_settings = Settings(client=True, initial_values={SettingCodes.INITIAL_WINDOW_SIZE: window})

@@ -14,7 +14,7 @@ import pytest
 from asgiri.proto.connection import HIGH_WATER, POSTED, TimeLimits
 from asgiri.proto.http11 import Http11Connection
 from asgiri.proto.http11_life import State
-from asgiri.proto.outbox import AT_ONCE, LONELY_TURNS, Outbox
+from asgiri.proto.outbox import AT_ONCE, FEW, LONELY_TURNS, MOST_WAIT, Outbox
 from asgiri.server import Server
 from asgiri.types import Receive, Scope, Send
 from tests.pki import Pki
@@ -40,10 +40,11 @@ pytestmark = pytest.mark.usefixtures("each_engine")
 
 
 class Loop:
-    """What an outbox asks of a loop."""
+    """What an outbox asks of a loop; and the time, which passes when it is told to."""
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
+        self.now = 0.0
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.soon.append(callback)
@@ -74,7 +75,7 @@ class Note:
 
 def outbox() -> tuple[Outbox, Loop]:
     loop = Loop()
-    return Outbox(loop.call_soon), loop
+    return Outbox(loop.call_soon, clock=lambda: loop.now), loop
 
 
 def test_one_callback_a_turn_pushes_all_in_their_order() -> None:
@@ -153,6 +154,35 @@ def test_the_order_holds_when_one_fails_and_more_comes() -> None:
     loop.turn()
     loop.turn()
     assert order == ["old", "new"]
+
+
+def test_no_answer_waits_for_applications_that_work_for_long() -> None:
+    box, loop = outbox()
+    first, second = Note(), Note()
+    assert box.takes(first)
+    loop.now += 1.1 * MOST_WAIT
+    assert not box.takes(second)
+    assert first.pushed == 1
+    assert [box.takes(Note()) for _ in range(AT_ONCE)] == [False] * AT_ONCE
+    assert loop.turn() == 1
+    assert first.pushed == 1
+    third = Note()
+    assert box.takes(third), "now and then it is looked again"
+    loop.turn()
+    assert third.pushed == 1
+
+
+def test_many_answers_leave_together_after_a_while_and_the_next_ones_again() -> None:
+    box, loop = outbox()
+    notes = [Note() for _ in range(FEW + 1)]
+    for note in notes:
+        assert box.takes(note)
+        loop.now += 1.1 * MOST_WAIT / len(notes)
+    assert not box.takes(Note())
+    assert [note.pushed for note in notes] == [1] * len(notes)
+    assert box.takes(late := Note())
+    loop.turn()
+    assert late.pushed == 1
 
 
 # A connection, on a transport without a socket

@@ -19,6 +19,7 @@ from asgiri.supervisor.messages import (
     Exited,
     Failed,
     Fork,
+    Gone,
     Kill,
     Policy,
     QuickStop,
@@ -278,7 +279,7 @@ def test_a_running_fleet_never_gives_up() -> None:
         [fork] = fleet.handle(Tick(), now)
         assert isinstance(fork, Fork)
         assert fleet.handle(Failed(fork.worker_id, "no"), now) == [Says("error", "backing off")]
-        assert fleet.handle(status_3(fork.worker_id), now) == []
+        assert fleet.handle(status_3(fork.worker_id), now) == [Gone("boot")]
     assert fleet.phase is Phase.RUNNING
 
 

@@ -11,6 +11,7 @@ from asgiri.supervisor.messages import (
     Drain,
     Failed,
     Fork,
+    Gone,
     HandOver,
     Hold,
     Kill,
@@ -156,4 +157,4 @@ def test_a_reload_that_turns_it_off_lets_them_go_on() -> None:
 def test_a_report_about_a_held_worker_is_like_any_other() -> None:
     fleet = held()
     assert fleet.workers[1].held
-    assert [type(c) for c in fleet.handle(crashed(1), 30)] == [Report, Fork]
+    assert [type(c) for c in fleet.handle(crashed(1), 30)] == [Report, Gone, Fork]

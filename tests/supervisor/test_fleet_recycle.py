@@ -349,8 +349,8 @@ def test_wear_without_end_locks_no_reload_out() -> None:
         (9, Ready(6), [Drain(4, RETIRE), Fork(7, 1, 2)]),
     )
     for worker in (1, 2, 3):
-        assert fleet.handle(left(worker), 10) == []
-    assert fleet.handle(left(4), 10) == [Settled(2)]  # though worker 5 is worn
+        play(fleet, (10, left(worker), []))
+    play(fleet, (10, left(4), [Settled(2)]))  # though worker 5 is worn
 
 
 def test_reloads_that_fail_do_not_keep_the_worn_for_ever() -> None:

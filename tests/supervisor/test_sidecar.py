@@ -21,8 +21,10 @@ from asgiri.supervisor.sidecar import (
     KILL_SECONDS,
     LEAVE_SECONDS,
     RETIRE_SECONDS,
+    SILENT_MOST,
     ChildExited,
     ChildFailed,
+    ChildPulse,
     ChildReady,
     ForkChild,
     KillChild,
@@ -101,6 +103,31 @@ def test_a_child_comes_and_goes_with_the_service() -> None:
     play(sidecar, (100.2, ChildExited(1, STATUS_0), []))
     assert gone(sidecar)
     play(sidecar, (101, Want(2), []), (102, Stop(), []))  # a stop is final
+
+
+def test_one_that_hangs_is_killed_and_another_one_comes() -> None:
+    sidecar = running()
+    for second in range(1, SILENT_MOST):
+        play(sidecar, (second, ChildPulse(1, False), []))
+    play(sidecar, (10, ChildPulse(1, True), []))  # it was only busy
+    for second in range(1, SILENT_MOST):
+        play(sidecar, (10 + second, ChildPulse(1, False), []))
+    play(
+        sidecar,
+        (20, ChildPulse(1, False), [KillChild(1), Says("error", "silent for 10s and is killed", "comes in 100ms")]),
+        (20.05, ChildExited(1, KILLED_9), []),
+        (20.1, Tick(), [ForkChild(2, 1)]),
+        (20.2, ChildPulse(1, False), []),
+        (20.3, ChildReady(2), []),
+        (21, ChildPulse(2, True), []),
+    )
+
+
+def test_one_that_boots_or_goes_need_not_beat() -> None:
+    sidecar = Sidecar("admin")
+    play(sidecar, (0, Want(1), [ForkChild(1, 1)]), *((1, ChildPulse(1, False), []) for _ in range(2 * SILENT_MOST)))
+    play(sidecar, (2, ChildReady(1), []), (3, Stop(), [TellChild(1, STOP)]))
+    play(sidecar, *((3, ChildPulse(1, False), []) for _ in range(2 * SILENT_MOST)))
 
 
 def test_what_is_wanted_already_is_no_news() -> None:
@@ -295,7 +322,7 @@ class Walk(RuleBasedStateMachine):
                     pass
         if serving and self.wanted is not None:
             left = [child for child in self.ready if child in self.alive]
-            assert left or isinstance(event, ChildExited), "none serves where one did"
+            assert left or isinstance(event, ChildExited | ChildPulse), "none serves where one did"
 
     @rule(seconds=st.floats(0, 12))
     def time_passes(self, seconds: float) -> None:
@@ -329,6 +356,13 @@ class Walk(RuleBasedStateMachine):
             self.feed(ChildFailed(child, "it cannot"))
         del self.alive[child]
         self.feed(ChildExited(child, STATUS_0))
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), silent=st.integers(1, SILENT_MOST))
+    def a_child_is_silent(self, data: st.DataObject, silent: int) -> None:
+        child = data.draw(st.sampled_from(sorted(self.alive)))
+        for _ in range(silent):
+            self.feed(ChildPulse(child, False))
 
     def counts(self, child: int) -> bool:
         return any(one.id == child and one.state.name == "RUNNING" for one in self.sidecar._children.values())

@@ -11,6 +11,8 @@ import pytest
 
 from asgiri.child import heart
 from asgiri.child.heart import Heart, resident
+from asgiri.metrics.catalogue import BUCKETS, bucket, metric
+from asgiri.metrics.meter import Meter
 from asgiri.server import Counts, Server
 from asgiri.supervisor.scoreboard import Scoreboard, State
 from tests.proto.fakes import Held, hello, request, until
@@ -54,6 +56,31 @@ async def test_what_the_slot_shows() -> None:
     states.append(slot.state)
     assert states == [State.BOOTING, State.SERVING]
     own.stop()
+
+
+@on_both_loops
+async def test_how_late_the_loop_was_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heart, "LAG_SECONDS", 0.02)
+    slot = Scoreboard(1).take()
+    assert slot is not None
+    meter = Meter(slot.cells)
+    own = Heart(slot, Counts, None, meter)
+    own.start()
+    lags = metric("loop_lag_seconds").word()
+
+    def sampled() -> list[int]:
+        meter.flush()
+        return slot.cells[lags : lags + len(BUCKETS) + 1].tolist()
+
+    await until(lambda: sum(sampled()) >= 2)
+    assert min(place for place, number in enumerate(sampled()) if number) < bucket(0.1)
+    late = sum(sampled()[bucket(0.1001) :])
+    time.sleep(0.15)  # an application that blocks
+    await until(lambda: sum(sampled()[bucket(0.1001) :]) > late)
+    own.stop()
+    told = sum(sampled())
+    await asyncio.sleep(0.05)
+    assert sum(sampled()) == told, "it has stopped"
 
 
 def test_resident_memory() -> None:
