@@ -63,7 +63,9 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
             "supervisor.scoreboard",
         }
     ),
-    "admin": frozenset({"child", "config", "equip", "link", "log", "metrics", "server", "supervisor.scoreboard"}),
+    "admin": frozenset(
+        {"child", "config", "equip", "link", "log", "metrics", "server", "sockets.listener", "supervisor.scoreboard"}
+    ),
     "supervisor": frozenset({"config", "link", "log", "metrics", "sockets", "tls", "tls_files"}),
     "cli": None,
     "ctl": None,

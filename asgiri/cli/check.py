@@ -236,8 +236,8 @@ def preload(config: Config, *, hurry: bool) -> None:
 
     loop_factory(config.loop)
     load_engines(config, all_of_them=not (hurry and config.workers.processes == 1))
-    if config.admin.bind is not None:
-        import asgiri.admin
+    if config.admin.bind is not None or config.metrics.statsd.address is not None:
+        import asgiri.admin.main
     if any(listen.proxy_protocol != "off" for listen in config.listen):
         import asgiri.proto.announced  # noqa: F401
 

@@ -58,7 +58,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
         return reloaded
 
     def admin_main(boot: Boot) -> int:
-        from asgiri.admin import main  # a service without it pays nothing for it
+        from asgiri.admin.main import main  # a service without it pays nothing for it
 
         return main(boot)
 

@@ -93,6 +93,7 @@ class Master:
         self._standing = Standing(config.process, origin.recipe.umask)
         self._board = Scoreboard()
         self._board.master.pid = os.getpid()
+        self._board.master.mark_start()
         self._workers: dict[int, Child] = {}  # by the fleet's id
         self._fleet = Fleet(Policy.of(config))
         self._status = Status(self._fleet, self._workers, self._board)
@@ -195,10 +196,10 @@ class Master:
         return code
 
     def _start_aides(self) -> None:
-        """Have an admin child of the current generation, where the config has an address for it; and a watcher."""
+        """Have an admin child of the current generation, where the config has something for it to do; and a watcher."""
         generation = self._fleet.generation
         self._show_certificates()
-        self._admin.feed(Want(generation if self._plans[generation].admin else None))
+        self._admin.feed(Want(generation if self._plans[generation].wants_admin else None))
         self._mode.look(self._plans[generation].loaded, generation)
 
     def _admin_outfit(self, generation: int) -> Outfit:

@@ -49,6 +49,11 @@ class Plan(Struct, frozen=True, eq=False):
         return self.loaded.config
 
     @property
+    def wants_admin(self) -> bool:
+        """Whether an admin child has something to do: to answer, or to push metrics."""
+        return bool(self.admin) or self.config.metrics.statsd.address is not None
+
+    @property
     def all_listeners(self) -> list[Listener]:
         return [*self.listeners, *self.admin]
 

@@ -28,6 +28,10 @@ STALE_SECONDS: Final = 2.5  # silent this long, it may be busy; longer, others d
 # How many certificates the master can tell the end of.
 CERTIFICATES: Final = 64
 
+# The past as the admin child keeps it, for itself and the one that follows it: rows, one a second, of so many numbers.
+HISTORY_SECONDS: Final = 300
+HISTORY_NUMBERS: Final = 28
+
 _OWN: Final = 32  # words of a slot that are its own: four cache lines
 _WORDS: Final = 256  # with those of the metrics
 _SIZE: Final = _WORDS * 8
@@ -253,6 +257,21 @@ class MasterSlot:
         self._say(9, value)
 
     @property
+    def started(self) -> int:
+        """When the master has started, in seconds since 1970."""
+        return self._words[16]
+
+    @property
+    def started_ns(self) -> int:
+        """The same by the clock of the beats."""
+        return self._words[17]
+
+    def mark_start(self) -> None:
+        """The master's: it has started now."""
+        self._say(16, int(time.time()))
+        self._say(17, time.monotonic_ns())
+
+    @property
     def cells(self) -> list[int]:
         """What the master has counted, by the catalogue's words."""
         return self._words[_OWN : _OWN + MASTER_WORDS].tolist()
@@ -287,6 +306,8 @@ class Scoreboard:
     def __init__(self, slots: int = SLOTS) -> None:
         self._memory = mmap.mmap(-1, (slots + _FIRST) * _SIZE)  # anonymous and shared: forks see the same pages
         self._words = memoryview(self._memory).cast("Q")
+        self._history = mmap.mmap(-1, HISTORY_SECONDS * HISTORY_NUMBERS * 8)
+        self.history = memoryview(self._history).cast("d")  # the admin child's: see asgiri.admin.history
         self._most = slots
         self.master = MasterSlot(self._row(0))
         past = self._row(_PAST)

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -178,6 +179,12 @@ def test_it_answers_when_every_worker_is_stuck(start: Start, tmp_path: Path) -> 
     assert eventually(lambda: probe.status() == 503)
     assert "less than half" in probe.ask()[1]["reason"]
     assert probe.ask("/livez") == (200, b"ok\n")
+    status = probe.ask("/status?history")[1]
+    assert [worker["state"] for worker in status["workers"]] == ["stuck", "stuck"]
+    assert [trouble["level"] for trouble in status["troubles"]] == ["bad"] * 3
+    assert status["history"][-1]["serving"] == 2  # as they say themselves
+    assert b'asgiri_workers{state="stuck"} 2.0\n' in probe.ask("/metrics")[1]
+    assert probe.status("/") == 200
     for pid in service.workers():
         os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: probe.status() == 200)
@@ -237,6 +244,31 @@ def test_a_taken_address_of_it_ends_the_start(start: Start) -> None:
     second = start("--admin", url.removeprefix("http://"))
     assert second.wait() == 4
     second.log.wait(r"cannot bind 127\.0\.0\.1:\d+: ")
+
+
+def test_it_pushes_metrics_without_an_address(start: Start) -> None:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(PATIENCE)
+        service = start(
+            config=f"metrics: {{statsd: {{address: '127.0.0.1:{sock.getsockname()[1]}', prefix: web, interval: 0.1s}}}}"
+        ).ready()
+        while b"web.workers.serving:1|g" not in sock.recv(2000):
+            pass
+        assert len(admins(service)) == 1
+        assert "(admin)" not in str(service.log)
+
+
+def test_history_goes_on_through_a_reload(start: Start) -> None:
+    service = start(*ADMIN)
+    probe = up(service)
+    assert eventually(lambda: probe.ask("/history")[1])
+    [first, *_] = probe.ask("/history")[1]
+    [before] = admins(service)
+    service.signal(signal.SIGHUP)
+    assert eventually(lambda: before not in admins(service) and len(admins(service)) == 1)
+    assert probe.ask("/history")[1][0] == first
+    assert probe.ask("/status")[1]["service"]["generation"] in (1, 2)  # which the master tells once a second
 
 
 def test_without_an_address_there_is_none(start: Start) -> None:
