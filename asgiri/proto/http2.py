@@ -65,6 +65,7 @@ class Http2Connection(Connection):
         "ended",
         "posted",
         "progress_at",
+        "read_at",
         "requests",
         "streams",
         "template",
@@ -92,6 +93,7 @@ class Http2Connection(Connection):
         self._late: list[Exchange] = []  # exchanges that begin once all events are told
         self.due = False  # a flush will come in this turn of the loop, or at the beginning of the next one
         self._due_since = 0.0  # by perf_counter
+        self.read_at = 0.0  # when the last bytes came, by the same
 
     def _move(self, signal: Signal) -> None:
         before, self._state = self._state, LIFE[self._state, signal]
@@ -136,6 +138,7 @@ class Http2Connection(Connection):
 
     def _begin_upgraded(self, codec: Http1Codec, request: Request, events: Sequence[Event]) -> None:
         self.due = True
+        self._due_since = self.read_at = perf_counter()
         self.requests += 1
         template = self._admit(request)
         exchange = UpgradedExchange(self, request, {} if template is None else self._scope(request, template))
@@ -169,7 +172,7 @@ class Http2Connection(Connection):
                 return
         before = self.requests
         self.due = True  # what these bytes bring about leaves together
-        self._due_since = perf_counter()
+        self._due_since = self.read_at = perf_counter()
         try:
             self._handle(self.codec.receive(data))
         finally:
@@ -358,11 +361,13 @@ class Http2Connection(Connection):
             self._due_since = perf_counter()
             self.shared.loop.call_soon(self.flush)
 
-    def answered(self) -> None:
-        """An answer is whole. It leaves with others, unless their applications work for long."""
+    def answered(self, now: float) -> None:
+        """An answer is whole at ``now``, by perf_counter. It leaves with others, unless applications take long."""
         if not self.due:
-            self.flush_soon()
-        elif perf_counter() - self._due_since > self.shared.patience:
+            self.due = True
+            self._due_since = now
+            self.shared.loop.call_soon(self.flush)
+        elif now - self._due_since > self.shared.patience:
             self.flush()
 
     def flush(self) -> None:

@@ -59,7 +59,7 @@ class Exchange:
         self.session = HttpSession(request, scope, self, shared.context)
         self._began = self._since = shared.now  # when it came; when the last piece of its body did
         self._request = request
-        self._began_exactly = perf_counter() if shared.observed else 0.0
+        self._began_exactly = connection.read_at
         self._answer_began = 0.0  # when the answer did, for the metrics; 0.0: that is in one piece
         self._status = 0  # of the answer, 0 before it has begun
         self._size = 0  # bytes of the answer's content so far
@@ -91,7 +91,7 @@ class Exchange:
         self.phase = EXCHANGE[before, LOST]
         self.connection.streams.pop(self.number, None)
         if before is not DONE:
-            self._log()
+            self._log(perf_counter())
             self.session.lost()
             del self.session
         self._awaken()
@@ -159,10 +159,11 @@ class Exchange:
         self._size = len(data)
         self.phase = DONE
         del self.session
+        now = perf_counter()
         if connection.shared.observed:
-            self._log()
+            self._log(now)
         connection.ended.append(self)
-        connection.answered()
+        connection.answered(now)
 
     def send_body(self, session: Session, data: bytes, end_stream: bool) -> None:
         del session
@@ -199,10 +200,11 @@ class Exchange:
     def _answered(self) -> None:
         self.phase = EXCHANGE[self.phase, ANSWERED]
         del self.session
-        self._log()
+        now = perf_counter()
+        self._log(now)
         connection = self.connection
         connection.ended.append(self)
-        connection.answered()
+        connection.answered(now)
 
     def reset(self, session: Session) -> None:
         del session
@@ -268,7 +270,7 @@ class Exchange:
         """The answer has no content by its method or status."""
         return self._status in SILENT or self._request.method == "HEAD"
 
-    def _log(self) -> None:
+    def _log(self, now: float) -> None:
         """Count the exchange, and put it in the access log: once, where it leaves RECEIVING and ANSWERING."""
         shared = self.connection.shared
         meter = shared.meter
@@ -277,7 +279,7 @@ class Exchange:
                 meter.http2.ended_in_pieces(self._request.method, self._status, self._began_exactly, self._answer_began)
             else:
                 batch = meter.http2.whole  # ended(), without a call
-                batch += (self._request.method, self._status, perf_counter() - self._began_exactly)
+                batch += (self._request.method, self._status, now - self._began_exactly)
                 if len(batch) >= ENOUGH:
                     meter.http2.count()
         if shared.access_log is not None:
