@@ -15,8 +15,8 @@ from typing import Final
 
 from msgspec import Struct, structs
 
-from asgiri.admin.change import Change
 from asgiri.metrics.catalogue import MASTER, STATUSES, metric
+from asgiri.metrics.change import Change
 from asgiri.supervisor.scoreboard import HISTORY_NUMBERS, HISTORY_SECONDS, Scoreboard, State
 
 # How far back "now" goes: rates and percentiles are of so many seconds.

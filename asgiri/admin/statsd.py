@@ -22,10 +22,10 @@ from typing import Final
 
 from msgspec import structs
 
-from asgiri.admin.change import grown, quantiles
 from asgiri.admin.families import Families, Family
 from asgiri.config.schema import Statsd
 from asgiri.metrics.catalogue import Kind
+from asgiri.metrics.change import grown, quantiles
 
 logger = logging.getLogger("asgiri.admin")
 

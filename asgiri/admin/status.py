@@ -11,7 +11,6 @@ from urllib.parse import parse_qs
 from msgspec import Struct, structs
 
 from asgiri import __version__
-from asgiri.admin.change import Change, Quantiles, series_with
 from asgiri.admin.health import Health, Verdict
 from asgiri.admin.history import History, Point, Sample
 from asgiri.admin.pages import Page, Question, encode
@@ -19,6 +18,7 @@ from asgiri.admin.trouble import Trouble, troubles
 from asgiri.config.schema import Config
 from asgiri.metrics.catalogue import PROTOCOLS, STATUSES, metric
 from asgiri.metrics.certificates import certificates_of
+from asgiri.metrics.change import Change, Quantiles, series_with
 from asgiri.supervisor.scoreboard import CERTIFICATES, STALE_SECONDS, Scoreboard, Slot, State
 
 ServiceState = Literal["starting", "serving", "draining", "replaced"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from asgiri.metrics.catalogue import metric
-from asgiri.metrics.summary import buckets, quantile
+from asgiri.metrics.change import Change, quantile
 from asgiri.supervisor.verbs import Recent, Spread
 
 # Seconds, or readings: there is one a second.
@@ -28,16 +27,17 @@ class Readings:
         if len(self._all) < 2:
             return None
         (began, before), (ended, now) = self._all[0], self._all[-1]
-
-        def spread(name: str) -> Spread | None:
-            counts = buckets(metric(name), now, before)
-            if not any(counts):
-                return None
-            return Spread(sum(counts), *(round(quantile(counts, part), 6) for part in _PARTS))
-
+        change = Change(before, now, ended - began)
         return Recent(
-            seconds=round(ended - began, 1),
-            duration=spread("request_duration_seconds"),
-            first_byte=spread("request_first_byte_seconds"),
-            loop_lag=spread("loop_lag_seconds"),
+            seconds=round(change.seconds, 1),
+            duration=spread(change, "request_duration_seconds"),
+            first_byte=spread(change, "request_first_byte_seconds"),
+            loop_lag=spread(change, "loop_lag_seconds"),
         )
+
+
+def spread(change: Change, name: str) -> Spread | None:
+    """Of a histogram; None where nothing has come to it."""
+    counts = change.buckets(name)
+    found = [quantile(counts, part) for part in _PARTS]
+    return Spread(sum(counts), *(round(one, 6) for one in found if one is not None)) if any(counts) else None

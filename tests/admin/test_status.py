@@ -7,12 +7,12 @@ import math
 import pytest
 from msgspec.structs import replace
 
-from asgiri.admin.change import Change, Quantiles, grown, quantile
 from asgiri.admin.history import History
 from asgiri.admin.status import Reporter, Status
 from asgiri.admin.trouble import lasting
 from asgiri.config.schema import Config, Listen, Tls
 from asgiri.metrics.catalogue import BUCKETS, WORKER_WORDS, metric
+from asgiri.metrics.change import Change, Quantiles, grown, quantile
 from asgiri.supervisor.scoreboard import HISTORY_SECONDS, State
 from tests.admin.boards import SECOND, Fake, count, observe
 

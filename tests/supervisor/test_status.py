@@ -7,7 +7,7 @@ import pytest
 from asgiri.config.keys import keys_of
 from asgiri.config.schema import Log
 from asgiri.metrics.catalogue import BUCKETS, PROTOCOLS, WORKER_WORDS, bucket, metric
-from asgiri.metrics.summary import buckets, quantile
+from asgiri.metrics.change import Change, quantile
 from asgiri.supervisor.recent import WINDOW, Readings
 from asgiri.supervisor.verbs import LEVELS, Spread
 
@@ -25,7 +25,7 @@ def counted(name: str, *seconds: float, protocol: str = PROTOCOLS[0]) -> list[in
 @pytest.mark.parametrize(
     ("times", "part", "found"),
     [
-        ([], 0.5, 0.0),
+        ([], 0.5, None),
         ([0.0002], 0.5, 0.00025),  # within a bucket, evenly
         ([0.0002], 1.0, 0.0005),
         ([0.003] * 90 + [0.2] * 10, 0.9, 0.005),
@@ -35,8 +35,8 @@ def counted(name: str, *seconds: float, protocol: str = PROTOCOLS[0]) -> list[in
         ([0.0001, 99.0], 0.5, BUCKETS[0]),
     ],
 )
-def test_quantiles(times: list[float], part: float, found: float) -> None:
-    counts = buckets(metric("loop_lag_seconds"), counted("loop_lag_seconds", *times))
+def test_quantiles(times: list[float], part: float, found: float | None) -> None:
+    counts = Change([0] * WORKER_WORDS, counted("loop_lag_seconds", *times), 1.0).buckets("loop_lag_seconds")
     assert quantile(counts, part) == pytest.approx(found)
 
 
@@ -44,8 +44,8 @@ def test_all_protocols_count_and_what_was_before_does_not() -> None:
     name = "request_duration_seconds"
     before = counted(name, 1.0, 1.0)
     words = [sum(pair) for pair in zip(before, counted(name, 0.002), counted(name, 0.002, protocol="h2"), strict=True)]
-    assert sum(buckets(metric(name), words, before)) == 2
-    assert sum(buckets(metric(name), before, words)) == 0  # somebody has written over it
+    assert sum(Change(before, words, 1.0).buckets(name)) == 2
+    assert sum(Change(words, before, 1.0).buckets(name)) == 0  # somebody has written over it
 
 
 def test_only_the_last_seconds_count() -> None:

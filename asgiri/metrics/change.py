@@ -46,13 +46,17 @@ class Change(Struct, frozen=True):
         """The same in a second."""
         return self.count(name, **only) / self.seconds if self.seconds > 0 else 0.0
 
-    def quantiles(self, name: str) -> Quantiles:
-        """Of a histogram, all of its series together."""
+    def buckets(self, name: str) -> list[int]:
+        """How many fell into each bucket of a histogram, all of its series together."""
         one = metric(name)
         counts = [0] * (len(BUCKETS) + 1)
         for start in range(one.first, one.first + one.size, one.width):
             counts = [sum(pair) for pair in zip(counts, self.words(start, len(counts)), strict=True)]
-        return quantiles(counts)
+        return counts
+
+    def quantiles(self, name: str) -> Quantiles:
+        """Of a histogram, all of its series together."""
+        return quantiles(self.buckets(name))
 
 
 def grown(before: int, after: int) -> int:
