@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.process import Running, wait_until
-from tests.bench.venv import CACHE, ROOT, Venv, VenvError, default_path
+from tests.bench.venv import ROOT, Venv, VenvError, add_options, chosen
 
 LIMIT = 64  # requests at once
 LOOP = ["--loop", "uvloop"]
@@ -62,23 +62,13 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=2000, help="at once, at the most; default 2000")
     parser.add_argument("--patience", type=float, default=2.0, help="seconds until who asks goes; default 2")
     parser.add_argument("--only", action="append", metavar="TEXT", help="rows whose name begins with it; repeatable")
-    parser.add_argument("--python", default=sys.executable, metavar="PATH", help="the servers' interpreter")
-    parser.add_argument("--venv", type=Path, metavar="DIR", help="their environment; default: below .bench, kept")
-    parser.add_argument("--reuse", action="store_true", help="take the environment as it is, and install nothing")
-    parser.add_argument("--server-core", type=int, default=0, metavar="N")
-    parser.add_argument("--client-core", type=int, default=1, metavar="N")
+    add_options(parser)
     args = parser.parse_args()
-    if shutil.which("taskset") is None:
-        print("overload: taskset is missing (util-linux)", file=sys.stderr)
+    try:
+        venv = chosen(args, ["uvicorn", "granian"], ["uvicorn[standard]"])
+    except VenvError as error:
+        print(f"overload: {error}", file=sys.stderr)
         return 1
-    venv = Venv(args.venv or default_path(args.python))
-    if not args.reuse:
-        CACHE.mkdir(exist_ok=True)
-        try:
-            venv.prepare(args.python, ["uvicorn", "granian"], ["uvicorn[standard]"])
-        except VenvError as error:
-            print(f"overload: {error}", file=sys.stderr)
-            return 1
     print(f"{venv.version()}, {args.times:g} times the peak for {args.seconds:g} s\n{HEAD}")
     for name, command in SERVERS.items():
         if not args.only or name.startswith(tuple(args.only)):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import socket
 import statistics
@@ -23,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.system import processes
-from tests.bench.venv import CACHE, Venv, VenvError, default_path
+from tests.bench.venv import VenvError, add_options, chosen
 
 PATIENCE = 20.0  # seconds for one round
 PAUSE = 0.0005  # between two attempts, in seconds
@@ -104,23 +103,13 @@ def main() -> int:
     parser.add_argument("--servers", default=",".join(SERVERS), help="which of them, with commas")
     parser.add_argument("--projects", default=",".join(PROJECTS), help="which of them, with commas")
     parser.add_argument("--rest", type=float, default=REST, metavar="S", help=f"between two saves; default {REST}")
-    parser.add_argument("--python", default=sys.executable, metavar="PATH", help="the servers' interpreter")
-    parser.add_argument("--venv", type=Path, metavar="DIR", help="their environment; default: below .bench, kept")
-    parser.add_argument("--reuse", action="store_true", help="take the environment as it is, and install nothing")
-    parser.add_argument("--server-core", type=int, default=0, metavar="N")
-    parser.add_argument("--client-core", type=int, default=1, metavar="N")
+    add_options(parser)
     args = parser.parse_args()
-    if shutil.which("taskset") is None:
-        print("reload: taskset is missing (util-linux)", file=sys.stderr)
+    try:
+        venv = chosen(args, ["uvicorn", "granian", "watchfiles", "fastapi"], ["uvicorn[standard]"])
+    except VenvError as error:
+        print(f"reload: {error}", file=sys.stderr)
         return 1
-    venv = Venv(args.venv or default_path(args.python))
-    if not args.reuse:
-        CACHE.mkdir(exist_ok=True)
-        try:
-            venv.prepare(args.python, ["uvicorn", "granian", "watchfiles", "fastapi"], ["uvicorn[standard]"])
-        except VenvError as error:
-            print(f"reload: {error}", file=sys.stderr)
-            return 1
     os.sched_setaffinity(0, {args.client_core})
     print(f"{venv.version()}, from a save to the first answer by new code, medians of {args.rounds}")
     for project in args.projects.split(","):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -19,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench.venv import CACHE, Venv, VenvError, default_path
+from tests.bench.venv import VenvError, add_options, chosen
 
 APP = """
 async def app(scope, receive, send):
@@ -40,23 +39,13 @@ VERSION_MOST = 0.150  # seconds: what the design promises
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.bench.startup", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="starts of each; default 30")
-    parser.add_argument("--python", default=sys.executable, metavar="PATH", help="the servers' interpreter")
-    parser.add_argument("--venv", type=Path, metavar="DIR", help="their environment; default: below .bench, kept")
-    parser.add_argument("--reuse", action="store_true", help="take the environment as it is, and install nothing")
-    parser.add_argument("--server-core", type=int, default=0, metavar="N")
-    parser.add_argument("--client-core", type=int, default=1, metavar="N")
+    add_options(parser)
     args = parser.parse_args()
-    if shutil.which("taskset") is None:
-        print("startup: taskset is missing (util-linux)", file=sys.stderr)
+    try:
+        venv = chosen(args, ["uvicorn"], ["uvicorn[standard]"])
+    except VenvError as error:
+        print(f"startup: {error}", file=sys.stderr)
         return 1
-    venv = Venv(args.venv or default_path(args.python))
-    if not args.reuse:
-        CACHE.mkdir(exist_ok=True)
-        try:
-            venv.prepare(args.python, ["uvicorn"], ["uvicorn[standard]"])
-        except VenvError as error:
-            print(f"startup: {error}", file=sys.stderr)
-            return 1
     os.sched_setaffinity(0, {args.client_core})
     pinned = ["taskset", "-c", str(args.server_core)]
     with tempfile.TemporaryDirectory() as folder:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,6 +98,26 @@ class Venv:
         done = run(self.python, "-c", code)
         must(done, "the interpreter")
         return done.stdout.strip()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the benchmarks of a few servers can be told: their environment, and the cores."""
+    parser.add_argument("--python", default=sys.executable, metavar="PATH", help="the servers' interpreter")
+    parser.add_argument("--venv", type=Path, metavar="DIR", help="their environment; default: below .bench, kept")
+    parser.add_argument("--reuse", action="store_true", help="take the environment as it is, and install nothing")
+    parser.add_argument("--server-core", type=int, default=0, metavar="N")
+    parser.add_argument("--client-core", type=int, default=1, metavar="N")
+
+
+def chosen(args: argparse.Namespace, requirements: list[str], faster: list[str]) -> Venv:
+    """The environment that these options name, with these servers in it. VenvError when that cannot be."""
+    if shutil.which("taskset") is None:
+        raise VenvError("taskset is missing (util-linux)")
+    venv = Venv(args.venv or default_path(args.python))
+    if not args.reuse:
+        CACHE.mkdir(exist_ok=True)
+        venv.prepare(args.python, requirements, faster)
+    return venv
 
 
 def default_path(interpreter: str) -> Path:
