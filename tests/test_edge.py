@@ -12,7 +12,7 @@ import pytest
 
 from asgiri.config.schema import Config, Http2, Limits, Listen, Proxy, RequestId
 from asgiri.log.access import open_access_log, this_process
-from asgiri.proto.edge import Hosts
+from asgiri.proto.edge import Edge, Hosts
 from asgiri.server import Server
 from asgiri.types import Receive, Scope, Send
 from tests.http2_client import Answer2, Http2Client, http2_connected
@@ -332,8 +332,10 @@ async def test_the_connection_is_kept() -> None:
     [
         ("a.org", ["a.org", "A.Org", "a.org.", "a.org:80"], ["x.a.org", "", "xa.org", "a.org.evil"]),
         ("*.a.org", ["x.a.org", "x.y.a.org:80", "X.A.Org."], ["a.org", ".a.org", "xa.org", "x.a.org.evil"]),
+        ("*.a.org", ["x_1-a.a.org"], ["'-f()-'.a.org", "e&.a.org", "e%2f.a.org", "x..a.org", "*.a.org", "[x.a.org]"]),
+        ("a.org", [], ["[a.org]", "[a.org]:80"]),
         ("[2001:db8::1]", ["[2001:DB8:0::1]", "[2001:db8::1]:80"], ["[2001:db8::2]", "2001"]),
-        ("127.0.0.1", ["127.0.0.1:8000"], ["127.0.0.2"]),
+        ("127.0.0.1", ["127.0.0.1:8000"], ["127.0.0.2", "[127.0.0.1]"]),
         ("*", ["anything"], []),
     ],
 )
@@ -343,3 +345,11 @@ def test_hosts(entry: str, yes: list[str], no: list[str]) -> None:
         assert [host for host in yes if not hosts.allow([(b"host", host.encode())])] == []
         assert [host for host in no if hosts.allow([(b"host", host.encode())])] == []
     assert Hosts([]).allow([])
+
+
+def test_what_proxies_say_is_remembered_within_bounds() -> None:
+    edge = Edge(["127.0.0.1"], "x-forwarded", b"", [])
+    plain = [(b"x-forwarded-for", b"203.0.113.7"), (b"x-forwarded-proto", b"https")]
+    assert edge.told(plain) is edge.told(plain)
+    many = [(b"x-forwarded-host", b"")] * 90  # no values, and still kilobytes
+    assert edge.told(many) is not edge.told(many)
