@@ -23,6 +23,7 @@ from tests.serving import config, connected
 TRUSTING = Proxy(trusted=("127.0.0.1", "10.0.0.0/8"), headers="x-forwarded")
 UNTRUSTING = Proxy(trusted=("192.0.2.1",), headers="x-forwarded")
 every_way = pytest.mark.parametrize("way", ["http11", "http2", "h2c", "websocket", "websocket2"])
+every_way_of_proxies = pytest.mark.parametrize("way", ["http11", "http2", "websocket", "websocket2"])
 
 
 class App:
@@ -128,7 +129,7 @@ async def test_the_id_is_the_same_everywhere(way: str, tmp_path: Path, caplog: p
     assert app.headers["x-request-id"] == "chosen-by-nobody", "without proxies, fields are left alone"
 
 
-@every_way
+@every_way_of_proxies
 @in_loop
 async def test_a_trusted_peer_names_a_request(way: str) -> None:
     app = App()
@@ -202,7 +203,7 @@ SAID = (
 )
 
 
-@every_way
+@every_way_of_proxies
 @in_loop
 async def test_what_a_trusted_proxy_tells(way: str, tmp_path: Path) -> None:
     app, file = App(), tmp_path / "access.log"
@@ -221,6 +222,17 @@ async def test_what_a_trusted_proxy_tells(way: str, tmp_path: Path) -> None:
     assert "forwarded" not in app.headers, "the other dialect is nobody's word"
     assert "x_forwarded_for" not in app.headers, "to WSGI that is the same name"
     assert file.read_text() == "203.0.113.7:4711 203.0.113.7 4711\n"
+
+
+@in_loop
+async def test_nobody_speaks_past_a_trusted_proxy() -> None:
+    """haproxy passes Upgrade: h2c on, and after a 101 all bytes: the client's own streams would be the proxy's word."""
+    app = App()
+    async with Server(app, config=edged(proxy=TRUSTING)) as server, connected(server) as client:
+        lines = ["GET / HTTP/1.1", "Host: a", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: "]
+        answer = await client.ask("\r\n".join([*lines, "", ""]).encode())
+    assert answer.status == 200
+    assert app.scope["http_version"] == "1.1"
 
 
 @every_way

@@ -136,9 +136,9 @@ class Gate:
     """One connection's: ``trusted`` is whether its peer's word is taken."""
 
     def __init__(self, edge: Edge, trusted: bool, template: dict[str, Any]) -> None:
+        self.trusted = trusted
         self._hosts = edge.hosts
         self._edge = edge
-        self._trusted = trusted
         self._template = template
         self._read = edge.read
         self._id_field = edge.id_field
@@ -181,9 +181,9 @@ class Gate:
                 continue
             if name not in looked_at and not name.startswith(self._prefix):
                 kept.append(field)
-            elif self._trusted and name == self._id_field:
+            elif self.trusted and name == self._id_field:
                 ids.append(field[1])
-            elif self._trusted and name in read:
+            elif self.trusted and name in read:
                 kept.append(field)
                 said.append(field)
         if ids:
