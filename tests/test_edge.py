@@ -12,7 +12,7 @@ import pytest
 
 from asgiri.config.schema import Config, Http2, Limits, Listen, Proxy, RequestId
 from asgiri.log.access import open_access_log, this_process
-from asgiri.proto.edge import Hosts
+from asgiri.proto.edge import Edge, Hosts
 from asgiri.server import Server
 from asgiri.types import Receive, Scope, Send
 from tests.http2_client import Answer2, Http2Client, http2_connected
@@ -23,6 +23,7 @@ from tests.serving import config, connected
 TRUSTING = Proxy(trusted=("127.0.0.1", "10.0.0.0/8"), headers="x-forwarded")
 UNTRUSTING = Proxy(trusted=("192.0.2.1",), headers="x-forwarded")
 every_way = pytest.mark.parametrize("way", ["http11", "http2", "h2c", "websocket", "websocket2"])
+every_way_of_proxies = pytest.mark.parametrize("way", ["http11", "http2", "websocket", "websocket2"])
 
 
 class App:
@@ -128,7 +129,7 @@ async def test_the_id_is_the_same_everywhere(way: str, tmp_path: Path, caplog: p
     assert app.headers["x-request-id"] == "chosen-by-nobody", "without proxies, fields are left alone"
 
 
-@every_way
+@every_way_of_proxies
 @in_loop
 async def test_a_trusted_peer_names_a_request(way: str) -> None:
     app = App()
@@ -202,7 +203,7 @@ SAID = (
 )
 
 
-@every_way
+@every_way_of_proxies
 @in_loop
 async def test_what_a_trusted_proxy_tells(way: str, tmp_path: Path) -> None:
     app, file = App(), tmp_path / "access.log"
@@ -221,6 +222,17 @@ async def test_what_a_trusted_proxy_tells(way: str, tmp_path: Path) -> None:
     assert "forwarded" not in app.headers, "the other dialect is nobody's word"
     assert "x_forwarded_for" not in app.headers, "to WSGI that is the same name"
     assert file.read_text() == "203.0.113.7:4711 203.0.113.7 4711\n"
+
+
+@in_loop
+async def test_nobody_speaks_past_a_trusted_proxy() -> None:
+    """haproxy passes Upgrade: h2c on, and after a 101 all bytes: the client's own streams would be the proxy's word."""
+    app = App()
+    async with Server(app, config=edged(proxy=TRUSTING)) as server, connected(server) as client:
+        lines = ["GET / HTTP/1.1", "Host: a", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: "]
+        answer = await client.ask("\r\n".join([*lines, "", ""]).encode())
+    assert answer.status == 200
+    assert app.scope["http_version"] == "1.1"
 
 
 @every_way
@@ -332,8 +344,10 @@ async def test_the_connection_is_kept() -> None:
     [
         ("a.org", ["a.org", "A.Org", "a.org.", "a.org:80"], ["x.a.org", "", "xa.org", "a.org.evil"]),
         ("*.a.org", ["x.a.org", "x.y.a.org:80", "X.A.Org."], ["a.org", ".a.org", "xa.org", "x.a.org.evil"]),
+        ("*.a.org", ["x_1-a.a.org"], ["'-f()-'.a.org", "e&.a.org", "e%2f.a.org", "x..a.org", "*.a.org", "[x.a.org]"]),
+        ("a.org", [], ["[a.org]", "[a.org]:80"]),
         ("[2001:db8::1]", ["[2001:DB8:0::1]", "[2001:db8::1]:80"], ["[2001:db8::2]", "2001"]),
-        ("127.0.0.1", ["127.0.0.1:8000"], ["127.0.0.2"]),
+        ("127.0.0.1", ["127.0.0.1:8000"], ["127.0.0.2", "[127.0.0.1]"]),
         ("*", ["anything"], []),
     ],
 )
@@ -343,3 +357,11 @@ def test_hosts(entry: str, yes: list[str], no: list[str]) -> None:
         assert [host for host in yes if not hosts.allow([(b"host", host.encode())])] == []
         assert [host for host in no if hosts.allow([(b"host", host.encode())])] == []
     assert Hosts([]).allow([])
+
+
+def test_what_proxies_say_is_remembered_within_bounds() -> None:
+    edge = Edge(["127.0.0.1"], "x-forwarded", b"", [])
+    plain = [(b"x-forwarded-for", b"203.0.113.7"), (b"x-forwarded-proto", b"https")]
+    assert edge.told(plain) is edge.told(plain)
+    many = [(b"x-forwarded-host", b"")] * 90  # no values, and still kilobytes
+    assert edge.told(many) is not edge.told(many)

@@ -18,6 +18,9 @@ from asgiri.codec import rules
 MOST_HOPS: Final = 32
 # And entries of a list that are looked at, those included that are empty.
 MOST_ENTRIES: Final = 256
+# And bytes of a list, of which a client writes as many as it likes, and quotes take long to read. A long entry for each
+# of the hops fits in.
+MOST_BYTES: Final = 8 << 10
 
 _BACKSLASH: Final = ord("\\")
 _BLANKS: Final = " \t"
@@ -144,8 +147,12 @@ def from_the_end(values: Sequence[bytes]) -> Iterator[str]:
     An entry whose quotes do not match comes with all that stands before it in its field. Empty ones are left out (RFC
     9110 section 5.6.1.2).
     """
-    left = MOST_ENTRIES
-    for value in reversed(values):
+    left, size = MOST_ENTRIES, MOST_BYTES
+    for whole in reversed(values):
+        if not size:
+            return
+        value = whole[-size:]
+        size -= len(value)
         end = at = len(value)  # of the entry; of what of it is not looked at yet
         comma, quote = value.rfind(b","), value.rfind(b'"')
         while end >= 0 and left:

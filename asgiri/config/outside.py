@@ -95,6 +95,8 @@ def field(name: str, own: frozenset[str]) -> str:
         return f'expected the name of a header field, a token of RFC 9110, got "{name}"'
     if name.lower() in own or name.lower() == "host":
         return f"the field {name} says what the message is, and cannot name a request"
+    if name.lower() == "forwarded" or name.lower().startswith("x-forwarded-"):
+        return f"the field {name} says who the client is, and cannot name a request"
     return ""
 
 

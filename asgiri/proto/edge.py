@@ -36,6 +36,10 @@ LONGEST_KNOWN: Final = 512
 
 UNDERSCORE: Final = 0x5F  # as a byte: see asgiri.asgi.scope.PERCENT
 
+# What an asterisk stands for: labels, in lower case. A Host field may hold far more ("'", "&", "%2f"), of which an
+# application that writes it into a page or a link is not to think that it was looked at.
+LABELS: Final = re.compile(rb"[0-9a-z_-]+(?:\.[0-9a-z_-]+)*")
+
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -61,7 +65,9 @@ class Hosts:
 
     def _judge(self, value: bytes) -> bool:
         host = plain_host(value)
-        allowed = host in self._exact or any(host.endswith(end) and len(host) > len(end) for end in self._below)
+        allowed = host in self._exact or any(
+            host.endswith(end) and LABELS.fullmatch(host, 0, len(host) - len(end)) is not None for end in self._below
+        )
         if len(self._known) < MOST_KNOWN and len(value) <= LONGEST_KNOWN:
             self._known[value] = allowed
         return allowed
@@ -69,10 +75,11 @@ class Hosts:
 
 def plain_host(value: bytes) -> bytes:
     """A host as it is compared: without its port and the root's dot, in lower case; an IPv6 address in one form."""
-    host, _ = forwarded.split_host(value.decode("latin-1"))
-    if ":" in host:
+    text = value.decode("latin-1")
+    host, _ = forwarded.split_host(text)
+    if ":" in host or text.startswith("["):  # a name in brackets is none, and not the one within
         node = forwarded.parse_node(f"[{host}]")
-        return host.lower().encode("latin-1") if node is None else node.host.encode("ascii")
+        return value.lower() if node is None else node.host.encode("ascii")
     return host.removesuffix(".").lower().encode("latin-1")
 
 
@@ -109,7 +116,7 @@ class Edge:
         told = self._told.get(key)
         if told is None:
             told = self._read(said)
-            if sum(len(value) for _, value in said) <= LONGEST_KNOWN:
+            if sum(len(name) + len(value) for name, value in said) <= LONGEST_KNOWN:  # many empty ones are much, too
                 if len(self._told) >= MOST_KNOWN:
                     self._told.clear()
                 self._told[key] = told
@@ -129,9 +136,9 @@ class Gate:
     """One connection's: ``trusted`` is whether its peer's word is taken."""
 
     def __init__(self, edge: Edge, trusted: bool, template: dict[str, Any]) -> None:
+        self.trusted = trusted
         self._hosts = edge.hosts
         self._edge = edge
-        self._trusted = trusted
         self._template = template
         self._read = edge.read
         self._id_field = edge.id_field
@@ -150,10 +157,11 @@ class Gate:
         """
         template = self._template
         looked_at, prefix = self._looked_at, self._prefix
-        for name, _ in request.headers:
-            if name in looked_at or name.startswith(prefix) or (UNDERSCORE in name and self._spells(name)):
-                template = self._sift(request)
-                break
+        if looked_at:
+            for name, _ in request.headers:
+                if name in looked_at or name.startswith(prefix) or (UNDERSCORE in name and self._spells(name)):
+                    template = self._sift(request)
+                    break
         return template if self._hosts.allow(request.headers) else None
 
     def _spells(self, name: bytes) -> bool:
@@ -173,9 +181,9 @@ class Gate:
                 continue
             if name not in looked_at and not name.startswith(self._prefix):
                 kept.append(field)
-            elif self._trusted and name == self._id_field:
+            elif self.trusted and name == self._id_field:
                 ids.append(field[1])
-            elif self._trusted and name in read:
+            elif self.trusted and name in read:
                 kept.append(field)
                 said.append(field)
         if ids:

@@ -38,6 +38,8 @@ class UpgradableConnection(Http11Connection):
         settings = asked_settings(request)
         if settings is None or self._state is LINGERING or self._state is CLOSED:
             return False
+        if self._gate is not None and self._gate.trusted:
+            return False  # no proxy asks for it: its client does, and would speak past it, in a trusted peer's name
         if self.shared.draining or self._peer_ended or not self._may_change():
             return False
         self._read(True)

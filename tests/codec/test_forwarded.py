@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgiri.codec.forwarded import (
+    MOST_BYTES,
     MOST_HOPS,
     Element,
     Node,
@@ -276,3 +277,14 @@ def test_the_longest_header_is_read_in_no_time(piece: bytes) -> None:
     read_forwarded([b'"' + value], trusts)
     read_x_forwarded({b"x-forwarded-for": [b'"' + value], b"x-forwarded-proto": [value]}, trusts)
     assert process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    "values", [[b'"' * 60_000], [b"\\" * 5_000, b'"' * 6_000, b'"' * 500], [b"a" * 9_000, b"b" * 8192]]
+)
+def test_no_more_is_read_than_proxies_write(values: list[bytes]) -> None:
+    """However long a client's words are: to take them apart would cost more than to serve it."""
+    read = list(from_the_end([*values, b"203.0.113.7"]))
+    assert read[0] == "203.0.113.7"
+    assert sum(map(len, read)) <= MOST_BYTES
+    assert len(read) > 1

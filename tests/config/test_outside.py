@@ -148,6 +148,11 @@ def test_a_host_that_is_there_twice(problems: Problems) -> None:
         ("{header: ''}", 'header: expected the name of a header field, a token of RFC 9110, got ""'),
         ("{header: TE}", "header: the field TE says what the message is, and cannot name a request"),
         ("{header: Host}", "header: the field Host says what the message is, and cannot name a request"),
+        ("{header: Forwarded}", "header: the field Forwarded says who the client is, and cannot name a request"),
+        (
+            "{header: X-Forwarded-For}",
+            "header: the field X-Forwarded-For says who the client is, and cannot name a request",
+        ),
         (
             "{answer: true, header: null}",
             "answer: there is no field to send it in: request_id.header (asgiri.yaml:1) is null",

@@ -53,6 +53,7 @@ frontend outside
     bind 127.0.0.1:{port} ssl crt {bundle} alpn h2,http/1.1
     http-request set-header Forwarded "%[req.fhdr(Forwarded)], for=%[src];proto=https;host=shop.example.org" if {{ req.hdr(Forwarded) -m found }}
     http-request set-header Forwarded "for=%[src];proto=https;host=shop.example.org" unless {{ req.hdr(Forwarded) -m found }}
+    http-request set-header X-Request-ID %[uuid()]
     default_backend app
 backend app
     server app {upstream}
@@ -157,8 +158,9 @@ def test_behind_a_real_proxy(proxy: str, unix: bool, start: Start, tmp_path: Pat
             assert other[0].replace("_", "-").lower() not in told["headers"]
         told = front.websocket()
         assert (told["type"], told["scheme"], told["client"]) == ("websocket", "wss", [OUTSIDE, 0])
+        named = front.get(X_Request_ID="chosen-by-the-client")
+        assert len(named["id"]) == len(told["id"]) == (32 if proxy == "nginx" else 36), "the proxy's own request ids"
         if proxy == "nginx":
-            assert len(told["id"]) == 32, "nginx's own request id"
             told = front.get("/shop/cart")
             assert (told["root_path"], told["path"]) == ("/shop", "/shop/cart")
 
