@@ -314,6 +314,37 @@ def test_captured_lines_in_json_name_their_logger(tmp_path: Path) -> None:
     assert (told["logger"], told["level"], told["role"], told["message"]) == ("shop", "error", "master", "a")
 
 
+class Detached:
+    """What cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("detached")
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_what_an_application_logs_wrongly_is_no_failure_of_its_own(tmp_path: Path, format: str) -> None:  # noqa: A002
+    logging.getLogger().handlers.clear()  # pytest's own raises what a message does
+    to(str(tmp_path / "log"), format, capture=True)
+    logging.getLogger("shop").info("a %s", Detached())
+    logging.getLogger("shop").info("a", Detached())
+    logging.getLogger("shop").info(Detached())
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 3
+    assert all("a message that cannot be shown (test_log_elsewhere.py, line " in line for line in lines)
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_fields_of_an_application_are_not_taken_for_ours(tmp_path: Path, format: str) -> None:  # noqa: A002
+    to(str(tmp_path / "log"), format, capture=True)
+    for about in ("b", {"b": object()}, {"level": "critical"}):
+        logging.getLogger("shop").info("a", extra={"about": about, "trace": "c"})
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 3
+    if format == "json":
+        told = [json.loads(line) for line in lines]
+        assert [(one["level"], one["message"], "trace" in one) for one in told] == [("info", "a", False)] * 3
+
+
 def answer(state: dict[str, str], kind: str = "http") -> None:
     """Have an application that logs be called as the server does: in a context of its own."""
 

@@ -223,7 +223,11 @@ class _Formatter(logging.Formatter):
         try:
             return record.getMessage()
         except (TypeError, ValueError, LookupError):
-            return f"{record.msg!r} with the arguments {record.args!r}"
+            with suppress(Exception):
+                return f"{record.msg!r} with the arguments {record.args!r}"
+        except Exception:  # what is captured is the application's, and so may be __str__
+            pass
+        return f"a message that cannot be shown ({record.filename}, line {record.lineno})"
 
     def exc(self, record: logging.LogRecord) -> str:
         """The traceback and the stack of the record, as Python prints them; empty when it has none."""
@@ -250,7 +254,7 @@ class TextFormatter(_Formatter):
             stamp = f"{clock}.{int(record.msecs):03d} "
         level = _LEVEL_NAMES.get(record.levelno, record.levelname)
         message = self.message(record)
-        if not f"{record.name}.".startswith(f"{LOGGER}."):
+        if not _is_ours(record):
             message = f"{record.name}: {message}"
             if request := current.get():
                 message = f"{message} (request {request})"
@@ -275,7 +279,7 @@ class JsonFormatter(_Formatter):
             "pid": record.process,
             **_role_fields(self.role),
             **({"request_id": request} if (request := current.get()) else {}),
-            **getattr(record, "about", {}),
+            **(getattr(record, "about", {}) if _is_ours(record) else {}),
             "message": self.message(record),
         }
         if exc := self.exc(record):
@@ -312,9 +316,14 @@ def _with_priority(text: str, level: int) -> str:
     return "\n".join(f"<{severity(level)}>{line}" for line in text.split("\n"))
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether asgiri has logged it. What an application means by an ``extra`` of the same name is its own."""
+    return f"{record.name}.".startswith(f"{LOGGER}.")
+
+
 def _trace(record: logging.LogRecord) -> str:
     """The text of ``extra={"trace": ...}``: a traceback made into text elsewhere; empty without one."""
-    return str(getattr(record, "trace", ""))
+    return str(getattr(record, "trace", "")) if _is_ours(record) else ""
 
 
 def _handlers() -> list[LineHandler]:
