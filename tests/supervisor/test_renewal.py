@@ -178,6 +178,21 @@ def test_a_part_is_taken_without_the_others(tmp_path: Path, pki: Pki, caplog: py
     )
 
 
+def test_of_many_changes_at_once_some_are_left_for_the_next_second(
+    tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Stand(tmp_path, pki)
+    other, www = pki.issue("other", "localhost"), pki.issue("www2", "www.example.org")
+    for name, source in zip(("cert.pem", "key.pem", "www.pem", "www.key"), (*other, *www), strict=True):
+        stand.put(name, source)
+    monkeypatch.setattr("asgiri.supervisor.certificates.JUDGING_SECONDS", 1e-9)
+    assert stand.look()
+    assert stand.counts == (1, 0)
+    assert stand.look()
+    assert stand.counts == (2, 0)
+    assert not stand.look()
+
+
 def test_a_touch_is_no_news(tmp_path: Path, pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
     stand = Stand(tmp_path, pki)
     (tmp_path / "cert.pem").touch()
