@@ -426,6 +426,22 @@ def test_an_application_that_configures_logging_wins_and_ours_goes_on(tmp_path: 
     assert files[1].read_text() == "a\n"
 
 
+def test_an_application_that_takes_all_handlers_away(tmp_path: Path) -> None:
+    to(str(tmp_path / "log"))
+    ours, root = logging.getLogger("asgiri"), logging.getLogger()
+    ours.handlers = []  # as recipes for loguru have it, of all loggers
+    setup.enable()
+    setup.enable()
+    LOG.info("a")
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    handler = ours.handlers[0]
+    ours.handlers, ours.propagate = [], True
+    root.addHandler(logging.NullHandler())
+    setup.enable()
+    assert not ours.handlers  # the application wants them itself
+    ours.addHandler(handler)  # for who cleans up
+
+
 def test_loggers_of_others_stay_disabled() -> None:
     mine, other = logging.getLogger("asgiri.some"), logging.getLogger("asgirish")
     mine.disabled = other.disabled = True

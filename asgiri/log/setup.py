@@ -49,6 +49,10 @@ _WORKER = re.compile(r"worker (?P<worker>\d+) gen (?P<generation>\d+)", re.ASCII
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+# What configure has set up last, and an application may have taken away.
+_last: list[LineHandler] = []
+
+
 class Label(Struct, frozen=True):
     """How a system log files the lines of this process: ``log.syslog_facility``, and a name for the program."""
 
@@ -96,6 +100,7 @@ def configure(
             logger.removeHandler(old)
             old.end()
     logger.addHandler(handler)
+    _last[:] = [handler]
     logger.setLevel(threshold)
     logger.propagate = False
     if capture:
@@ -132,7 +137,12 @@ def enable() -> None:
     """Undo what an application's own configuration of logging has done to ours without being asked to.
 
     ``logging.config`` silences every logger that it does not name (disable_existing_loggers, which is on by default).
+    Others take the handlers of all loggers away: where that leaves ours with nowhere to go, it has its own again.
     """
+    logger = logging.getLogger(LOGGER)
+    if not logger.hasHandlers():
+        for handler in _last:
+            logger.addHandler(handler)
     for name, found in logging.Logger.manager.loggerDict.items():
         if isinstance(found, logging.Logger) and (name == LOGGER or name.startswith(f"{LOGGER}.")):
             found.disabled = False
