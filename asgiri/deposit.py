@@ -17,7 +17,7 @@ import msgspec
 _HEAD: Final = 12  # bytes: the length, and a checksum
 _MOST: Final = 1 << 30
 
-# How often who needs it at once looks whether the master is done with writing, and how long after each look, in seconds.
+# How often who needs it at once looks whether the master is done, and how long it waits between, in seconds.
 _LOOKS: Final = 200
 _PAUSE: Final = 0.005
 
