@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from binascii import crc32
 from typing import Final
 
@@ -15,6 +16,10 @@ import msgspec
 
 _HEAD: Final = 12  # bytes: the length, and a checksum
 _MOST: Final = 1 << 30
+
+# How often who needs it at once looks whether the master is done, and how long it waits between, in seconds.
+_LOOKS: Final = 200
+_PAUSE: Final = 0.005
 
 # What is in the files of each listener of a config, in their order (asgiri.tls_files.Material); None: it has no TLS.
 Materials = list[dict[str, dict[str, bytes]] | None]
@@ -65,3 +70,15 @@ def read(fd: int) -> Materials | None:
     if not size or len(data) != size or crc32(data) != int.from_bytes(head[8:], "big"):
         return None
     return _decoder.decode(data)
+
+
+def wait_for(fd: int) -> Materials | None:
+    """The same for a worker that boots; None when the master does not get done within a second.
+
+    The order that comes then would be too late: it would boot with the files, which may be half of a pair.
+    """
+    for _ in range(_LOOKS):
+        if (found := read(fd)) is not None:
+            return found
+        time.sleep(_PAUSE)
+    return None

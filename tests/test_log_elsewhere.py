@@ -314,6 +314,37 @@ def test_captured_lines_in_json_name_their_logger(tmp_path: Path) -> None:
     assert (told["logger"], told["level"], told["role"], told["message"]) == ("shop", "error", "master", "a")
 
 
+class Detached:
+    """What cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("detached")
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_what_an_application_logs_wrongly_is_no_failure_of_its_own(tmp_path: Path, format: str) -> None:  # noqa: A002
+    logging.getLogger().handlers.clear()  # pytest's own raises what a message does
+    to(str(tmp_path / "log"), format, capture=True)
+    logging.getLogger("shop").info("a %s", Detached())
+    logging.getLogger("shop").info("a", Detached())
+    logging.getLogger("shop").info(Detached())
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 3
+    assert all("a message that cannot be shown (test_log_elsewhere.py, line " in line for line in lines)
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_fields_of_an_application_are_not_taken_for_ours(tmp_path: Path, format: str) -> None:  # noqa: A002
+    to(str(tmp_path / "log"), format, capture=True)
+    for about in ("b", {"b": object()}, {"level": "critical"}):
+        logging.getLogger("shop").info("a", extra={"about": about, "trace": "c"})
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 3
+    if format == "json":
+        told = [json.loads(line) for line in lines]
+        assert [(one["level"], one["message"], "trace" in one) for one in told] == [("info", "a", False)] * 3
+
+
 def answer(state: dict[str, str], kind: str = "http") -> None:
     """Have an application that logs be called as the server does: in a context of its own."""
 
@@ -393,6 +424,22 @@ def test_an_application_that_configures_logging_wins_and_ours_goes_on(tmp_path: 
     subprocess.run([sys.executable, "-c", code, *map(str, files)], check=True, cwd=ROOT, timeout=30)
     assert [line[24:] for line in files[0].read_text().splitlines()] == ["ERROR [master] b", "ERROR [master] c"]
     assert files[1].read_text() == "a\n"
+
+
+def test_an_application_that_takes_all_handlers_away(tmp_path: Path) -> None:
+    to(str(tmp_path / "log"))
+    ours, root = logging.getLogger("asgiri"), logging.getLogger()
+    ours.handlers = []  # as recipes for loguru have it, of all loggers
+    setup.enable()
+    setup.enable()
+    LOG.info("a")
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    handler = ours.handlers[0]
+    ours.handlers, ours.propagate = [], True
+    root.addHandler(logging.NullHandler())
+    setup.enable()
+    assert not ours.handlers  # the application wants them itself
+    ours.addHandler(handler)  # for who cleans up
 
 
 def test_loggers_of_others_stay_disabled() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from asgiri.tls_files import FILE_MOST
 from asgiri.x509 import Certificate, ders_in, in_pem, names, read
 from tests.pki import Pki
 
@@ -157,3 +159,9 @@ def test_no_damage_to_names_raises_anything_but_a_value_error(pki: Pki) -> None:
                 damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         with suppress(ValueError):
             names(bytes(damaged))
+
+
+def test_a_file_full_of_beginnings_is_gone_through_once() -> None:
+    before = time.process_time()
+    assert list(ders_in(b"-----BEGIN CERTIFICATE-----" * (FILE_MOST // 27))) == []
+    assert time.process_time() - before < 1  # the master does it: it took minutes

@@ -49,6 +49,10 @@ _WORKER = re.compile(r"worker (?P<worker>\d+) gen (?P<generation>\d+)", re.ASCII
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+# What configure has set up last, and an application may have taken away.
+_last: list[LineHandler] = []
+
+
 class Label(Struct, frozen=True):
     """How a system log files the lines of this process: ``log.syslog_facility``, and a name for the program."""
 
@@ -96,6 +100,7 @@ def configure(
             logger.removeHandler(old)
             old.end()
     logger.addHandler(handler)
+    _last[:] = [handler]
     logger.setLevel(threshold)
     logger.propagate = False
     if capture:
@@ -132,7 +137,12 @@ def enable() -> None:
     """Undo what an application's own configuration of logging has done to ours without being asked to.
 
     ``logging.config`` silences every logger that it does not name (disable_existing_loggers, which is on by default).
+    Others take the handlers of all loggers away: where that leaves ours with nowhere to go, it has its own again.
     """
+    logger = logging.getLogger(LOGGER)
+    if not logger.hasHandlers():
+        for handler in _last:
+            logger.addHandler(handler)
     for name, found in logging.Logger.manager.loggerDict.items():
         if isinstance(found, logging.Logger) and (name == LOGGER or name.startswith(f"{LOGGER}.")):
             found.disabled = False
@@ -223,7 +233,11 @@ class _Formatter(logging.Formatter):
         try:
             return record.getMessage()
         except (TypeError, ValueError, LookupError):
-            return f"{record.msg!r} with the arguments {record.args!r}"
+            with suppress(Exception):
+                return f"{record.msg!r} with the arguments {record.args!r}"
+        except Exception:  # what is captured is the application's, and so may be __str__
+            pass
+        return f"a message that cannot be shown ({record.filename}, line {record.lineno})"
 
     def exc(self, record: logging.LogRecord) -> str:
         """The traceback and the stack of the record, as Python prints them; empty when it has none."""
@@ -250,7 +264,7 @@ class TextFormatter(_Formatter):
             stamp = f"{clock}.{int(record.msecs):03d} "
         level = _LEVEL_NAMES.get(record.levelno, record.levelname)
         message = self.message(record)
-        if not f"{record.name}.".startswith(f"{LOGGER}."):
+        if not _is_ours(record):
             message = f"{record.name}: {message}"
             if request := current.get():
                 message = f"{message} (request {request})"
@@ -275,7 +289,7 @@ class JsonFormatter(_Formatter):
             "pid": record.process,
             **_role_fields(self.role),
             **({"request_id": request} if (request := current.get()) else {}),
-            **getattr(record, "about", {}),
+            **(getattr(record, "about", {}) if _is_ours(record) else {}),
             "message": self.message(record),
         }
         if exc := self.exc(record):
@@ -312,9 +326,14 @@ def _with_priority(text: str, level: int) -> str:
     return "\n".join(f"<{severity(level)}>{line}" for line in text.split("\n"))
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether asgiri has logged it. What an application means by an ``extra`` of the same name is its own."""
+    return f"{record.name}.".startswith(f"{LOGGER}.")
+
+
 def _trace(record: logging.LogRecord) -> str:
     """The text of ``extra={"trace": ...}``: a traceback made into text elsewhere; empty without one."""
-    return str(getattr(record, "trace", ""))
+    return str(getattr(record, "trace", "")) if _is_ours(record) else ""
 
 
 def _handlers() -> list[LineHandler]:

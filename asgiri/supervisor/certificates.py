@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -34,6 +35,10 @@ REFUSED: Final = metric("certificate_reloads").word("refused")
 # When the end of a certificate in use is told of, in days before it; each once. At 14, a few renewals have failed.
 WARN_DAYS: Final = (14, 7, 1, 0)
 _DAY: Final = 86400.0
+
+# How long files are looked into in one second, at most, but for one part. What is left is for the next: neither the
+# master, nor any worker with its contexts, stands still when the certificates of thousands of names change at once.
+JUDGING_SECONDS: Final = 0.1
 _NAMES_MOST: Final = 5  # that a line of the log has
 
 
@@ -108,13 +113,16 @@ class Certificates:
     def look(self, slot: MasterSlot, now: float, wall: float) -> bool:
         """Once a second: take in what has changed and is good; whether anything was. ``now`` is monotonic."""
         taken = False
+        spent = 0.0
         for held in self._held:
             if not held.tls.watch:
                 continue
             seen = look_at(held.part.paths)
             match held.renewal.look(seen, age_of(seen, wall), now):
-                case Step.JUDGE:
+                case Step.JUDGE if spent < JUDGING_SECONDS:
+                    began = time.monotonic()
                     taken |= self._judge(held, seen, slot, wall)
+                    spent += time.monotonic() - began
                 case Step.REFUSE:
                     slot.count(REFUSED)
                     held.was_refused = True

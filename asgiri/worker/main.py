@@ -284,7 +284,7 @@ class Worker:
 
 def materials_of(boot: Boot) -> Materials | None:
     """What is in the TLS files, from the master; None where there are none."""
-    return deposit.read(boot.deposit) if boot.deposit >= 0 else None
+    return deposit.wait_for(boot.deposit) if boot.deposit >= 0 else None
 
 
 def adopt_level(boot: Boot) -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from asgiri.config.load import Loaded
 from asgiri.config.schema import Config, Listen, SniPair, Tls
-from asgiri.deposit import Deposit, read
+from asgiri.deposit import Deposit, read, wait_for
 from asgiri.errors import ConfigError
 from asgiri.metrics.catalogue import metric
 from asgiri.supervisor.certificates import Certificates, age_of, look_at, passed
@@ -178,6 +178,21 @@ def test_a_part_is_taken_without_the_others(tmp_path: Path, pki: Pki, caplog: py
     )
 
 
+def test_of_many_changes_at_once_some_are_left_for_the_next_second(
+    tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Stand(tmp_path, pki)
+    other, www = pki.issue("other", "localhost"), pki.issue("www2", "www.example.org")
+    for name, source in zip(("cert.pem", "key.pem", "www.pem", "www.key"), (*other, *www), strict=True):
+        stand.put(name, source)
+    monkeypatch.setattr("asgiri.supervisor.certificates.JUDGING_SECONDS", 1e-9)
+    assert stand.look()
+    assert stand.counts == (1, 0)
+    assert stand.look()
+    assert stand.counts == (2, 0)
+    assert not stand.look()
+
+
 def test_a_touch_is_no_news(tmp_path: Path, pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
     stand = Stand(tmp_path, pki)
     (tmp_path / "cert.pem").touch()
@@ -243,5 +258,25 @@ def test_a_deposit_is_read_whole_or_not_at_all() -> None:
         deposit.put(b"\xc1")
         with pytest.raises(ValueError, match=r"\w"):
             read(deposit.fileno())
+    finally:
+        deposit.close()
+
+
+def test_a_worker_that_boots_while_the_master_writes_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    deposit = Deposit(b"")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            deposit.put(b"\x91\xc0")
+
+    monkeypatch.setattr("asgiri.deposit.time.sleep", pause)
+    try:
+        assert wait_for(deposit.fileno()) == [None]
+        assert len(pauses) == 3
+        os.pwrite(deposit.fileno(), bytes(12), 0)
+        assert wait_for(deposit.fileno()) is None  # a master that hangs is not waited for for ever
+        assert 0.5 < sum(pauses) < 2
     finally:
         deposit.close()
