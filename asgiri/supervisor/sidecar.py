@@ -15,7 +15,7 @@ The life of a child. Where the table is empty nothing happens; a late event is n
     LEAVING                     gone           KILLED                                   KILLED
     KILLED                      gone           gone: left behind
 
-    A child that is RUNNING and silent for SILENT_MOST pulses is KILLED, which is a failure.
+    A child that is RUNNING and silent for SILENT_SECONDS is KILLED, which is a failure.
     * none after HEALTHY_AFTER seconds of RUNNING, nor of an old one that is being replaced
 
 A child is not wanted when its plan is not the one that is, and a child of that one runs: a new one that does not get
@@ -38,7 +38,8 @@ BOOT_SECONDS = 20.0  # it imports no application, but the machine may be busy wi
 RETIRE_SECONDS = 5.0  # for one that is replaced: it keeps its connections a while, for what is on its way
 LEAVE_SECONDS = 1.5  # from the stop of the service, or from its own word that it failed, to KILL
 KILL_SECONDS = 0.5  # from KILL to being left behind, if even that does not end it
-SILENT_MOST = 10  # pulses in a row without a beat, each a second after the other: the child hangs
+SILENT_SECONDS = 10.0  # without a beat: the child hangs
+SILENT_PULSES = 5  # so many of which must have found that: a master that was asleep has not looked
 HEALTHY_AFTER = 10.0  # seconds of RUNNING that end a row of failures
 BACKOFF_FIRST = 0.1
 BACKOFF_MOST = 10.0
@@ -125,6 +126,7 @@ class _Child(Struct):
     since: float
     deadline: float | None
     silent: int = 0  # pulses in a row
+    silent_since: float = 0.0  # the first of them
 
 
 _LIMITS = {
@@ -222,10 +224,15 @@ class Sidecar:
         child = self._children.get(child_id)
         if child is None or child.state is not ChildState.RUNNING:
             return
-        child.silent = 0 if is_fresh else child.silent + 1
-        if child.silent >= SILENT_MOST:
+        if is_fresh:
+            child.silent = 0
+            return
+        if not child.silent:
+            child.silent_since = self._now
+        child.silent += 1
+        if child.silent >= SILENT_PULSES and self._now >= child.silent_since + SILENT_SECONDS:
             self._put_away(child, ChildState.KILLED)
-            self._failed(child, "error", f"has been silent for {SILENT_MOST}s and is killed")
+            self._failed(child, "error", f"has been silent for {format_duration(SILENT_SECONDS)} and is killed")
 
     def _died(self, child: _Child, how: str) -> None:
         lasted = self._now - child.since

@@ -21,7 +21,8 @@ from asgiri.supervisor.sidecar import (
     KILL_SECONDS,
     LEAVE_SECONDS,
     RETIRE_SECONDS,
-    SILENT_MOST,
+    SILENT_PULSES,
+    SILENT_SECONDS,
     ChildExited,
     ChildFailed,
     ChildPulse,
@@ -107,11 +108,11 @@ def test_a_child_comes_and_goes_with_the_service() -> None:
 
 def test_one_that_hangs_is_killed_and_another_one_comes() -> None:
     sidecar = running()
-    for second in range(1, SILENT_MOST):
+    for second in range(10):
         play(sidecar, (second, ChildPulse(1, False), []))
-    play(sidecar, (10, ChildPulse(1, True), []))  # it was only busy
-    for second in range(1, SILENT_MOST):
-        play(sidecar, (10 + second, ChildPulse(1, False), []))
+    play(sidecar, (9.5, ChildPulse(1, True), []))  # it was only busy
+    for half in range(20):  # a master that a watchdog looks after looks more often
+        play(sidecar, (10 + half / 2, ChildPulse(1, False), []))
     play(
         sidecar,
         (20, ChildPulse(1, False), [KillChild(1), Says("error", "silent for 10s and is killed", "comes in 100ms")]),
@@ -123,11 +124,19 @@ def test_one_that_hangs_is_killed_and_another_one_comes() -> None:
     )
 
 
+def test_a_master_that_was_asleep_looks_some_times_before_it_blames_anybody() -> None:
+    sidecar = running()
+    play(sidecar, (1, ChildPulse(1, False), []))
+    for pulse in range(SILENT_PULSES - 2):
+        play(sidecar, (1 + 100 * SILENT_SECONDS + pulse, ChildPulse(1, False), []))
+    play(sidecar, (1006, ChildPulse(1, True), []))
+
+
 def test_one_that_boots_or_goes_need_not_beat() -> None:
     sidecar = Sidecar("admin")
-    play(sidecar, (0, Want(1), [ForkChild(1, 1)]), *((1, ChildPulse(1, False), []) for _ in range(2 * SILENT_MOST)))
-    play(sidecar, (2, ChildReady(1), []), (3, Stop(), [TellChild(1, STOP)]))
-    play(sidecar, *((3, ChildPulse(1, False), []) for _ in range(2 * SILENT_MOST)))
+    play(sidecar, (0, Want(1), [ForkChild(1, 1)]), *((at, ChildPulse(1, False), []) for at in range(1, 19)))
+    play(sidecar, (19, ChildReady(1), []), (20, Stop(), [TellChild(1, STOP)]))
+    play(sidecar, *((20 + LEAVE_SECONDS * at / 20, ChildPulse(1, False), []) for at in range(20)))
 
 
 def test_what_is_wanted_already_is_no_news() -> None:
@@ -358,7 +367,7 @@ class Walk(RuleBasedStateMachine):
         self.feed(ChildExited(child, STATUS_0))
 
     @precondition(lambda self: self.alive)
-    @rule(data=st.data(), silent=st.integers(1, SILENT_MOST))
+    @rule(data=st.data(), silent=st.integers(1, 2 * SILENT_PULSES))
     def a_child_is_silent(self, data: st.DataObject, silent: int) -> None:
         child = data.draw(st.sampled_from(sorted(self.alive)))
         for _ in range(silent):
