@@ -26,7 +26,7 @@ from asgiri.admin.pages import Admin, Page, Question, Routes
 from asgiri.admin.status import Reporter
 from asgiri.child import stacks
 from asgiri.child.heart import Heart
-from asgiri.child.logs import configure
+from asgiri.child.logs import adopt_level, configure
 from asgiri.child.privileges import become
 from asgiri.child.rotation import Rotation
 from asgiri.child.ties import end_by_alarm, hear_no_more, limit_orphan, tie_to_master
@@ -72,6 +72,7 @@ def main(boot: Boot) -> int:
     rotation = Rotation()
     try:
         configure(config, "admin")
+        adopt_level(boot)
         complete(boot)
         become(boot)
         history = History(boot.board)
@@ -116,7 +117,7 @@ async def serve(server: Server, boot: Boot, rotation: Rotation, history: History
 
 
 def hear(boot: Boot, server: Server, told: asyncio.Event) -> None:
-    """Take the orders that have come: each wants it to end, and all but RETIRE at once."""
+    """Take the orders that have come: but for one about its log, each wants it to end, and all but RETIRE at once."""
     loop = asyncio.get_running_loop()
     orders = boot.link.read()
     if orders is None:
@@ -124,6 +125,9 @@ def hear(boot: Boot, server: Server, told: asyncio.Event) -> None:
         logger.warning("the master is gone: exiting")
         end_by_alarm(STOP_SECONDS)
         orders = [Order.STOP]
+    if Order.LOOK in orders:
+        adopt_level(boot)
+        orders = [order for order in orders if order is not Order.LOOK]
     if Order.STOP in orders:
         loop.call_later(STOP_SECONDS, server.cut)
     if orders:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from asgiri.config.schema import Config
+from asgiri.link import Boot
 from asgiri.log import setup as log
 
 
@@ -19,6 +22,13 @@ def configure(config: Config, role: str, *, runs_app: bool = False) -> None:
         label=label(config),
         capture=runs_app and config.log.capture,
     )
+
+
+def adopt_level(boot: Boot) -> None:
+    """Log from the level on that asgirictl has set; without one, or with none that it could be, from the config's."""
+    numbers = logging.getLevelNamesMapping()
+    told = boot.board.master.log_level
+    log.set_level(told if told in numbers.values() and told else numbers[boot.config.log.level.upper()])
 
 
 def label(config: Config) -> log.Label:

@@ -103,6 +103,11 @@ class Child(Struct, frozen=True, eq=False):
         return {**numbered, "generation": self.role.generation}
 
     @property
+    def hears_levels(self) -> bool:
+        """Whether it takes Order.LOOK: who is there under reload only does not."""
+        return self.is_worker or self.role.name == "admin"
+
+    @property
     def is_worker(self) -> bool:
         return self.role.number > 0
 

@@ -73,7 +73,7 @@ class Loudness:
         log.set_level(_number(self.level))
         self._board.master.log_level = _number(level) if level else 0
         for child in self._children():
-            if child.is_worker:
+            if child.hears_levels:
                 child.link.send(Order.LOOK)
 
 

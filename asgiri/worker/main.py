@@ -24,7 +24,7 @@ from setproctitle import setproctitle
 from asgiri import deposit
 from asgiri.child import privileges, stacks
 from asgiri.child.heart import Heart
-from asgiri.child.logs import configure, label
+from asgiri.child.logs import adopt_level, configure, label
 from asgiri.child.rotation import Rotation
 from asgiri.child.ties import end_by_alarm, hear_no_more, limit_orphan, tie_to_master
 from asgiri.config.envfile import read_env_file
@@ -285,13 +285,6 @@ class Worker:
 def materials_of(boot: Boot) -> Materials | None:
     """What is in the TLS files, from the master; None where there are none."""
     return deposit.wait_for(boot.deposit) if boot.deposit >= 0 else None
-
-
-def adopt_level(boot: Boot) -> None:
-    """Log from the level on that asgirictl has set; without one, or with none that it could be, from the config's."""
-    numbers = logging.getLevelNamesMapping()
-    told = boot.board.master.log_level
-    log.set_level(told if told in numbers.values() and told else numbers[boot.config.log.level.upper()])
 
 
 def reopen_logs(access: AccessLog | None) -> None:
