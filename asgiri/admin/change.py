@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from asgiri.metrics import summary
 from asgiri.metrics.catalogue import BUCKETS, Metric, metric
 
 # Counters are words of 64 bits, and may wrap. One that has gone half of that way was written over, and counts nothing.
@@ -74,18 +75,5 @@ def quantiles(counts: Sequence[int]) -> Quantiles:
 
 
 def quantile(counts: Sequence[int], share: float) -> float | None:
-    """Where this share of all is below, in seconds; None when there is nothing.
-
-    Within a bucket all is taken to lie evenly. Of what is longer than the last bound no more is known than that.
-    """
-    total = sum(counts)
-    if not total:
-        return None
-    rank, below = share * total, 0
-    for index, bound in enumerate(BUCKETS):
-        count = counts[index]
-        if count and below + count >= rank:
-            low = BUCKETS[index - 1] if index else 0.0
-            return low + (bound - low) * (rank - below) / count
-        below += count
-    return BUCKETS[-1]
+    """Where this share of all is below, in seconds; None when there is nothing."""
+    return summary.quantile(counts, share) if any(counts) else None
