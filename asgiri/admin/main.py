@@ -55,8 +55,9 @@ SETTINGS = Config(
     loop="asyncio",
     workers=Workers(drain_timeout=RETIRE_SECONDS),
     # Idle connections go before probes in their usual rhythms of 5s and more come back: none meets one that closes.
-    timeouts=Timeouts(request_head=5.0, request_body=5.0, request=5.0, keep_alive=3.0, write=5.0),
-    limits=Limits(header_size=16 * 1024, body_size=64 * 1024, connections=64),
+    # A head is a line or two, and comes at once: who is slower holds a place that a probe may need.
+    timeouts=Timeouts(request_head=2.0, request_body=5.0, request=5.0, keep_alive=3.0, write=5.0),
+    limits=Limits(header_size=16 * 1024, body_size=64 * 1024, connections=512),
     http2=Http2(initial_window=64 * 1024, max_header_list=16 * 1024),
 )
 

@@ -42,6 +42,7 @@ class Terminal:
         self._modes: list[Any] = termios.tcgetattr(self._in)
         self._before: dict[signal.Signals, Any] = {}
         self._end: signal.Signals | None = None
+        self._is_gone = False  # nobody has the other end any more
         self._is_entered = False
 
     def __enter__(self) -> Self:
@@ -68,16 +69,22 @@ class Terminal:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and lines; 80 and 24 where the terminal does not know."""
-        size = os.get_terminal_size(self._out)
+        try:
+            size = os.get_terminal_size(self._out)
+        except OSError:
+            return 80, 24
         return size.columns or 80, size.lines or 24
 
     def show(self, lines: list[str]) -> None:
         """The picture; each line is written over the one that stood there, so that nothing flickers."""
-        self._say("\x1b[H" + "\r\n".join(f"{line}\x1b[0m\x1b[K" for line in lines) + "\x1b[J")
+        try:
+            self._say("\x1b[H" + "\r\n".join(f"{line}\x1b[0m\x1b[K" for line in lines) + "\x1b[J")
+        except OSError:
+            self._is_gone = True  # the HUP that tells so may be on its way, or have come to another process only
 
     def wait(self, seconds: float) -> Key:
         """Until a key or a signal says something, or so many seconds are over."""
-        ready, _, _ = select.select([self._in, self._read], [], [], max(0.0, seconds))
+        ready, _, _ = select.select([self._in, self._read], [], [], 0.0 if self._is_gone else max(0.0, seconds))
         if self._read in ready:
             for number in os.read(self._read, 4096):
                 if number in ENDS:
@@ -92,7 +99,7 @@ class Terminal:
                 keys = b""
             if not keys or not _QUIT_KEYS.isdisjoint(keys):
                 return Key.QUIT
-        return Key.NONE
+        return Key.QUIT if self._is_gone else Key.NONE
 
     def _sleep(self) -> None:
         """Ctrl-Z: the shell gets its terminal back until it brings us to the front again."""

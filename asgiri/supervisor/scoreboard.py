@@ -60,17 +60,19 @@ class Slot:
     """What one child tells, once :meth:`take` has given it away; only that child writes.
 
     ``connections`` and ``requests`` are what is open now; ``accepted`` and ``served`` count from the fork on.
-    ``memory`` is resident, in bytes.
+    ``memory`` is resident, in bytes. What somebody else writes over it lasts until the next beat.
     """
 
-    __slots__ = ("_words", "cells")
+    __slots__ = ("_said", "_words", "cells")
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
+        self._said: list[int] = []  # in the child: what the first words should be
         self.cells = words[_OWN : _OWN + WORKER_WORDS]  # of the worker's metrics, by the catalogue's words
 
     def clear(self, born_ns: int) -> None:
         """The master's, before the fork: a slot as new, which beats from now on."""
+        self._said = []
         for index in range(_WORDS):
             self._words[index] = 0
         self._words[4] = self._words[5] = born_ns
@@ -89,6 +91,8 @@ class Slot:
     @state.setter
     def state(self, value: State) -> None:
         self._words[0] = value
+        if self._said:
+            self._said[0] = value
 
     @property
     def is_serving(self) -> bool:
@@ -110,6 +114,7 @@ class Slot:
 
     def introduce(self, pid: int, number: int, generation: int) -> None:
         """The child's first words."""
+        self._said = [self._words[0], pid, number, generation, self._words[4]]
         self._words[1], self._words[2], self._words[3] = pid, number, generation
 
     @property
@@ -128,6 +133,8 @@ class Slot:
     def beat(self, *, served: int, requests: int, memory: int, accepted: int) -> None:
         """All that is told once in a while."""
         words = self._words
+        for index, value in enumerate(self._said):
+            words[index] = value
         words[7], words[8], words[9], words[10] = requests, served, memory, accepted
         words[5] = time.monotonic_ns()
 

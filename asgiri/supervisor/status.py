@@ -167,10 +167,12 @@ class Status:
         if child is None:  # about to be forked
             return told
         slot = child.slot
+        silence = max(0.0, now - slot.beat_ns / 1e9)
         return replace(
             told,
             pid=child.pid,
-            silence=round(max(0.0, now - slot.beat_ns / 1e9), 3),
+            state="stuck" if worker.state is WorkerState.READY and silence > STALE_SECONDS else told.state,
+            silence=round(silence, 3),
             connections=slot.connections,
             requests=slot.requests,
             served=slot.served,

@@ -35,6 +35,7 @@ class BoardShare:
 
         Who has not shown lately that it does is not counted on. It will take nothing, and all would wait for it.
         """
+        self._slot.connections = self._connections  # somebody may have written over it
         self._gone_before, self._gone = self._gone, 0
         self._slack = min(MOST_SLACK, LEAST_SLACK + self._gone_before)
         self._peers = [peer for peer in self._board.workers() if peer is not self._slot and peer.is_fresh(now_ns)]

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from asgiri.ctl import screen
+from asgiri.ctl import screen, terminal
 from asgiri.ctl.command import command
 from asgiri.ctl.top import EXTRA, View, plain
 from asgiri.supervisor.verbs import AskStatus, Recent, ServiceStatus, Spread, WorkerStatus
@@ -123,6 +123,18 @@ def test_the_terminal_is_given_back_whatever_ends_it(fake: Fake, end: bytes | si
         assert shown.end() == code
         assert shown.text.endswith(LEAVE)
         assert shown.is_as_before
+
+
+def test_a_terminal_that_is_hung_up_ends_it_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "r+b", buffering=0) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        monkeypatch.setattr(sys, "stdout", file)
+        with terminal.Terminal() as shown:
+            os.close(ours)
+            assert shown.size == (80, 24)
+            shown.show(["whatever"])
+            assert shown.wait(3600.0) is terminal.Key.QUIT
 
 
 def test_a_ctrl_z_lends_the_terminal_to_the_shell(fake: Fake) -> None:

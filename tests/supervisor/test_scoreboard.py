@@ -40,6 +40,22 @@ def test_a_child_sees_what_the_master_and_the_others_write() -> None:
     assert (slot.pid, slot.number, slot.generation) == (pid, 7, 2)
 
 
+@pytest.mark.parametrize("nonsense", [0, 2**64 - 1])
+def test_what_is_written_over_a_slot_lasts_until_its_next_beat(nonsense: int) -> None:
+    board = Scoreboard()
+    slot = board.take()
+    assert slot is not None
+    born = slot.born_ns
+    slot.introduce(10, 1, 3)
+    slot.state = State.SERVING
+    for word in range(5):
+        slot._words[word] = nonsense
+    slot.beat(served=5, requests=1, memory=2, accepted=3)
+    assert (slot.state, slot.pid, slot.number, slot.generation) == (State.SERVING, 10, 1, 3)
+    assert slot.born_ns == born
+    assert board.workers() == [slot]
+
+
 def test_nonsense_that_a_worker_writes_is_nobodys_end() -> None:
     """A worker whose application goes astray can write everywhere: the master reads it all the same."""
     board = Scoreboard(slots=4)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from asgiri.config.keys import keys_of
 from asgiri.config.schema import Log
 from asgiri.metrics.catalogue import BUCKETS, PROTOCOLS, WORKER_WORDS, bucket, metric
 from asgiri.metrics.change import Change, quantile
+from asgiri.supervisor.crew import WorkerState
 from asgiri.supervisor.recent import WINDOW, Readings
+from asgiri.supervisor.scoreboard import STALE_SECONDS, Scoreboard
+from asgiri.supervisor.status import Status
 from asgiri.supervisor.verbs import LEVELS, Spread
 
 
@@ -71,3 +78,22 @@ def test_only_the_last_seconds_count() -> None:
 
 def test_the_levels_are_those_of_the_config() -> None:
     assert keys_of(Log)["level"].words == LEVELS
+
+
+@pytest.mark.parametrize(
+    ("state", "silence", "word"),
+    [
+        (WorkerState.READY, 0.0, "serving"),
+        (WorkerState.READY, STALE_SECONDS + 1, "stuck"),  # as /status and /readyz have it
+        (WorkerState.BOOTING, STALE_SECONDS + 1, "booting"),  # it may import for long
+    ],
+)
+def test_a_worker_that_is_silent_is_not_said_to_serve(state: WorkerState, silence: float, word: str) -> None:
+    board = Scoreboard()
+    slot = board.take()
+    assert slot is not None
+    worker: Any = SimpleNamespace(id=1, number=1, generation=1, state=state, born=0.0)
+    fleet: Any = SimpleNamespace(workers={1: worker})
+    child: Any = SimpleNamespace(slot=slot, pid=4711, is_stopped=False)
+    told = Status(fleet, {1: child}, board)._worker(worker, time.monotonic() + silence)
+    assert told.state == word

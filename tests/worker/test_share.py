@@ -52,6 +52,13 @@ def test_nobody_yields_while_all_have_about_the_same() -> None:
     assert min(Fleet(0, 0, 0, 0).rooms()) > 0
 
 
+def test_what_somebody_writes_over_it_lasts_until_the_next_beat() -> None:
+    fleet = Fleet(3, 4)
+    fleet.slots[0].connections = 2**64 - 1
+    fleet.refresh()
+    assert [slot.connections for slot in fleet.slots] == [3, 4]
+
+
 @pytest.mark.parametrize("mean", [10, 25, 100, 1000, 10_000])
 def test_who_is_over_the_share_has_less_than_a_third_more_than_the_mean(mean: int) -> None:
     fleet = Fleet(mean * 4 // 3, *[mean - mean // 9] * 3)
