@@ -51,7 +51,6 @@ class Http2Connection(Connection):
     """One HTTP/2 connection: moves bytes between transport and codec, and events between codec and streams."""
 
     __slots__ = (
-        "_due_since",
         "_earlier",
         "_gate",
         "_head_since",
@@ -92,8 +91,7 @@ class Http2Connection(Connection):
         self.progress_at = shared.now  # when some answer that waits for a window was seen to get on
         self._late: list[Exchange] = []  # exchanges that begin once all events are told
         self.due = False  # a flush will come in this turn of the loop, or at the beginning of the next one
-        self._due_since = 0.0  # by perf_counter
-        self.read_at = 0.0  # when the last bytes came, by the same
+        self.read_at = 0.0  # when the last bytes came, by perf_counter
 
     def _move(self, signal: Signal) -> None:
         before, self._state = self._state, LIFE[self._state, signal]
@@ -138,7 +136,7 @@ class Http2Connection(Connection):
 
     def _begin_upgraded(self, codec: Http1Codec, request: Request, events: Sequence[Event]) -> None:
         self.due = True
-        self._due_since = self.read_at = perf_counter()
+        self.read_at = perf_counter()
         self.requests += 1
         template = self._admit(request)
         exchange = UpgradedExchange(self, request, {} if template is None else self._scope(request, template))
@@ -172,7 +170,7 @@ class Http2Connection(Connection):
                 return
         before = self.requests
         self.due = True  # what these bytes bring about leaves together
-        self._due_since = self.read_at = perf_counter()
+        self.read_at = perf_counter()
         try:
             self._handle(self.codec.receive(data))
         finally:
@@ -358,17 +356,7 @@ class Http2Connection(Connection):
         """Write what the codec has, at the end of this turn of the loop."""
         if not self.due:
             self.due = True
-            self._due_since = perf_counter()
             self.shared.loop.call_soon(self.flush)
-
-    def answered(self, now: float) -> None:
-        """An answer is whole at ``now``, by perf_counter. It leaves with others, unless applications take long."""
-        if not self.due:
-            self.due = True
-            self._due_since = now
-            self.shared.loop.call_soon(self.flush)
-        elif now - self._due_since > self.shared.patience:
-            self.flush()
 
     def flush(self) -> None:
         """Write what the codec has, as far as the peer reads."""

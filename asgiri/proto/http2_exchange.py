@@ -159,11 +159,11 @@ class Exchange:
         self._size = len(data)
         self.phase = DONE
         del self.session
-        now = perf_counter()
         if connection.shared.observed:
-            self._log(now)
+            self._log(perf_counter())
         connection.ended.append(self)
-        connection.answered(now)
+        if not connection.due:
+            connection.flush_soon()
 
     def send_body(self, session: Session, data: bytes, end_stream: bool) -> None:
         del session
@@ -200,11 +200,11 @@ class Exchange:
     def _answered(self) -> None:
         self.phase = EXCHANGE[self.phase, ANSWERED]
         del self.session
-        now = perf_counter()
-        self._log(now)
+        self._log(perf_counter())
         connection = self.connection
         connection.ended.append(self)
-        connection.answered(now)
+        if not connection.due:
+            connection.flush_soon()
 
     def reset(self, session: Session) -> None:
         del session

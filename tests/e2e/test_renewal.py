@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -77,7 +78,11 @@ def who(connection: http.client.HTTPConnection) -> int:
 def deposits(pid: int) -> int:
     """How many deposits a process has open."""
     fds = Path(f"/proc/{pid}/fd")
-    return sum("asgiri-deposit" in os.readlink(fd) for fd in fds.iterdir())
+    found = 0
+    for fd in fds.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a connection that has just ended
+            found += "asgiri-deposit" in os.readlink(fd)
+    return found
 
 
 def is_of(pem: str, pair: Pair) -> bool:

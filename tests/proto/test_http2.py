@@ -7,7 +7,6 @@ import gc
 import itertools
 import logging
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from asgiri.proto.exchange import EAGER, PEER_LEFT
 from asgiri.proto.http2 import LAST_PING_SECONDS
 from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http2_life import EXCHANGE, LIFE, News, Phase, Signal, State
-from asgiri.proto.outbox import MOST_WAIT
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import ByHand, Held, echo, hello, in_loop, read_body, reply, settle
 from tests.proto.fakes_http2 import Http2Peer, frames
@@ -49,26 +47,6 @@ def streamed(pieces: int, size: int = 16384) -> Any:
 
 
 # Requests and answers
-
-
-@in_loop
-async def test_an_answer_does_not_wait_for_applications_that_work_for_long() -> None:
-    written: list[int] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        written.append(len(peer.transport.writes))
-        until = time.perf_counter() + 2 * MOST_WAIT
-        while time.perf_counter() < until:
-            pass
-        await hello(scope, receive, send)
-
-    peer = Http2Peer(app)
-    peer.shared.patience = MOST_WAIT
-    await settle()
-    streams = [peer.request("/") for _ in range(4)]
-    await peer.until_answered(*streams)
-    # The answer of the first may wait for that of the second.
-    assert len(set(written)) >= 3
 
 
 @in_loop
