@@ -44,6 +44,8 @@ DESCRIPTORS_MOST = 253  # unix(7), SCM_RIGHTS
 DESCRIPTORS_LEAST = 4  # of the ticket, of the link, to read and to write, and of the stacks
 # How long to wait until the kernel has given a worker to the master, in seconds: microseconds, mostly.
 ADOPTION = 1.0
+# How long a thread that an import has started is given to end, in seconds.
+THREAD_SECONDS = 0.25
 
 # A file: modification time in nanoseconds, size.
 Stamp = tuple[int, int]
@@ -223,7 +225,7 @@ def warm_up(warm: Warm, watched: tuple[str, ...], app_dir: str) -> str:
                     importlib.import_module(name)
                 except BaseException:  # somebody else's code, that may want what only the application gives it
                     continue
-                if count_tasks() > tasks:
+                if has_more_tasks(tasks):
                     return f"import {name} has started a thread"
                 if has_children():
                     return f"import {name} has started a process"
@@ -291,6 +293,16 @@ def muted() -> Iterator[None]:
 def count_tasks() -> int:
     """The threads of this process, those that Python does not know of as well."""
     return len(os.listdir("/proc/self/task"))
+
+
+def has_more_tasks(tasks: int) -> bool:
+    """Whether there are more threads than ``tasks``. One that was joined is in the kernel for a moment longer."""
+    deadline = time.monotonic() + THREAD_SECONDS
+    while count_tasks() > tasks:
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def has_children() -> bool:
