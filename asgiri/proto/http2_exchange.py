@@ -91,7 +91,7 @@ class Exchange:
         self.phase = EXCHANGE[before, LOST]
         self.connection.streams.pop(self.number, None)
         if before is not DONE:
-            self._log(perf_counter())
+            self._log()
             self.session.lost()
             del self.session
         self._awaken()
@@ -160,7 +160,7 @@ class Exchange:
         self.phase = DONE
         del self.session
         if connection.shared.observed:
-            self._log(perf_counter())
+            self._log()
         connection.ended.append(self)
         if not connection.due:
             connection.flush_soon()
@@ -200,7 +200,7 @@ class Exchange:
     def _answered(self) -> None:
         self.phase = EXCHANGE[self.phase, ANSWERED]
         del self.session
-        self._log(perf_counter())
+        self._log()
         connection = self.connection
         connection.ended.append(self)
         if not connection.due:
@@ -270,7 +270,7 @@ class Exchange:
         """The answer has no content by its method or status."""
         return self._status in SILENT or self._request.method == "HEAD"
 
-    def _log(self, now: float) -> None:
+    def _log(self) -> None:
         """Count the exchange, and put it in the access log: once, where it leaves RECEIVING and ANSWERING."""
         shared = self.connection.shared
         meter = shared.meter
@@ -279,7 +279,7 @@ class Exchange:
                 meter.http2.ended_in_pieces(self._request.method, self._status, self._began_exactly, self._answer_began)
             else:
                 batch = meter.http2.whole  # ended(), without a call
-                batch += (self._request.method, self._status, now - self._began_exactly)
+                batch += (self._request.method, self._status, perf_counter() - self._began_exactly)
                 if len(batch) >= ENOUGH:
                     meter.http2.count()
         if shared.access_log is not None:
