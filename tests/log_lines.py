@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -104,6 +105,7 @@ NO_LINES = frozenset(
 )
 
 
+@cache
 def lines() -> list[Line]:
     """All of them. AssertionError for a call of which it cannot be seen what it logs: a table above has to say it."""
     return [line for path in sorted(PACKAGE.rglob("*.py")) for line in Source(path).lines()]
@@ -115,10 +117,14 @@ def gaps(text: str) -> str:
 
 
 def walk(tree: ast.AST, function: Function | None = None) -> Iterator[tuple[Function | None, ast.AST]]:
-    """All nodes, each with the function that it is in."""
-    for node in ast.iter_child_nodes(tree):
-        yield function, node
-        yield from walk(node, node if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else function)
+    """All nodes, in the order of the text, each with the function that it is in."""
+    waiting = [(function, node) for node in reversed(list(ast.iter_child_nodes(tree)))]
+    while waiting:
+        inside, node = found = waiting.pop()
+        yield found
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside = node
+        waiting += [(inside, below) for below in reversed(list(ast.iter_child_nodes(node)))]
 
 
 def named(node: ast.expr) -> str:
