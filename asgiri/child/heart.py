@@ -90,13 +90,17 @@ class Heart:
 
     def _tell(self) -> None:
         busy = self._busy()
-        self._slot.beat(served=busy.served, requests=busy.requests, memory=resident(), accepted=busy.accepted)
+        try:
+            memory = resident()
+        except OSError:  # no descriptor is left: how much it is can wait, that the loop turns cannot
+            memory = self._slot.memory
+        self._slot.beat(served=busy.served, requests=busy.requests, memory=memory, accepted=busy.accepted)
         if self._on_beat is not None:
             self._on_beat(self._slot.beat_ns)
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory; where the system does not tell, the most that ever were."""
+    """Bytes of this process that are in memory; where the system does not tell, the most that ever were. OSError."""
     if sys.platform != "linux":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT
     with open("/proc/self/statm", "rb") as file:

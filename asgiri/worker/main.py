@@ -197,8 +197,7 @@ class Worker:
         gc.freeze()  # what start-up made stays: no later collection needs to look at it
         self._heart.enter(State.SERVING)
         boot.link.report(Booted() if self._dev is None else self._dev.booted())
-        # What a quick start has left out (asgiri.equip), before an installation of another release could change it.
-        asyncio.get_running_loop().call_later(LEFT_OUT_SECONDS, load_engines, boot.config)
+        asyncio.get_running_loop().call_later(LEFT_OUT_SECONDS, self._load_left_out)
         order = await orders.get()
         self._heart.enter(State.DRAINING)
         if self._dev is not None:
@@ -215,6 +214,13 @@ class Worker:
         await draining
         self._heart.stop()
         hear_no_more()
+
+    def _load_left_out(self) -> None:
+        """What a quick start has left out (asgiri.equip), before an installation of another release could change it."""
+        try:
+            load_engines(self._boot.config)
+        except OSError:  # no descriptor is left
+            asyncio.get_running_loop().call_later(LEFT_OUT_SECONDS, self._load_left_out)
 
     async def _started(self) -> Server:
         """The server, once it serves. AppError when the application's startup fails; or what stands in for that one."""

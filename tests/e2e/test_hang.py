@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import time
@@ -148,3 +149,24 @@ def test_a_worker_that_is_stuck_in_its_import_is_killed_with_its_stacks_told(sta
     service.log.wait(r'File ".*hanging.py", line 2 in <module>')
     service.log.wait(r"time\.sleep\(600\)")
     assert eventually(lambda: service.workers() == before)
+
+
+def test_a_worker_without_a_descriptor_is_no_hang(start: Start, tmp_path: Path) -> None:
+    """What it serves goes on: to end it then would cost the connections that are why it has none."""
+    service = start("--workers", "1", *SETTINGS, config=CONFIG).ready()
+    [worker] = service.workers()
+    _, most = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{worker}/fd")) + 8, most))
+
+    def uptime() -> float:
+        return float(control(tmp_path / "control.sock", "status")["uptime"])
+
+    with ExitStack() as held:
+        for _ in range(20):
+            held.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE))
+        service.log.wait("accepting pauses: no file descriptor is left")
+        enough = uptime() + 3 * HEARTBEAT  # that it takes a beat, and heartbeat_timeout, to be called hung
+        assert eventually(lambda: uptime() > enough)
+    service.log.wait("accepting goes on")
+    assert list(service.workers()) == [worker]
+    assert not re.search("hangs|Traceback", str(service.log)), str(service.log)
