@@ -51,7 +51,7 @@ def test_the_figures_of_the_overload_bench_are_those_of_its_page() -> None:
     row = re.search(r"^\| asgiri, `limits.requests: (\d+)` \|(.*)$", bench, re.MULTILINE)
     assert row is not None
     best, served, p50 = re.findall(r"\d+(?= |$)", re.sub(r"\(.*?\)|\|", " ", row[2]).replace(" ms", ""))[:3]
-    sizing = text_of(OPERATIONS / "sizing.md")
+    sizing = " ".join(text_of(OPERATIONS / "sizing.md").split())
     assert f"answers {best} requests a second" in sizing
     assert f"`{best} x 0.07 = {row[1]}`" in sizing
     assert f"`{served} x 0.0{p50} = " in sizing
