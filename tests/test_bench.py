@@ -43,9 +43,9 @@ from tests.bench.results import (
 )
 from tests.bench.servers import SERVERS, Http, Launch
 from tests.bench.venv import Venv, changes, needed
+from tests.clients.test_http1 import command
 from tests.proto.fakes import in_loop
 from tests.serving import config
-from tests.test_clients import command
 
 HERE = Path(__file__).parent
 linux = pytest.mark.skipif(

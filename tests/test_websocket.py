@@ -29,11 +29,11 @@ from asgiri.codec.engines import HTTP2_ENGINES, WEBSOCKET_ENGINES
 from asgiri.config.schema import Config, Http2, Listen, Tls, WebSocket
 from asgiri.server import HttpProtocolVersion, Server
 from asgiri.types import ASGIApp, Receive, Scope, Send
+from tests.clients.test_http2 import CHROMIUM, needs_chromium
 from tests.e2e.service import Service
 from tests.pki import Pki
 from tests.proto.fakes import in_loop, read_body, reply, until
 from tests.serving import MIB, config, on_both_loops, shared_of
-from tests.test_clients_http2 import CHROMIUM, needs_chromium
 from tests.websocket_app import FLOOD, PIECE, TALK, Application
 from tests.websocket_clients import (
     WAYS,

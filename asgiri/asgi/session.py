@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
 from http import HTTPStatus
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from asgiri.asgi.calls import run
 from asgiri.asgi.scope import AppContext
@@ -15,6 +16,11 @@ from asgiri.tracebacks import user_traceback
 from asgiri.types import Message, Scope
 
 logger = logging.getLogger("asgiri.app")
+
+# How long an application may send without a wait until everybody else gets a turn (seconds): a peer that reads as fast
+# as it sends asks for no wait. The clock is looked at once in so many times.
+LONGEST_BREATH: Final = 0.002
+LOOK_EVERY: Final = 8
 
 
 class Session:
@@ -25,6 +31,9 @@ class Session:
 
     buffered = 0  # bytes that the app has not taken yet
     task: asyncio.Task[None] | None = None
+
+    _sends = 0  # since it has last taken a message
+    _turn_at = 0.0
 
     _request: Request
     _scope: Scope
@@ -51,6 +60,19 @@ class Session:
         belong here, TypeError and ValueError for ill-formed ones.
         """
         raise NotImplementedError
+
+    def breath(self) -> Awaitable[object] | None:
+        """What an application that sends on and on awaits before the next time, if it has had its time."""
+        self._sends += 1
+        if self._sends % LOOK_EVERY:
+            return None
+        now = monotonic()
+        if self._sends == LOOK_EVERY:
+            self._turn_at = now
+        elif now - self._turn_at >= LONGEST_BREATH:
+            self._turn_at = now
+            return asyncio.sleep(0)
+        return None
 
     def check_connected(self) -> None:
         """Raise ClientDisconnectedError when the peer has gone during a wait."""

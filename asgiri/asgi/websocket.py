@@ -269,6 +269,7 @@ class WebSocketSession(Session):
             self._input = TOLD
             return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
         message, size = self._waiting.popleft()
+        self._sends = 0
         if size and self._input is OPEN:
             self.buffered -= size
             self._stream.message_consumed()
@@ -294,7 +295,8 @@ class WebSocketSession(Session):
         kind = message.get("type")
         if self._output is ACCEPTED and kind == "websocket.send":
             self._send_message(message)
-            return self._stream.drain()
+            waiting = self._stream.drain()
+            return self.breath() if waiting is None else waiting
         self._check_open(kind)
         match kind:
             case "websocket.accept":

@@ -298,6 +298,15 @@ class Connection(asyncio.Protocol):
             self._writable.set()
             self._writable = None
 
+    def heed_close(self) -> None:
+        """Pause writing when the transport takes nothing any more, until connection_lost.
+
+        asyncio's drops what it is given then, and never asks for a pause: an application that does nothing but send
+        would go on for ever, and the loop, which has the news, would never have its turn.
+        """
+        if self._writable is None and self.transport.is_closing():
+            self.pause_writing()
+
     # The server's side
 
     def speaks(self) -> str:

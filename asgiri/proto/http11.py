@@ -361,6 +361,8 @@ class Http11Connection(Http11Ends):
         self._flush()
         if end_stream:
             self._answered()
+        else:
+            self.heed_close()
 
     async def send_file(self, session: Session, fd: int, offset: int, count: int, end_stream: bool) -> None:
         if session is not self._session:

@@ -226,6 +226,7 @@ class Http11Tunnel(Connection):
             self._size += size
             self._written += size
             self.transport.write(data)
+            self.heed_close()
 
     def flush_soon(self, at_once: bool) -> None:
         outbox = self.shared.outbox

@@ -19,10 +19,10 @@ from asgiri.codec.engines import HTTP2_ENGINES
 from asgiri.config.schema import Config, Http2, Listen, Tls
 from asgiri.server import Server
 from asgiri.types import ASGIApp, Receive, Scope, Send
+from tests.clients.test_http1 import command, tells
 from tests.pki import Pki
 from tests.proto.fakes import echo, in_loop, reply
 from tests.serving import MIB, config, shared_of
-from tests.test_clients import command, tells
 
 
 @functools.cache
