@@ -402,7 +402,7 @@ class Http2Connection(Connection):
     def _forget_ended(self) -> None:
         """Forget the streams whose answers are out."""
         ended, streams, codec = self.ended, self.streams, self.codec
-        if codec.streams == len(streams) - len(ended):  # all of them, then: what is not answered is open
+        if not codec.holds:  # all of them, then
             for stream in ended:
                 streams.pop(stream.number, None)
             ended.clear()
