@@ -132,7 +132,7 @@ class Shared:
     # Each request runs in a copy of it: in the context that happens to be current, it could see an earlier one's.
     base_context: Context = field(default_factory=copy_context)
     now: float = 0.0  # monotonic seconds, as fresh as the last sweep; they stand still while the loop is blocked
-    patience: float = MOST_WAIT  # seconds that an answer over HTTP/1.1 which is whole waits for others
+    patience: float = MOST_WAIT  # seconds that an answer which is whole waits for others
     draining: bool = False  # answer what comes, once more, with Connection: close
     drain_code: int = 1001  # what the Close frames of WebSockets say then (RFC 6455 section 7.4.1, and IANA's 1012)
     connections: set[Connection] = field(default_factory=set)

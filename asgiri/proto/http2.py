@@ -51,6 +51,7 @@ class Http2Connection(Connection):
     """One HTTP/2 connection: moves bytes between transport and codec, and events between codec and streams."""
 
     __slots__ = (
+        "_due_since",
         "_earlier",
         "_gate",
         "_head_since",
@@ -92,6 +93,7 @@ class Http2Connection(Connection):
         self._late: list[Exchange] = []  # exchanges that begin once all events are told
         self.due = False  # a flush will come in this turn of the loop, or at the beginning of the next one
         self.read_at = 0.0  # when the last bytes came, by perf_counter
+        self._due_since = 0.0  # by perf_counter: since then, what is written waits
 
     def _move(self, signal: Signal) -> None:
         before, self._state = self._state, LIFE[self._state, signal]
@@ -136,7 +138,7 @@ class Http2Connection(Connection):
 
     def _begin_upgraded(self, codec: Http1Codec, request: Request, events: Sequence[Event]) -> None:
         self.due = True
-        self.read_at = perf_counter()
+        self.read_at = self._due_since = perf_counter()
         self.requests += 1
         template = self._admit(request)
         exchange = UpgradedExchange(self, request, {} if template is None else self._scope(request, template))
@@ -170,7 +172,7 @@ class Http2Connection(Connection):
                 return
         before = self.requests
         self.due = True  # what these bytes bring about leaves together
-        self.read_at = perf_counter()
+        self.read_at = self._due_since = perf_counter()
         try:
             self._handle(self.codec.receive(data))
         finally:
@@ -356,7 +358,21 @@ class Http2Connection(Connection):
         """Write what the codec has, at the end of this turn of the loop."""
         if not self.due:
             self.due = True
+            self._due_since = perf_counter()
             self.shared.loop.call_soon(self.flush)
+
+    def answered(self) -> None:
+        """An answer is whole. It leaves with others, unless their applications work for long.
+
+        This may come in the middle of a turn, while requests that the codec has told of have not begun yet: bytes
+        leave, but what else a flush does, such as to end behind the last stream, waits for the one that is due.
+        """
+        if not self.due:
+            self.flush_soon()
+        elif perf_counter() - self._due_since > self.shared.patience:
+            if self._upgrading is None:
+                self._write_out()
+            self._due_since = perf_counter()
 
     def flush(self) -> None:
         """Write what the codec has, as far as the peer reads."""
@@ -374,18 +390,21 @@ class Http2Connection(Connection):
                 return
             if self._upgrading.is_over:
                 self._upgrading = None
-        while self._writable is None:
-            data = self.codec.take(WRITE_SIZE)
-            if data:
-                self.write(data)
-            if len(data) < WRITE_SIZE:
-                break
+        self._write_out()
         if self.ended:
             self._forget_ended()
         if self.waiting:
             self.waiting = [stream for stream in self.waiting if not stream.drained()]
         if not self.streams and (state is FINISHING or state is HALF_CLOSED):
             self._end()
+
+    def _write_out(self) -> None:
+        while self._writable is None:
+            data = self.codec.take(WRITE_SIZE)
+            if data:
+                self.write(data)
+            if len(data) < WRITE_SIZE:
+                break
 
     def push(self) -> None:
         self.flush()
