@@ -131,7 +131,7 @@ async def test_an_echo() -> None:
 
 @in_loop
 async def test_a_tunnel_that_ends_takes_no_answer_along() -> None:
-    """The codec has forgotten the tunnel, and holds an answer: so many as the connection knows unanswered, by chance."""
+    """The codec has forgotten the tunnel, and holds an answer: as many as before."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await reply(send, bytes(5000))
