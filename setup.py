@@ -58,6 +58,7 @@ HOT = (
     "proto/http11_life",
     "proto/http11_tunnel",
     "proto/http2",
+    "proto/http2_ends",
     "proto/http2_exchange",
     "proto/http2_life",
     "proto/http2_stream",

@@ -18,7 +18,7 @@ from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, TimeLimits
 from asgiri.proto.exchange import EAGER, PEER_LEFT
-from asgiri.proto.http2 import LAST_PING_SECONDS
+from asgiri.proto.http2_ends import LAST_PING_SECONDS
 from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http2_life import EXCHANGE, LIFE, News, Phase, Signal, State
 from asgiri.proto.outbox import MOST_WAIT
