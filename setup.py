@@ -64,7 +64,6 @@ HOT = (
     "proto/http2_stream",
     "proto/http2_upgrade",
     "proto/http2_websocket",
-    "proto/kernel",
     "proto/outbox",
     "proto/peers",
     "proto/upgrade",

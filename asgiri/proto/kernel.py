@@ -11,9 +11,9 @@ import termios
 from contextlib import suppress
 from typing import Final
 
-# struct tcp_info of linux/tcp.h: the bytes up to tcpi_bytes_acked, and where in them that is.
+# struct tcp_info of linux/tcp.h: where in it tcpi_bytes_acked is, and the bytes up to its end.
+TCPI_BYTES_ACKED: Final = 120
 TCP_INFO_SIZE: Final = 128
-TCPI_BYTES_ACKED: Final = slice(120, 128)
 # struct linger: on, for no time at all.
 NO_LINGER: Final = struct.pack("ii", 1, 0)
 
@@ -50,4 +50,4 @@ def unread(sock: socket.socket | None, passed: int) -> tuple[int, int]:
     if sock.family == socket.AF_UNIX or sys.platform != "linux":
         return waiting, passed - waiting
     information = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
-    return waiting, int.from_bytes(information[TCPI_BYTES_ACKED], sys.byteorder)
+    return waiting, int.from_bytes(information[TCPI_BYTES_ACKED:TCP_INFO_SIZE], sys.byteorder)
