@@ -17,7 +17,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +33,7 @@ from asgiri.log.access import this_process
 from asgiri.proto.accept import Intake, Share
 from asgiri.proto.connection import Connection, ExchangeLog, Shared
 from asgiri.proto.detect import Way
+from asgiri.proto.drain import STOP_WINDOW, Drain
 from asgiri.proto.survey import survey
 from asgiri.sockets.bind import bind_all
 from asgiri.sockets.listener import Listener
@@ -48,24 +48,9 @@ logger = logging.getLogger("asgiri.server")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-# How long idle keep-alive connections are kept for one more request, in seconds. On a stop, nobody will take over:
-# the window only has to cover what is on its way. On a retirement, it covers clients that come back now and then.
-STOP_WINDOW = 1.0
-RETIRE_WINDOW = 5.0
-# How long to go on accepting until nobody waits to be: with other processes on a busy socket, somebody always does.
-TAKE_OVER_SECONDS = 0.5
-# How long cancelled applications may take to clean up, and the app's shutdown in a quick stop or after a drain that
-# took all of its time, in seconds. Together less than the grace after which a master kills.
-CUT_SECONDS = 0.5
+# How long the app's shutdown may take in a quick stop, or after a drain that took all of its time, in seconds. With
+# what the drain's cancelled applications may take, it is less than the grace after which a master kills.
 QUICK_SHUTDOWN = 1.0
-# Under reload, how long a drain lets streams and WebSockets be, in seconds: nobody waits for the end of those.
-STREAM_SECONDS = 1.0
-# Turns of the loop in which it reads what it knows of.
-TURNS = 4
-
-# Close codes of WebSockets (RFC 6455 section 7.4.1, and 1012 in IANA's registry).
-GOING_AWAY = 1001
-SERVICE_RESTART = 1012
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -181,9 +166,7 @@ class Server:
         self._sweeping: asyncio.TimerHandle | None = None
         self._swept_at = 0.0  # in the loop's time
         self._exit = asyncio.Event()
-        self._deadline: float | None = None  # of the drain, in the loop's time
-        self._cut = asyncio.Event()  # a quick stop was asked for
-        self._window_over = asyncio.Event()  # idle connections are kept no longer
+        self._drain = Drain(config)
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.sockets: list[socket.socket] = []  # what it listens on; ``getsockname()`` tells the port of port 0
@@ -386,7 +369,9 @@ class Server:
             giver = self._giver() if self.state is ServerState.HELD else None
             self.state = ServerState.DRAINING
             try:
-                await self._drain(window, SERVICE_RESTART if retiring else GOING_AWAY, giver)
+                assert self._shared is not None
+                assert self._intake is not None
+                await self._drain.run(self._shared, self._intake, window, giver, retiring=retiring)
             finally:
                 if giver is not None:
                     giver.close()
@@ -399,7 +384,7 @@ class Server:
     def shorten(self, window: float) -> None:
         """While draining: keep idle connections ``window`` seconds more, and not longer."""
         if self._loop is not None:
-            self._loop.call_later(window, self._window_over.set)
+            self._loop.call_later(window, self._drain.end_window)
 
     def _giver(self) -> Giver:
         from asgiri.proto.transfer import Giver  # development alone has it
@@ -408,91 +393,9 @@ class Server:
         assert self._post.transfer is not None
         return Giver(self._shared.loop, self._post.transfer[0])
 
-    async def _drain(self, window: float, close_code: int, giver: Giver | None) -> None:
-        shared = self._shared
-        intake = self._intake
-        assert shared is not None
-        assert intake is not None
-        timeout = self.config.workers.drain_timeout
-        self._deadline = shared.loop.time() + timeout if timeout else None
-        await intake.close(min(TAKE_OVER_SECONDS, timeout or TAKE_OVER_SECONDS))
-        shared.draining = True
-        shared.drain_code = close_code
-        logger.log(
-            self.config.routine,
-            "draining (connections: %d, requests: %d)",
-            len(shared.connections) + shared.arriving,
-            len(shared.sessions),
-        )
-        if giver is not None:
-            await self._hand_over(shared, giver)
-            window = STOP_WINDOW if giver.kept else 0.0
-        for _ in range(TURNS):  # what the loop knows of by now is read
-            await asyncio.sleep(0)
-        for connection in list(shared.connections):
-            connection.begin_drain()
-        left = self._left()
-        self.shorten(window if left is None else min(window, left))
-        await self._quiet(shared, self._window_over, None)
-        for connection in list(shared.connections):
-            connection.close_idle()
-        intake.cut()
-        # An answer that began before the drain did not say close: its connection gets a window of its own after it.
-        shared.times = replace(shared.times, keep_alive=min(shared.times.keep_alive or window, max(window, 0.001)))
-        if self.config.reload.enabled:
-            left = self._left()
-            await self._quiet(shared, self._cut, STREAM_SECONDS if left is None else min(STREAM_SECONDS, left))
-            self._cut_streams(shared)
-        await self._quiet(shared, self._cut, self._left())
-        await self._cut_off(shared)
-
-    async def _hand_over(self, shared: Shared, giver: Giver) -> None:
-        """Give away what is idle, and from here on what becomes so."""
-        shared.on_idle = giver.offer
-        for connection in list(shared.connections):
-            giver.offer(connection)
-        await giver.done()
-        if giver.given:
-            logger.debug("handed over: %d connections", giver.given)
-
-    def _cut_streams(self, shared: Shared) -> None:
-        """Under reload: end what may have no end of its own. What comes instead of it is there already."""
-        for session in list(shared.sessions):
-            if session.is_stream:
-                logger.debug("cut off: %s", session.summary)
-                shared.cancel(session)
-        for connection in list(shared.connections):
-            connection.cut_stream()
-
-    def _left(self, least: float = 0.0) -> float | None:
-        """Seconds until the drain must be over, ``least`` at least; None without a limit."""
-        if self._deadline is None or self._loop is None:
-            return None
-        return max(least, self._deadline - self._loop.time())
-
-    async def _quiet(self, shared: Shared, until: asyncio.Event, timeout: float | None) -> None:
-        """Wait until no connection and no application is left, until ``until``, or for ``timeout`` seconds."""
-        quiet = asyncio.Event()
-        shared.on_quiet = quiet.set
-        if not shared.quiet:
-            waits = {asyncio.ensure_future(quiet.wait()), asyncio.ensure_future(until.wait())}
-            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-
-    async def _cut_off(self, shared: Shared) -> None:
-        """End what the drain could not, and say what it was."""
-        for session in list(shared.sessions):
-            logger.warning("cut off while stopping: %s", session.summary)
-            shared.cancel(session)
-        for connection in list(shared.connections):
-            connection.abort()
-        await self._quiet(shared, asyncio.Event(), CUT_SECONDS)
-
     def cut(self) -> None:
         """Do not wait for what is running any more: the quick stop."""
-        self._window_over.set()
-        self._cut.set()
+        self._drain.cut()
         self._lifespan.hurry(QUICK_SHUTDOWN)
 
     async def _close_all(self) -> None:
@@ -502,7 +405,7 @@ class Server:
             self._intake.cut()
         if self._sweeping is not None:
             self._sweeping.cancel()
-        await self._lifespan.shutdown(QUICK_SHUTDOWN if self._cut.is_set() else self._left(QUICK_SHUTDOWN))
+        await self._lifespan.shutdown(QUICK_SHUTDOWN if self._drain.is_cut else self._drain.left(QUICK_SHUTDOWN))
         for listener in self._own:
             listener.close()
         self._measure()

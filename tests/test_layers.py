@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
             "log",
             "metrics",
             "proto.detect",
+            "proto.drain",
             "server",
             "supervisor.scoreboard",
         }

@@ -306,7 +306,7 @@ async def test_a_connection_that_falls_idle_after_the_window_does_not_hold_the_d
         await call.body(b"one")
         await client.some(b"one")
         stopping = asyncio.ensure_future(server.shutdown(window=0.05))
-        await until(server._window_over.is_set)
+        await until(server._drain._window_over.is_set)
         await settle()
         began = time.monotonic()
         await call.body(b"two", more=False)

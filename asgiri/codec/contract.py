@@ -149,6 +149,11 @@ class Http2Codec(HttpCodec, Protocol):
         """Bytes of the answer's content that wait for a window or for :meth:`take`; 0 for a stream that is over."""
         ...
 
+    @property
+    def holds(self) -> bool:
+        """Whether :meth:`held` is more than 0 for any stream."""
+        ...
+
     def blocked(self, stream_id: int) -> bool:
         """Whether the stream holds bytes that only a WINDOW_UPDATE of the peer's will let go."""
         ...

@@ -224,6 +224,10 @@ class NativeCodec(FrameReader):
         stream = self._streams.get(stream_id)
         return 0 if stream is None else stream.held
 
+    @property
+    def holds(self) -> bool:
+        return self._sender.held > 0
+
     def blocked(self, stream_id: int) -> bool:
         stream = self._streams.get(stream_id)
         return stream is not None and self._sender.is_blocked(stream)

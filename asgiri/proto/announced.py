@@ -16,8 +16,9 @@ from asgiri.asgi.scope import Announced
 from asgiri.codec.proxy_protocol import Command, Header, HeaderParser
 from asgiri.errors import RemoteProtocolError
 from asgiri.proto.accept import Acceptor, Intake
-from asgiri.proto.connection import Connection, host_port
+from asgiri.proto.connection import Connection
 from asgiri.proto.detect import Detector
+from asgiri.proto.peers import host_port
 from asgiri.proto.secure import Connect, MakeConnection
 from asgiri.proto.trust import Trusted
 

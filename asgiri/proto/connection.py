@@ -7,14 +7,7 @@ that no request pays for a timer. A deadline is met to within one sweep.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import select
-import socket
-import struct
-import sys
-import termios
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -23,7 +16,9 @@ from asgiri.asgi.scope import Announced, AppContext, Peers
 from asgiri.codec.engines import Http1Engine, Http2Engine, WebSocketEngine
 from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
+from asgiri.proto.kernel import has_hung_up, reset_at_close, unread
 from asgiri.proto.outbox import MOST_WAIT, Outbox
+from asgiri.proto.peers import client_text, peers_of, spoken_for
 from asgiri.proto.secure import Secure
 from asgiri.types import Headers
 
@@ -39,11 +34,6 @@ HIGH_WATER: Final = 64 << 10
 POSTED: Final = 16 << 10
 # How long a peer that was refused may go on sending before it is cut off, in seconds (RFC 9112 section 9.6).
 LINGER_SECONDS: Final = 2.0
-# struct tcp_info of linux/tcp.h: the bytes up to tcpi_bytes_acked, and where in them that is.
-TCP_INFO_SIZE: Final = 128
-TCPI_BYTES_ACKED: Final = slice(120, 128)
-# struct linger: on, for no time at all.
-NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +122,7 @@ class Shared:
     # Each request runs in a copy of it: in the context that happens to be current, it could see an earlier one's.
     base_context: Context = field(default_factory=copy_context)
     now: float = 0.0  # monotonic seconds, as fresh as the last sweep; they stand still while the loop is blocked
-    patience: float = MOST_WAIT  # seconds that an answer over HTTP/1.1 which is whole waits for others
+    patience: float = MOST_WAIT  # seconds that an answer which is whole waits for others
     draining: bool = False  # answer what comes, once more, with Connection: close
     drain_code: int = 1001  # what the Close frames of WebSockets say then (RFC 6455 section 7.4.1, and IANA's 1012)
     connections: set[Connection] = field(default_factory=set)
@@ -356,19 +346,11 @@ class Connection(asyncio.Protocol):
 
     def reset_transport(self) -> None:
         """Let the coming abort be a TCP reset: an answer that ends with the connection must not look whole."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            with suppress(OSError):  # it is closed already
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        reset_at_close(self.transport.get_extra_info("socket"))
 
     def is_reset(self) -> bool:
         """Whether the peer has reset the connection: what a transport that does not read cannot see by itself."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is None or sock.fileno() < 0:
-            return False
-        news = select.poll()
-        news.register(sock.fileno(), 0)  # errors and hang-ups are told without being asked for
-        return bool(news.poll(0))
+        return has_hung_up(self.transport.get_extra_info("socket"))
 
     def wrote_past_transport(self, size: int) -> None:
         """Count bytes that went straight to the socket: the peer makes progress."""
@@ -456,64 +438,10 @@ class Connection(asyncio.Protocol):
         return bool(timeout) and now - self._read_at > timeout
 
     def _in_kernel(self, passed: int) -> tuple[int, int]:
-        """How many bytes the peer has not acknowledged, and a number that grows with those that it has.
-
-        TLS transports have more than ``get_write_buffer_size()`` says, but only while the kernel takes no more.
-        ``passed`` is what the second number is where the kernel tells none.
-        """
-        sock = self.transport.get_extra_info("socket")
-        if sock is None or sock.fileno() < 0:
-            return 0, passed
-        try:
-            answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        except OSError:  # not on this platform
-            return 0, passed
-        waiting = int.from_bytes(answer, sys.byteorder)
-        if sock.family == socket.AF_UNIX or sys.platform != "linux":
-            return waiting, passed - waiting
-        information = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
-        return waiting, int.from_bytes(information[TCPI_BYTES_ACKED], sys.byteorder)
+        return unread(self.transport.get_extra_info("socket"), passed)
 
     def _end_overdue(self, now: float) -> bool:
         """Whether the peer had its time to answer our close_notify (RFC 8446 section 6.1)."""
         if self._closing_since is None:
             self._closing_since = now
         return now - self._closing_since > LINGER_SECONDS
-
-
-def peers_of(transport: asyncio.BaseTransport, secure: Secure | None = None) -> Peers:
-    """The two ends of a transport, as the scope shows them; IPv4 addresses mapped into IPv6 are shown as IPv4."""
-    scheme, extensions = "http", {}
-    if secure is not None:
-        scheme, extensions = "https", {"tls": secure.extension(transport.get_extra_info("ssl_object"))}
-    sockname = transport.get_extra_info("sockname")
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family == socket.AF_UNIX:
-        path = sockname.decode("utf-8", "replace") if isinstance(sockname, bytes) else sockname
-        return Peers(None, (path, None), scheme, extensions)
-    peername = transport.get_extra_info("peername")
-    return Peers(host_port(peername), host_port(sockname), scheme, extensions)
-
-
-def spoken_for(real: Peers, announced: Announced) -> Peers:
-    """The peers where a proxy, the ``real`` client, speaks for another one."""
-    scheme = "https" if announced.secure else real.scheme
-    extensions = real.extensions | {"proxy_protocol": announced.details | {"proxy": real.client}}
-    client = announced.client if announced.tells_ends else real.client
-    return Peers(client, announced.server or real.server, scheme, extensions, announced)
-
-
-def client_text(peers: Peers) -> str:
-    """``192.0.2.1:53412``, ``[2001:db8::1]:53412``, or ``unix``."""
-    if peers.client is None:
-        return "unix"
-    host, port = peers.client
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def host_port(address: object) -> tuple[str, int] | None:
-    """(host, port) of a socket address of the AF_INET family or the AF_INET6 one."""
-    if not isinstance(address, tuple) or len(address) < 2:
-        return None
-    host, port = address[:2]
-    return host.removeprefix("::ffff:") if "." in host else host, port

@@ -162,8 +162,7 @@ class Exchange:
         if connection.shared.observed:
             self._log()
         connection.ended.append(self)
-        if not connection.due:
-            connection.flush_soon()
+        connection.answered()
 
     def send_body(self, session: Session, data: bytes, end_stream: bool) -> None:
         del session
@@ -203,8 +202,7 @@ class Exchange:
         self._log()
         connection = self.connection
         connection.ended.append(self)
-        if not connection.due:
-            connection.flush_soon()
+        connection.answered()
 
     def reset(self, session: Session) -> None:
         del session

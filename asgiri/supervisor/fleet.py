@@ -41,18 +41,16 @@ docs/design/fleet.md tells the same at length.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from asgiri.errors import ExitCode
 from asgiri.supervisor.backoff import Backoff
-from asgiri.supervisor.crew import HEALTHY_AFTER, Limits, Worker, WorkerState
+from asgiri.supervisor.crew import HEALTHY_AFTER, Worker, WorkerState
 from asgiri.supervisor.messages import (
     Abandon,
     Announce,
@@ -66,11 +64,9 @@ from asgiri.supervisor.messages import (
     Exit,
     Exited,
     Failed,
-    Fork,
     Gone,
     HandOver,
     Hold,
-    Kill,
     KillHow,
     Level,
     Policy,
@@ -79,7 +75,6 @@ from asgiri.supervisor.messages import (
     Ready,
     Recycle,
     Reload,
-    Report,
     Resize,
     Resume,
     Scale,
@@ -89,6 +84,7 @@ from asgiri.supervisor.messages import (
     Tick,
     Vitals,
 )
+from asgiri.supervisor.roster import QUICK_GRACE, Generation, Roster, lot
 from asgiri.supervisor.scoreboard import BEAT_SECONDS
 from asgiri.units import format_duration
 
@@ -97,13 +93,6 @@ if TYPE_CHECKING:
 
 PULSE_EVERY = 1.0  # seconds between two pulses of a master that is on time
 STACKS_GRACE = 1.0  # seconds that a worker which is given up has to write down where it is
-DRAIN_GRACE = 2.0  # seconds a drain may overrun: the worker cuts what is left at drain_timeout by itself
-QUICK_GRACE = 2.0  # seconds from TERM or QUIT, or from a worker's own word that it failed, to KILL
-
-
-def lot() -> float:
-    """Chance, from 0 to 1. Not of :mod:`random`, which with all that it brings would be memory of each worker."""
-    return int.from_bytes(os.urandom(2), "big") / 0xFFFF
 
 
 class Phase(Enum):
@@ -114,33 +103,21 @@ class Phase(Enum):
     GONE = auto()  # Exit was given; nothing is heard any more
 
 
-class _Generation(Struct, frozen=True):
-    number: int
-    policy: Policy
-
-
-class Fleet:
+class Fleet(Roster):
     """The state machine. One per master; not thread-safe, never blocks, never raises on an event.
 
     ``spread`` gives each worker its lot, from 0 to 1: how far from the limits of the config its own ones are.
     """
 
     def __init__(self, policy: Policy, spread: Callable[[], float] = lot) -> None:
-        self._spread = spread
+        super().__init__(policy, spread)
         self._phase = Phase.NEW
-        self._now = 0.0  # the time of the event in hand
-        self._commands: list[Command] = []  # what came out of it so far
-        self._workers: dict[int, Worker] = {}  # in order of birth
-        self._last_id = 0
-        self._current = _Generation(1, policy)
-        self._candidate: _Generation | None = None
         self._queued: Policy | None = None  # the newest reload that has not begun
         self._last_generation = 1  # an abandoned number is not used again
         self._settled = 1  # the last generation that had the fleet for itself
         self._backoff = Backoff()
         self._pulsed: float | None = None  # when the last pulse was
         self._drain_at: float | None = None  # a stop that keeps serving until then
-        self._farewell = DrainReason.RETIRE  # why workers go: STOP, once the service does
         self._announced = False
         self._exit_code = ExitCode.STOPPED
 
@@ -162,11 +139,6 @@ class Fleet:
     def candidate(self) -> int | None:
         """The number of the generation whose first worker is booting, if any."""
         return None if self._candidate is None else self._candidate.number
-
-    @property
-    def count(self) -> int:
-        """How many workers there should be."""
-        return self._current.policy.count
 
     @property
     def failures(self) -> int:
@@ -511,7 +483,7 @@ class Fleet:
             return
         policy, self._queued = self._queued, None
         self._last_generation += 1
-        self._candidate = _Generation(self._last_generation, policy)
+        self._candidate = Generation(self._last_generation, policy)
         self._hold_back()
         self._fork(self._number_for_candidate(policy.count), self._candidate)
 
@@ -554,83 +526,7 @@ class Fleet:
     def _is_over(self) -> bool:
         return self._phase in (Phase.STOPPING, Phase.GONE)
 
-    def _is_outdated(self, worker: Worker) -> bool:
-        return worker.generation < self._current.number
-
-    def _is_old(self, worker: Worker) -> bool:
-        """It is to be replaced."""
-        return self._is_outdated(worker) or bool(worker.worn)
-
     def _is_held_back(self, worker: Worker) -> bool:
         """What comes is to wait for code that is newer than this worker's. In a stop there is none to wait for."""
         newer = [one for one in (self._candidate, self._current) if one is not None and one.number > worker.generation]
         return not self._is_over() and any(one.policy.hold for one in newer)
-
-    def _is_candidate(self, worker: Worker) -> bool:
-        return self._candidate is not None and worker.generation == self._candidate.number
-
-    def _active(self) -> list[Worker]:
-        """Those that serve or will, oldest first."""
-        serving = (WorkerState.BOOTING, WorkerState.READY)
-        return [worker for worker in self._workers.values() if worker.state in serving]
-
-    def _ready(self) -> list[Worker]:
-        return [worker for worker in self._workers.values() if worker.state is WorkerState.READY]
-
-    def _vacant(self) -> list[int]:
-        """Numbers with nobody. The candidate does not count: it may fail."""
-        taken = {worker.number for worker in self._active() if not self._is_candidate(worker)}
-        return [number for number in range(1, self.count + 1) if number not in taken]
-
-    def _has_room(self) -> bool:
-        """One worker over the count is what new-before-old costs, and all that it may cost."""
-        return len(self._active()) <= self.count
-
-    # Steps.
-
-    def _fork(self, number: int, generation: _Generation) -> None:
-        self._last_id += 1
-        worker = Worker(
-            id=self._last_id,
-            number=number,
-            generation=generation.number,
-            policy=generation.policy,
-            limits=Limits.of(generation.policy, self._spread()),
-            state=WorkerState.BOOTING,
-            since=self._now,
-            born=self._now,
-        )
-        self._enter(worker, WorkerState.BOOTING, generation.policy.boot_timeout or None)
-        self._workers[worker.id] = worker
-        self._commands.append(Fork(worker.id, number, generation.number))
-
-    def _wear(self, worker: Worker, reason: str, why: str) -> None:
-        if not worker.worn:
-            worker.worn, worker.worn_by = why, reason
-
-    def _drain(self, worker: Worker, reason: str) -> None:
-        worker.goes_for(reason)
-        self._enter(worker, WorkerState.DRAINING, self._drain_limit(worker))
-        self._commands.append(Drain(worker.id, self._farewell))
-
-    def _drain_limit(self, worker: Worker) -> float | None:
-        limit = worker.policy.drain_timeout
-        return limit + DRAIN_GRACE if limit else None
-
-    def _kill(self, worker: Worker, how: KillHow, reason: str = "") -> None:
-        """``reason`` is why it goes, where it did not go already."""
-        worker.goes_for(reason)
-        self._enter(worker, WorkerState.KILLED, None if how is KillHow.KILL else QUICK_GRACE)
-        worker.sent = how
-        self._commands.append(Kill(worker.id, how))
-
-    def _enter(self, worker: Worker, state: WorkerState, limit: float | None = None) -> None:
-        worker.state = state
-        worker.since = self._now
-        worker.deadline = None if limit is None else self._now + limit
-
-    def _report(self, level: Level, text: str, worker: Worker | None = None, *, stacks: bool = False) -> None:
-        if worker is None:
-            self._commands.append(Report(level, text))
-        else:
-            self._commands.append(Report(level, text, worker.id, worker.number, worker.generation, stacks))

@@ -38,7 +38,8 @@ from asgiri.log import setup as log
 from asgiri.log.access import AccessLog, open_access_log, this_process
 from asgiri.log.request import noting
 from asgiri.metrics.meter import Meter
-from asgiri.server import RETIRE_WINDOW, STOP_WINDOW, Counts, Identity, Post, Server
+from asgiri.proto.drain import RETIRE_WINDOW, STOP_WINDOW
+from asgiri.server import Counts, Identity, Post, Server
 from asgiri.supervisor.scoreboard import State
 from asgiri.tracebacks import Trouble, describe
 from asgiri.worker.share import BoardShare

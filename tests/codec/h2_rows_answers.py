@@ -173,6 +173,7 @@ ENDS = [
 def held(stream_id: int, size: int, blocked: bool) -> Step:
     def check(codec: Http2Codec) -> None:
         assert (codec.held(stream_id), codec.blocked(stream_id)) == (size, blocked)
+        assert codec.holds or not size
 
     return check
 

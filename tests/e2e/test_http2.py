@@ -61,7 +61,7 @@ class Clients:
             waiting -= unseen
             if not waiting:
                 return
-            await peer.until(functools.partial(has_news, peer, waiting))
+            await peer.until(functools.partial(has_news, peer, waiting, len(peer.goaways)))
             for stream in [stream for stream in waiting if peer.done(stream)]:
                 waiting.remove(stream)
                 answer = peer.answers.pop(stream)
@@ -75,8 +75,12 @@ class Clients:
         await asyncio.gather(*self._tasks)
 
 
-def has_news(peer: Http2Peer, waiting: set[int]) -> bool:
-    return len(peer.goaways) > 1 or any(peer.done(stream) for stream in waiting)
+def has_news(peer: Http2Peer, waiting: set[int], goaways: int) -> bool:
+    """Whether something has come of those that wait, or a GOAWAY behind the first ``goaways``.
+
+    One that is known is no news: answers to what came before it may be on their way still.
+    """
+    return len(peer.goaways) > goaways or any(peer.done(stream) for stream in waiting)
 
 
 async def wait_for(service: Service, pattern: str, since: int = 0) -> None:

@@ -551,7 +551,7 @@ async def test_what_a_drain_takes_over_is_within_its_timeout() -> None:
 async def test_a_drain_waits_for_room_and_says_what_it_leaves_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("asgiri.server.TAKE_OVER_SECONDS", 0.3)
+    monkeypatch.setattr("asgiri.proto.drain.TAKE_OVER_SECONDS", 0.3)
     app = Held()
     server = Server(app, config=limited(1))
     await server.start()

@@ -361,7 +361,7 @@ WEBSOCKET = request("/ws", "Connection: Upgrade", "Upgrade: websocket", "Sec-Web
 
 @on_both_loops
 async def test_streams_and_websockets_are_cut_and_requests_are_not(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgiri.server.STREAM_SECONDS", 0.05)
+    monkeypatch.setattr("asgiri.proto.drain.STREAM_SECONDS", 0.05)
     app = Streams()
     async with (
         House(config(), pair, app) as house,

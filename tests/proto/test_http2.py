@@ -7,6 +7,7 @@ import gc
 import itertools
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from asgiri.codec.h2_wire import Http2Options
 from asgiri.codec.rules import HttpLimits
 from asgiri.proto.connection import HIGH_WATER, LINGER_SECONDS, TimeLimits
 from asgiri.proto.exchange import EAGER, PEER_LEFT
-from asgiri.proto.http2 import LAST_PING_SECONDS
+from asgiri.proto.http2_ends import LAST_PING_SECONDS
 from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http2_life import EXCHANGE, LIFE, News, Phase, Signal, State
+from asgiri.proto.outbox import MOST_WAIT
 from asgiri.types import Receive, Scope, Send
 from tests.proto.fakes import ByHand, Held, echo, hello, in_loop, read_body, reply, settle
 from tests.proto.fakes_http2 import Http2Peer, frames
@@ -47,6 +49,26 @@ def streamed(pieces: int, size: int = 16384) -> Any:
 
 
 # Requests and answers
+
+
+@in_loop
+async def test_an_answer_does_not_wait_for_applications_that_work_for_long() -> None:
+    written: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        written.append(len(peer.transport.writes))
+        until = time.perf_counter() + 2 * MOST_WAIT
+        while time.perf_counter() < until:
+            pass
+        await hello(scope, receive, send)
+
+    peer = Http2Peer(app)
+    peer.shared.patience = MOST_WAIT
+    await settle()
+    streams = [peer.request("/") for _ in range(4)]
+    await peer.until_answered(*streams)
+    # The answer of the first may wait for that of the second.
+    assert len(set(written)) >= 3
 
 
 @in_loop
@@ -955,6 +977,43 @@ async def test_requests_per_connection() -> None:
     await peer.turn()
     assert [last for last, _ in peer.goaways] == [GOAWAY_LATER, 5]
     assert peer.transport.half_closed
+    await peer.end()
+
+
+@in_loop
+async def test_what_leaves_early_ends_no_connection_whose_requests_have_not_all_begun() -> None:
+    """The last GOAWAY is due, and behind what brings it come requests that it does not refuse."""
+    peer = Http2Peer(hello)
+    peer.shared.patience = -1.0  # each answer leaves at once
+    await peer.turn()
+    peer.connection.begin_drain()
+    await settle()
+    peer.hear()  # the PING, whose acknowledgement goes before the requests
+    streams = [peer.request() for _ in range(3)]
+    peer.connection.data_received(peer.client.data_to_send())
+    answers = await peer.until_answered(*streams)
+    assert [answer.status for answer in answers] == [200, 200, 200]
+    assert [last for last, _ in peer.goaways] == [GOAWAY_LATER, streams[-1]]
+    await peer.until(lambda: peer.transport.half_closed)
+    await peer.end()
+
+
+@in_loop
+async def test_what_leaves_early_waits_for_a_peer_that_does_not_read() -> None:
+    app = streamed(1, HIGH_WATER // 2)
+    peer = Http2Peer(app, window=MIB)
+    peer.grant(MIB)
+    peer.shared.patience = -1.0
+    await peer.turn()
+    peer.transport.stalled = True
+    streams = [peer.request() for _ in range(8)]
+    await peer.turn()
+    assert app.sent == 8
+    assert peer.transport.waiting < 2 * HIGH_WATER
+    peer.transport.stalled = False
+    peer.transport.peer_reads(MIB)
+    answers = await peer.until_answered(*streams)
+    assert [len(answer.body) for answer in answers] == [HIGH_WATER // 2] * 8
     await peer.end()
 
 

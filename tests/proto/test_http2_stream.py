@@ -15,8 +15,8 @@ from asgiri.proto.connection import HIGH_WATER, TimeLimits
 from asgiri.proto.exchange import PEER_LEFT
 from asgiri.proto.http2_life import State
 from asgiri.proto.http2_stream import HTTP2StreamTransport
-from asgiri.types import ASGIApp
-from tests.proto.fakes import hello, in_loop, settle
+from asgiri.types import ASGIApp, Receive, Scope, Send
+from tests.proto.fakes import hello, in_loop, reply, settle
 from tests.proto.fakes_http2 import Http2Peer
 from tests.proto.test_access import Lines
 
@@ -126,6 +126,28 @@ async def test_an_echo() -> None:
     assert lines.short == [("CONNECT", b"/chat?a=b", 200, 11)]
     assert not peer.connection.streams
     assert peer.connection.codec.streams == 0
+    await peer.end()
+
+
+@in_loop
+async def test_a_tunnel_that_ends_takes_no_answer_along() -> None:
+    """The codec has forgotten the tunnel, and holds an answer: as many as before."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await reply(send, bytes(5000))
+
+    peer = TunnelPeer(Echo, app, window=1000)
+    peer.reads = False
+    tunnel, _ = await peer.opened()
+    peer.send(tunnel, end=True)
+    stream = peer.request()
+    await peer.turn()
+    assert peer.answers[tunnel].ended
+    assert len(peer.answers[stream].body) == 1000
+    peer.connection.close_idle()
+    peer.grant(4000, stream)
+    (answer,) = await peer.until_answered(stream)
+    assert len(answer.body) == 5000
     await peer.end()
 
 

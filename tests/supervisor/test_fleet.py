@@ -6,7 +6,7 @@ import pytest
 
 from asgiri.errors import ExitCode
 from asgiri.supervisor.crew import WorkerState
-from asgiri.supervisor.fleet import DRAIN_GRACE, QUICK_GRACE, Fleet, Phase
+from asgiri.supervisor.fleet import Fleet, Phase
 from asgiri.supervisor.messages import (
     Abandon,
     Announce,
@@ -32,6 +32,7 @@ from asgiri.supervisor.messages import (
     Stop,
     Tick,
 )
+from asgiri.supervisor.roster import DRAIN_GRACE, QUICK_GRACE
 from tests.supervisor.fleet_play import (
     ABRT,
     CRASH,

@@ -6,7 +6,7 @@ import pytest
 
 from asgiri.errors import ExitCode
 from asgiri.supervisor.crew import WorkerState
-from asgiri.supervisor.fleet import DRAIN_GRACE, PULSE_EVERY, QUICK_GRACE, STACKS_GRACE, Fleet
+from asgiri.supervisor.fleet import PULSE_EVERY, STACKS_GRACE, Fleet
 from asgiri.supervisor.messages import (
     Abandon,
     AskStacks,
@@ -31,6 +31,7 @@ from asgiri.supervisor.messages import (
     Stop,
     Tick,
 )
+from asgiri.supervisor.roster import DRAIN_GRACE, QUICK_GRACE
 from asgiri.supervisor.scoreboard import BEAT_SECONDS
 from tests.supervisor.fleet_play import (
     ABRT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asgiri.errors import ExitCode
-from asgiri.supervisor.fleet import DRAIN_GRACE, QUICK_GRACE, Fleet, Phase
+from asgiri.supervisor.fleet import Fleet, Phase
 from asgiri.supervisor.messages import (
     Commit,
     Drain,
@@ -29,6 +29,7 @@ from asgiri.supervisor.messages import (
     Stop,
     Tick,
 )
+from asgiri.supervisor.roster import DRAIN_GRACE, QUICK_GRACE
 from tests.supervisor.fleet_play import (
     CRASH,
     KILL,
