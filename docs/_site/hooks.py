@@ -44,14 +44,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for target in outside(file.content_string, file.src_uri, root, docs):
             found.update(dict.fromkeys([target, *(f"{target}/{name}" for name in members(root / target))]))
     for target in found:
-        page = File.generated(
-            config, page_of(target), content=shown(root, target), inclusion=InclusionLevel.NOT_IN_NAV
-        )
+        page = File.generated(config, page_of(target), content=shown(root, target), inclusion=InclusionLevel.NOT_IN_NAV)
         files.append(page)
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """Lead the links there, and give headings their anchors as ids, which the table of contents goes by."""
     root, docs = roots(config)
     here = page.file.src_uri
