@@ -1,4 +1,4 @@
-"""``python -m asgiri.cli.docs [--check]``: writes what is made of schema and flags into a checkout, or says what is stale."""
+"""``python -m asgiri.cli.docs [--check]``: writes what is made of schema and flags into a checkout, or says what is old."""
 
 from __future__ import annotations
 
