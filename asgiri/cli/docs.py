@@ -1,4 +1,4 @@
-"""``python -m asgiri.cli.docs [--check]``: writes what is made of schema and flags into a checkout, or says what is old."""
+"""``python -m asgiri.cli.docs [--check]``: writes what is made of the schema and the flags, or says what is stale."""
 
 from __future__ import annotations
 
