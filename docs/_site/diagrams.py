@@ -18,7 +18,7 @@ LINE: Final = 15
 
 STYLE: Final = """\
 .paper { fill: #fbfbf9; stroke: #dfe3e1; } .life { stroke: #b9c1be; stroke-dasharray: 3 3; }
-.lane { fill: #1f6a6e; } .lane-name { fill: #fff; font-weight: 600; }
+.lane { fill: #1f6a6e; } text.lane-name { fill: #fff; font-weight: 600; font-size: 11px; }
 .part { fill: #e6eeec; } .part-name { fill: #1d2426; font-weight: 600; }
 text { font: 12px system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif; fill: #1d2426; }
 .said { paint-order: stroke; stroke: #fbfbf9; stroke-width: 5px; stroke-linejoin: round; }
@@ -27,7 +27,7 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "DejaV
 .end { stroke: #b3261e; stroke-width: 2; }
 @media (prefers-color-scheme: dark) {
   .paper { fill: #14181a; stroke: #2a3234; } .life { stroke: #4a5658; }
-  .lane { fill: #85c7c6; } .lane-name { fill: #10292b; }
+  .lane { fill: #85c7c6; } text.lane-name { fill: #10292b; }
   .part { fill: #222b2d; } text, .part-name { fill: #dde3e2; }
   .said { stroke: #14181a; } .arrow { stroke: #85c7c6; } .head, .via { fill: #85c7c6; }
   .note { fill: #1e2527; stroke: #4a5658; } .else { fill: #322816; stroke: #8a6a2c; } .end { stroke: #ff8f80; }
@@ -186,6 +186,7 @@ class Diagram:
 
 
 CLIENT, BALANCER, MASTER, OLD, NEW = "client", "balancer", "master", "old worker", "new worker"
+ADMIN, WORKERS = "admin", "workers"
 ALL: Final = {CLIENT: 45, BALANCER: 127, MASTER: 210, OLD: 293, NEW: 375}
 THREE: Final = {CLIENT: 60, OLD: 210, NEW: 360}
 
@@ -225,8 +226,8 @@ CONNECTIONS: Final = Diagram(
     (
         Part("HTTP/1.1, kept alive"),
         Arrow(CLIENT, OLD, "a request"),
-        Note(OLD, ("is told to retire",)),
         Arrow(OLD, CLIENT, "its answer"),
+        Note(OLD, ("is told to retire",)),
         Arrow(CLIENT, OLD, "one more, within 5 s"),
         Arrow(OLD, CLIENT, "answer, Connection: close"),
         Arrow(CLIENT, NEW, "the next one, on a new connection"),
@@ -247,19 +248,19 @@ CONNECTIONS: Final = Diagram(
 
 STOP: Final = Diagram(
     "A stop behind a load balancer",
-    {BALANCER: 60, MASTER: 210, "workers": 360},
+    {BALANCER: 55, ADMIN: 158, MASTER: 262, WORKERS: 365},
     (
         Note(MASTER, ("TERM: /readyz says 503 from now on",)),
         Part("workers.drain_delay: all is served as before"),
-        Arrow(BALANCER, "workers", "requests"),
-        Arrow("workers", BALANCER, "answers"),
-        Arrow(BALANCER, MASTER, "probe: GET /readyz"),
-        Arrow(MASTER, BALANCER, "503"),
+        Arrow(BALANCER, WORKERS, "requests"),
+        Arrow(WORKERS, BALANCER, "answers"),
+        Arrow(BALANCER, ADMIN, "GET /readyz"),
+        Arrow(ADMIN, BALANCER, "503"),
         Note(BALANCER, ("takes it out",)),
         Part("workers.drain_timeout: what runs is finished"),
-        Arrow(MASTER, "workers", "stop"),
-        Arrow("workers", BALANCER, "the last answers"),
-        End("workers"),
+        Arrow(MASTER, WORKERS, "stop"),
+        Arrow(WORKERS, BALANCER, "the last answers"),
+        End(WORKERS),
         Note(MASTER, ("exits with 0",)),
     ),
 )
