@@ -79,7 +79,7 @@ def is_elsewhere(link: str) -> bool:
 def built(directory: Path) -> dict[Path, Document]:
     """The pages of the site, which is built there: a warning fails it."""
     run = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(directory)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(directory)],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
