@@ -18,7 +18,7 @@ LINE: Final = 15
 
 STYLE: Final = """\
 .paper { fill: #fbfbf9; stroke: #dfe3e1; } .life { stroke: #b9c1be; stroke-dasharray: 3 3; }
-.lane { fill: #1f6a6e; } text.lane-name { fill: #fff; font-weight: 600; font-size: 11px; }
+.lane { fill: #1f6a6e; } text.lane-name { fill: #fff; font-weight: 600; font-size: 10.5px; }
 .part { fill: #e6eeec; } .part-name { fill: #1d2426; font-weight: 600; }
 text { font: 12px system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif; fill: #1d2426; }
 .said { paint-order: stroke; stroke: #fbfbf9; stroke-width: 5px; stroke-linejoin: round; }
@@ -97,7 +97,7 @@ class Diagram:
             for lane, x in self.lanes.items()
         ]
         names = [
-            f'<rect class="lane" x="{x - 37}" y="10" width="74" height="24" rx="4"/>'
+            f'<rect class="lane" x="{x - 39}" y="10" width="78" height="24" rx="4"/>'
             f'<text class="lane-name" x="{x}" y="26" text-anchor="middle">{escape(lane)}</text>'
             for lane, x in self.lanes.items()
         ]

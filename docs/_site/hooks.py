@@ -21,6 +21,8 @@ LINK: Final = re.compile(r"(?<=\]\()(\.\./[^)#\s]*)(?=[)#])")
 FENCE: Final = re.compile(r"^( *)(`{3,}|~{3,})[^\n]*\n.*?^\1\2[`~]* *$", re.MULTILINE | re.DOTALL)
 # A heading with an anchor of its own, as the generated reference has one for each key.
 ANCHOR: Final = re.compile(r'^(#+) <a id="([^"]+)"></a>(.*)$', re.MULTILINE)
+# A table's cell in which code has a bar: GitHub wants it escaped, Python-Markdown takes it as it is.
+CODE: Final = re.compile(r"`[^`\n]+`")
 LANGUAGES: Final = {
     ".conf": "nginx",
     ".hcl": "hcl",
@@ -50,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Lead the links there, and give headings their anchors as ids, which the table of contents goes by."""
+    """Lead the links there, give headings their anchors as ids, and mend code in tables."""
     root, docs = roots(config)
     here = page.file.src_uri
 
@@ -58,7 +60,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = resolved(found[1], here, root, docs)
         return found[1] if target is None else posixpath.relpath(page_of(target), posixpath.dirname(here) or ".")
 
-    return outside_fences(markdown, lambda prose: ANCHOR.sub(r"\1 \3 {#\2}", LINK.sub(led, prose)))
+    def changed(prose: str) -> str:
+        prose = CODE.sub(lambda code: code[0].replace("\\|", "|"), prose)
+        return ANCHOR.sub(r"\1 \3 {#\2}", LINK.sub(led, prose))
+
+    return outside_fences(markdown, changed)
 
 
 def roots(config: MkDocsConfig) -> tuple[Path, str]:
