@@ -115,6 +115,8 @@ def test_help_says_what_the_schema_says() -> None:
     assert helped("--workers").startswith("N|auto ")
     assert helped("--workers").endswith("[default: 1]")
     assert helped("--bind").endswith("Repeatable. [default: 127.0.0.1:8000]")
+    assert helped("--reload-include").endswith("Repeatable. [default: *.py]")
+    assert helped("--reload-exclude").endswith("Repeatable.")
     assert helped("--access-log").startswith("/ --no-access-log ")
     assert helped("--admin").endswith("; default: nowhere.")
 

@@ -1,4 +1,4 @@
-"""``python -m asgiri.cli.docs [--check]``: writes what is made of the schema into a checkout, or says what is stale."""
+"""``python -m asgiri.cli.docs [--check]``: writes what is made of the schema and the flags, or says what is stale."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from asgiri.cli import commands
 from asgiri.cli.flags import FLAGS
 from asgiri.config.docs import reference
 from asgiri.config.json_schema import json_schema_text
@@ -21,13 +22,14 @@ def flags() -> dict[str, list[str]]:
 
 GENERATED: dict[str, Callable[[], str]] = {
     "docs/reference/configuration.md": lambda: reference(flags()),
+    "docs/reference/commands.md": commands.page,
     "config/asgiri.yaml": sample,
     "config/asgiri.schema.json": json_schema_text,
 }
 
 
 def stale(root: Path = ROOT) -> list[str]:
-    """The generated files, by their path in the checkout, that are not what the schema makes of them."""
+    """The generated files, by their path in the checkout, that are not what they would be if they were made now."""
     return [path for path, text in GENERATED.items() if _read(root / path) != text()]
 
 

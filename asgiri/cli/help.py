@@ -78,6 +78,8 @@ def _default(key: Key) -> str:
     """The default as it is typed; empty where leaving a flag out needs no explanation."""
     if key.entry and isinstance(key.default, tuple):
         return ", ".join(str(getattr(one, key.entry)) for one in key.default)
+    if isinstance(key.default, tuple):
+        return ", ".join(map(str, key.default))
     if key.default is True:
         return "yes"
     return "" if key.default in (None, False, "") else str(key.default)

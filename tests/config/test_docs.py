@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 
+from asgiri.cli import commands
 from asgiri.cli.docs import GENERATED, flags, main, stale, write
+from asgiri.cli.flags import FLAGS
 from asgiri.config.docs import reference
 from asgiri.config.keys import keys_of
 from asgiri.config.load import Loaded, load
 from asgiri.config.sample import sample
 from asgiri.config.schema import Config, Listen, SniPair, Tls, Workers
 from asgiri.config.settings import COMMON_VARIABLES, variables
+from asgiri.ctl.command import command
+from asgiri.errors import ExitCode
+from asgiri.supervisor.signals import STOPS, VERBS
 from tests.config.test_schema import EVERY_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +48,7 @@ def test_what_is_generated_says_so_and_what_is_stale_is_told(tmp_path: Path) -> 
     assert stale(tmp_path) == list(GENERATED)
     for path in GENERATED:
         write(path, tmp_path)
-        assert "change asgiri/config/schema.py" in (tmp_path / path).read_text("utf-8")
+        assert "; change asgiri/c" in (tmp_path / path).read_text("utf-8")
     assert stale(tmp_path) == []
     (tmp_path / "config" / "asgiri.yaml").write_text("app: null\n", "utf-8")
     assert stale(tmp_path) == ["config/asgiri.yaml"]
@@ -54,7 +59,7 @@ def test_the_command_checks_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["--check"], tmp_path) == 1
     assert capsys.readouterr().err.splitlines()[0].startswith("docs/reference/configuration.md is stale: run python -m")
     assert main([], tmp_path) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "config/asgiri.yaml is written"
+    assert capsys.readouterr().out.splitlines()[1] == "docs/reference/commands.md is written"
     assert main(["--check"], tmp_path) == 0
 
 
@@ -145,6 +150,23 @@ def test_the_flags_are_all_those_that_set_a_key() -> None:
 @pytest.mark.parametrize(("name", "path"), COMMON_VARIABLES.items())
 def test_the_common_variables_set_these_keys(name: str, path: str) -> None:
     assert load(None, {name: "7"}).origins[path] == name
+
+
+# The page of the commands
+
+
+def test_the_page_of_the_commands_has_every_flag_and_every_verb() -> None:
+    page = commands.page()
+    typed = set(re.split(r"[`, /]+", page))
+    assert {name for flag in FLAGS for name in flag.names} <= typed
+    for name, verb in command.commands.items():
+        assert re.search(rf"^\| `{name}(?: [^`]*)?` \| {re.escape(str(verb.help))} \|$", page, re.MULTILINE), name
+    assert re.search(r"^\| `reload --timeout DURATION` \| With --wait: ", page, re.MULTILINE)
+
+
+def test_the_page_of_the_commands_has_every_signal_and_every_exit_code() -> None:
+    assert sorted(commands.SIGNALS) == sorted({*STOPS, *VERBS})
+    assert list(commands.EXITS) == list(ExitCode)
 
 
 # The samples
