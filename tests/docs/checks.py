@@ -280,7 +280,7 @@ def check_haproxy(snippet: Snippet, directory: Path, pki: Pki) -> None:
         text += "\nfrontend tests\n  bind 127.0.0.1:1\n"
     file = directory / "haproxy.cfg"
     file.write_text(f"{defaults}{text}\n", "utf-8")
-    run(tool("haproxy"), "-c", "-q", "-f", str(file), directory=directory)
+    run(tool("haproxy"), "-c", "-f", str(file), directory=directory)
 
 
 def check_logrotate(snippet: Snippet, directory: Path, pki: Pki) -> None:

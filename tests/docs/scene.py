@@ -80,6 +80,9 @@ finish() {{
   trap - EXIT
   exec >>"{out}/end" 2>&1
   {keeper} --stop {state} || code=97
+  for job in $(jobs -p); do
+    [ ! -e {state}/$job.background ] || {{ kill $job; wait $job || {{ echo "server $job ended with $?"; code=97; }}; }}
+  done
   echo "$step $code" >{out}/result
 }}
 trap finish EXIT
@@ -266,7 +269,7 @@ exec {python} "$@\""""
         if reached == "all" and code != "0" and number == len(self.snippets):
             return Outcome(f"the scene ended with {code}", output + end)
         if snippet.language in ("sh", "bash"):
-            return Outcome(_held_up(snippet.text), output)
+            return Outcome(held_up(snippet.text), output)
         return Outcome("", output)
 
     def _compared(self, number: int, snippet: Snippet) -> Outcome:
@@ -291,7 +294,7 @@ def _needed(directory: str) -> bool:
     return any(Path(directory) in Path(place).resolve().parents for place in (ROOT, sys.prefix, sys.base_prefix, HERE))
 
 
-def _held_up(text: str) -> str:
+def held_up(text: str) -> str:
     """What is wrong with a block whose reader would wait for a server in the foreground for ever."""
     lines = [
         line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.lstrip().startswith("#")
