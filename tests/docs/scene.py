@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 
 from tests.docs.markdown import Command, Snippet, commands
 from tests.docs.stand_ins import STAND_INS
@@ -291,7 +292,9 @@ def _text(path: Path) -> str:
 
 def _needed(directory: str) -> bool:
     """Whether the checkout or Python are below it."""
-    return any(Path(directory) in Path(place).resolve().parents for place in (ROOT, sys.prefix, sys.base_prefix, HERE))
+    return any(
+        Path(directory) in Path(place).resolve().parents for place in (ROOT, sys.prefix, sys.base_prefix, gettempdir())
+    )
 
 
 def held_up(text: str) -> str:
@@ -343,9 +346,10 @@ def matches(expected: str, got: str) -> bool:
 def isolated() -> tuple[str, ...]:
     """The command that gives the rest of its arguments namespaces of their own; empty where that is not allowed."""
     spaces = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    script = _SETUP.partition("step=")[0].format(layers="/run")
     for command in (spaces, (*spaces, "--user", "--map-root-user")):
         if shutil.which("unshare") and shutil.which("ip"):
-            tried = subprocess.run([*command, "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+            tried = subprocess.run([*command, "sh", "-c", script], capture_output=True, check=False)
             if tried.returncode == 0:
                 return command
     return ()

@@ -27,6 +27,7 @@ OTHERS = {"docs/guide/migrating.md", "docs/benchmarks.md"}
 # Flags of other programs that the pages speak of.
 FOREIGN_FLAGS = {"--install-cert", "--reloadcmd"}  # acme.sh
 FOREIGN_FLAGS |= {"--seconds", "--limit-concurrency", "--backpressure"}  # tests.bench, uvicorn, granian
+FOREIGN_FLAGS |= {"--ulimit"}  # docker
 
 # Messages of ASGI that are called as a section of the file is.
 MESSAGES = re.compile(
@@ -102,7 +103,12 @@ def commands_in(span: str) -> Iterator[list[str]]:
             one.pop(0)
         if one[:3] in (["python", "-m", "asgiri"], ["python3", "-m", "asgiri"]):
             one = ["asgiri", *one[3:]]
-        if one and one[0] in ("asgiri", "asgirictl") and len(one) > 1 and not re.match(r"\d+\.\d", one[1]):
+        if (
+            one
+            and one[0] in ("asgiri", "asgirictl")
+            and len(one) > 1
+            and not re.match(r"\d+\.\d|<|\[OPTIONS\]", one[1])
+        ):
             yield one
 
 
@@ -159,7 +165,12 @@ def unknown_keys(page: Page) -> Iterator[tuple[int, str]]:
     for line, span in page.spans():
         path = span.partition(":")[0].partition("=")[0].strip()
         first = path.partition(".")[0].removesuffix("[]")
-        if not _PATH.fullmatch(path) or first not in names.sections() or path.endswith((".py", ".md", ".yaml", ".js")):
+        if (
+            "<" in span
+            or not _PATH.fullmatch(path)
+            or first not in names.sections()
+            or path.endswith((".py", ".md", ".yaml", ".js"))
+        ):
             continue
         if not names.is_key(path) and not MESSAGES.fullmatch(path):
             yield line, f"`{span}`: there is no key {path}"
@@ -176,7 +187,7 @@ def wrong_values(page: Page, file: Path) -> Iterator[tuple[int, str]]:
         path, colon, value = span.partition(": ")
         if not colon or not re.fullmatch(r"[a-z0-9_.]+", path) or not names.is_key(path) or "..." in value:
             continue
-        if PLACEHOLDER.fullmatch(value):
+        if PLACEHOLDER.fullmatch(value) or "<" in value:
             continue
         *above, name = path.split(".")
         file.write_text(within(f"{name}: {value}", ".".join(above)), "utf-8")
