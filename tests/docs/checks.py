@@ -284,9 +284,10 @@ def check_haproxy(snippet: Snippet, directory: Path, pki: Pki) -> None:
 
 
 def check_logrotate(snippet: Snippet, directory: Path, pki: Pki) -> None:
-    """``logrotate -d`` reads it, looks for the directories of the logs, and does nothing."""
+    """``logrotate -d`` reads it, looks for the logs, and does nothing."""
     for logs in re.findall(r"/var/log/(?:\w+/)*", snippet.text):
         (directory / logs[1:]).mkdir(parents=True, exist_ok=True)
+        (directory / logs[1:] / "some.log").touch()
     file = directory / "logrotate.conf"
     file.write_text(snippet.text.replace("/var/log/", f"{directory}/var/log/"), "utf-8")
     file.chmod(0o644)
