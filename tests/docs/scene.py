@@ -183,8 +183,11 @@ exec {python} "$@\""""
             self._wrapper(here / name, cases)
 
     def _before(self, snippet: Snippet) -> list[str]:
-        """What ``with`` asks for."""
+        """What ``with`` and ``in`` ask for."""
         lines = []
+        if (where := snippet.words.one("in")) and snippet.language in SHELLS:
+            copy = self.directory / "work" / "copy"
+            lines.append(f"cp -r {shlex.quote(str(ROOT / where))} {copy}; cd {copy}")
         for word in snippet.words.all("with"):
             if word == "certificates":
                 for name, source in self.certificates.items():

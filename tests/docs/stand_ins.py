@@ -102,7 +102,7 @@ def check_nomad(root: Path, arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] not in ("job", "run", "plan", "status", "node", "alloc", "deployment", "validate"):
         raise MisuseError(f'no verb of nomad\'s: "{" ".join(arguments)}"')
     for word in arguments:
-        if word.endswith((".hcl", ".nomad")) and not (root / word).exists():
+        if word.endswith((".hcl", ".nomad")) and not (root / word).exists() and not Path(word).exists():
             raise MisuseError(f"there is no {word}")
 
 

@@ -27,7 +27,7 @@ OTHERS = {"docs/guide/migrating.md", "docs/benchmarks.md"}
 # Flags of other programs that the pages speak of.
 FOREIGN_FLAGS = {"--install-cert", "--reloadcmd"}  # acme.sh
 FOREIGN_FLAGS |= {"--seconds", "--limit-concurrency", "--backpressure"}  # tests.bench, uvicorn, granian
-FOREIGN_FLAGS |= {"--ulimit"}  # docker
+FOREIGN_FLAGS |= {"--ulimit", "--kill-who", "--kill-whom"}  # docker, systemctl
 
 # Messages of ASGI that are called as a section of the file is.
 MESSAGES = re.compile(
@@ -246,5 +246,6 @@ def missing_files(page: Page) -> Iterator[tuple[int, str]]:
                 yield line, f"`{span}`: there is no module {found[1]}"
         elif re.fullmatch(r"[a-z0-9_]+/[\w./-]*\w\.(?:py|md|yaml|json|service|socket)", span):
             bases = (ROOT, ROOT / "asgiri", (ROOT / page.name).parent)
-            if not any((base / span).exists() for base in bases):
+            ours = any((base / span.partition("/")[0]).is_dir() for base in bases) and not re.search("[A-Z]{2}", span)
+            if ours and not any((base / span).exists() for base in bases):
                 yield line, f"there is no {span}"
