@@ -280,13 +280,16 @@ def check_haproxy(snippet: Snippet, directory: Path, pki: Pki) -> None:
         text += "\nfrontend tests\n  bind 127.0.0.1:1\n"
     file = directory / "haproxy.cfg"
     file.write_text(f"{defaults}{text}\n", "utf-8")
-    run(tool("haproxy"), "-c", "-q", "-f", str(file), directory=directory)
+    run(tool("haproxy"), "-c", "-f", str(file), directory=directory)
 
 
 def check_logrotate(snippet: Snippet, directory: Path, pki: Pki) -> None:
-    """``logrotate -d`` reads it, and does nothing."""
+    """``logrotate -d`` reads it, looks for the logs, and does nothing."""
+    for logs in re.findall(r"/var/log/(?:\w+/)*", snippet.text):
+        (directory / logs[1:]).mkdir(parents=True, exist_ok=True)
+        (directory / logs[1:] / "some.log").touch()
     file = directory / "logrotate.conf"
-    file.write_text(snippet.text, "utf-8")
+    file.write_text(snippet.text.replace("/var/log/", f"{directory}/var/log/"), "utf-8")
     file.chmod(0o644)
     ran = subprocess.run(
         [tool("logrotate"), "-d", "-s", str(directory / "state"), str(file)],

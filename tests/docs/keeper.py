@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 QUESTIONS = {"--check-config", "--print-config", "--schema", "--version", "--help", "-h"}
 PATIENCE = 20.0  # seconds until something that should happen is taken not to
@@ -26,53 +27,80 @@ def main() -> int:
     if QUESTIONS & set(arguments) or any(name.startswith("_ASGIRI") for name in os.environ):
         os.execv(python, command)
     # Shells without job control have what they put into the background ignore INT (POSIX, 2.11).
-    background = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    if not background:
-        stop(state)
-    return start(state, command, background)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        watch(state, command)
+    stop(state)
+    return start(state, command)
 
 
-def start(state: Path, command: list[str], background: bool) -> int:
-    """Start a server; 0 once it serves, its exit code if it never does. One in the background: when it has ended."""
+def watch(state: Path, command: list[str]) -> NoReturn:
+    """Become the server, for the shell to signal and to wait for. Somebody who is no child of it sees it get ready."""
+    server, notices, name = os.getpid(), *listening()
+    if (helper := os.fork()) == 0:
+        if os.fork() == 0:
+            process = os.pidfd_open(server)
+            if wait_for(notices, process):
+                (state / f"{server}.background").touch()
+                hear(notices, process)
+        os._exit(0)
+    os.waitpid(helper, 0)
+    be(command, name)
+
+
+def start(state: Path, command: list[str]) -> int:
+    """Start a server that goes on; 0 once it serves, its exit code if it never does."""
     told, tell = os.pipe()
-    if not background and os.fork():
+    if os.fork():
         os.close(tell)
         return int(os.read(told, 8) or b"1")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-        notices.bind("")  # a name that the kernel chooses, of the scene's own network namespace
-        name = notices.getsockname().decode("ascii").replace("\0", "@")
-        server = os.fork()
-        if server == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-            os.execve(command[0], command, {**os.environ, "NOTIFY_SOCKET": name})
-        mark = state / (f"{os.getpid()}.background" if background else f"{server}.foreground")
-        code = keep(notices, server, mark, tell)
+    notices, name = listening()
+    if (server := os.fork()) == 0:
+        be(command, name)
+    process = os.pidfd_open(server)
+    ready = wait_for(notices, process)
+    if ready:
+        (state / f"{server}.foreground").touch()
+        os.write(tell, b"0")
+        hear(notices, process)
+    code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
     (state / f"{server}.end").write_text(f"{code}", "ascii")
-    return code
+    if not ready:
+        os.write(tell, b"%d" % (code & 0xFF))
+    return 0
 
 
-def keep(notices: socket.socket, server: int, mark: Path, tell: int) -> int:
-    """Wait for the server's end, and tell when it is ready, or that it never was; its exit code."""
-    handle = os.pidfd_open(server)
+def listening() -> tuple[socket.socket, str]:
+    """A socket for what a service tells its manager, and its name for NOTIFY_SOCKET."""
+    notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notices.bind("")  # a name that the kernel chooses, of the scene's own network namespace
+    return notices, notices.getsockname().decode("ascii").replace("\0", "@")
+
+
+def be(command: list[str], name: str) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    os.execve(command[0], command, {**os.environ, "NOTIFY_SOCKET": name})
+
+
+def wait_for(notices: socket.socket, process: int) -> bool:
+    """Whether the process gets ready; False when it ends, or has to be ended."""
     deadline = time.monotonic() + PATIENCE
-    ready = False
     while True:
-        watched = [notices.fileno(), handle]
-        found, _, _ = select.select(watched, [], [], None if ready else max(0.0, deadline - time.monotonic()))
-        if notices.fileno() in found and not ready and b"READY=1" in notices.recv(65536).split(b"\n"):
-            ready = True
-            mark.touch()
-            os.write(tell, b"0")
-        elif notices.fileno() in found:
-            notices.recv(65536)
-        elif handle in found:
-            code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
-            if not ready:
-                os.write(tell, b"%d" % (code & 0xFF))
-            return code
-        elif not found:
-            os.kill(server, signal.SIGKILL)
+        found, _, _ = select.select([notices.fileno(), process], [], [], max(0.0, deadline - time.monotonic()))
+        if notices.fileno() in found:
+            if b"READY=1" in notices.recv(65536).split(b"\n"):
+                return True
+        elif process in found:
+            return False
+        else:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            return False
+
+
+def hear(notices: socket.socket, process: int) -> None:
+    """Take what the service tells, until it ends: a manager that does not is a warning in its log."""
+    while process not in select.select([notices.fileno(), process], [], [])[0]:
+        notices.recv(65536)
 
 
 def stop(state: Path) -> int:

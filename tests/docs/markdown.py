@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -103,6 +103,7 @@ class Page:
     """A page, taken apart. ``prose`` has the lines that are in no block, and an empty one for each that is."""
 
     name: str
+    text: str = field(repr=False)
     snippets: tuple[Snippet, ...]
     anchors: frozenset[str]
     prose: tuple[str, ...]
@@ -160,7 +161,9 @@ class _Reader:
                 self._stray.append(at + 1)
             self._outside(line)
             at += 1
-        return Page(self._name, tuple(self._snippets), frozenset(self._anchors), tuple(self._prose), tuple(self._stray))
+        return Page(
+            self._name, text, tuple(self._snippets), frozenset(self._anchors), tuple(self._prose), tuple(self._stray)
+        )
 
     def _outside(self, line: str) -> None:
         self._prose.append(line)

@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 
 from tests.docs.markdown import Command, Snippet, commands
 from tests.docs.stand_ins import STAND_INS
@@ -80,6 +81,9 @@ finish() {{
   trap - EXIT
   exec >>"{out}/end" 2>&1
   {keeper} --stop {state} || code=97
+  for job in $(jobs -p); do
+    [ ! -e {state}/$job.background ] || {{ kill $job; wait $job || {{ echo "server $job ended with $?"; code=97; }}; }}
+  done
   echo "$step $code" >{out}/result
 }}
 trap finish EXIT
@@ -179,8 +183,11 @@ exec {python} "$@\""""
             self._wrapper(here / name, cases)
 
     def _before(self, snippet: Snippet) -> list[str]:
-        """What ``with`` asks for."""
+        """What ``with`` and ``in`` ask for."""
         lines = []
+        if (where := snippet.words.one("in")) and snippet.language in SHELLS:
+            copy = self.directory / "work" / "copy"
+            lines.append(f"cp -r {shlex.quote(str(ROOT / where))} {copy}; cd {copy}")
         for word in snippet.words.all("with"):
             if word == "certificates":
                 for name, source in self.certificates.items():
@@ -266,7 +273,7 @@ exec {python} "$@\""""
         if reached == "all" and code != "0" and number == len(self.snippets):
             return Outcome(f"the scene ended with {code}", output + end)
         if snippet.language in ("sh", "bash"):
-            return Outcome(_held_up(snippet.text), output)
+            return Outcome(held_up(snippet.text), output)
         return Outcome("", output)
 
     def _compared(self, number: int, snippet: Snippet) -> Outcome:
@@ -288,10 +295,12 @@ def _text(path: Path) -> str:
 
 def _needed(directory: str) -> bool:
     """Whether the checkout or Python are below it."""
-    return any(Path(directory) in Path(place).resolve().parents for place in (ROOT, sys.prefix, sys.base_prefix, HERE))
+    return any(
+        Path(directory) in Path(place).resolve().parents for place in (ROOT, sys.prefix, sys.base_prefix, gettempdir())
+    )
 
 
-def _held_up(text: str) -> str:
+def held_up(text: str) -> str:
     """What is wrong with a block whose reader would wait for a server in the foreground for ever."""
     lines = [
         line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.lstrip().startswith("#")
@@ -340,9 +349,10 @@ def matches(expected: str, got: str) -> bool:
 def isolated() -> tuple[str, ...]:
     """The command that gives the rest of its arguments namespaces of their own; empty where that is not allowed."""
     spaces = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    script = _SETUP.partition("step=")[0].format(layers="/run")
     for command in (spaces, (*spaces, "--user", "--map-root-user")):
         if shutil.which("unshare") and shutil.which("ip"):
-            tried = subprocess.run([*command, "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+            tried = subprocess.run([*command, "sh", "-c", script], capture_output=True, check=False)
             if tried.returncode == 0:
                 return command
     return ()

@@ -22,7 +22,10 @@ class MisuseError(Exception):
 
 def check_pip(root: Path, arguments: Sequence[str]) -> None:
     """``pip install REQUIREMENT...``: what pyproject.toml calls an extra of ours has to be one."""
-    verb, *rest = arguments or [""]
+    words = list(arguments)
+    while words[:1] and words[0].startswith("-"):  # options of pip's own; one of them has a value
+        del words[: 2 if words[0] == "--python" else 1]
+    verb, *rest = words or [""]
     if verb not in ("install", "uninstall", "show", "list", "freeze", "check", "wheel", "download"):
         raise MisuseError(f'no verb of pip\'s: "{verb}"')
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
@@ -99,7 +102,7 @@ def check_nomad(root: Path, arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] not in ("job", "run", "plan", "status", "node", "alloc", "deployment", "validate"):
         raise MisuseError(f'no verb of nomad\'s: "{" ".join(arguments)}"')
     for word in arguments:
-        if word.endswith((".hcl", ".nomad")) and not (root / word).exists():
+        if word.endswith((".hcl", ".nomad")) and not (root / word).exists() and not Path(word).exists():
             raise MisuseError(f"there is no {word}")
 
 
