@@ -1,7 +1,8 @@
 """Replicas behind a load balancer are replaced one after the other, under load, and no client sees it.
 
-The balancers are those of deploy/, with their retries taken out: what is not served the first time has failed. Only
-their checks come faster, so that a stop need not take eight seconds.
+The balancers are those of deploy/. haproxy and Envoy have their retries taken out: what is not served the first time
+has failed. nginx asks nobody who is ready: a connection that is refused is all that it is told, and goes on to the next
+replica. Checks come faster here, so that a stop need not take eight seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import httpx
 import pytest
 
 from tests.e2e.proxies import free_port, needs
-from tests.e2e.replicas import NAMES, Changes, Replicas, envoy_http2, haproxy, haproxy_http1, running
+from tests.e2e.replicas import NAMES, Changes, Replicas, envoy_http2, haproxy, haproxy_http1, nginx, running
 from tests.e2e.service import PATIENCE, eventually
 from tests.pki import Pki
 
@@ -27,7 +28,7 @@ DRAIN_DELAY = "1500ms"
 LONG = 1.8  # seconds that a long request takes: those that run when the delay is over are finished by the drain
 SHORT = 0.05
 
-NO_RETRIES: dict[str, Changes] = {
+AS_HERE: dict[str, Changes] = {
     "haproxy": {
         "retries": ("retries 2", "retries 0"),
         "redispatch": ("    option redispatch 1\n", ""),
@@ -39,9 +40,10 @@ NO_RETRIES: dict[str, Changes] = {
         "checks": ("interval: 2s\n          unhealthy_threshold: 2", "interval: 0.1s\n          unhealthy_threshold: 1"),
         "traffic": ("no_traffic_interval: 2s", "no_traffic_interval: 0.1s"),
     },
+    "nginx": {"found_again": ("fail_timeout=5s", "fail_timeout=1s")},
 }
-NO_RETRIES["haproxy_http1"] = NO_RETRIES["haproxy"]
-FRONTS = {"haproxy": haproxy, "haproxy_http1": haproxy_http1, "envoy": envoy_http2}
+AS_HERE["haproxy_http1"] = AS_HERE["haproxy"]
+FRONTS = {"haproxy": haproxy, "haproxy_http1": haproxy_http1, "envoy": envoy_http2, "nginx": nginx}
 
 
 class Client(threading.Thread):
@@ -157,13 +159,13 @@ def by_front(clients: list[Client]) -> list[list[Client]]:
 
 
 def test_a_rolling_replacement_fails_no_request(replicas: Replicas, pki: Pki) -> None:
-    for program in ("haproxy", "envoy"):
+    for program in ("haproxy", "envoy", "nginx"):
         needs(program)
     with ExitStack() as stack:
         clients = []
         for front, begin in FRONTS.items():
             port = free_port()
-            stack.enter_context(begin(replicas, port, **NO_RETRIES[front]))
+            stack.enter_context(begin(replicas, port, **AS_HERE[front]))
             clients += clients_of(front, port, pki)
         with load(clients):
             for name in NAMES:
