@@ -127,4 +127,6 @@ def test_checks_go_to_the_admin_port(replica: Config) -> None:
 def test_what_has_been_sent_is_not_sent_again() -> None:
     assert re.findall("retry-on (.*)", text_of("haproxy.cfg")) == ["conn-failure"]
     assert re.findall("proxy_next_upstream (.*);", text_of("nginx.conf")) == ["error"], "no non_idempotent"
-    assert re.findall("retry_on: (.*)", text_of("envoy.yaml")) == ["connect-failure,refused-stream,reset-before-request"]
+    assert re.findall("retry_on: (.*)", text_of("envoy.yaml")) == [
+        "connect-failure,refused-stream,reset-before-request"
+    ]

@@ -91,7 +91,9 @@ def test_all_speak_of_the_same_pods() -> None:
     assert all(selector.items() <= labels.items() for selector in selectors)
     target = manifest("horizontalpodautoscaler")["spec"]["scaleTargetRef"]
     assert target["name"] == manifest("deployment")["metadata"]["name"]
-    assert {"name": "config", "configMap": {"name": manifest("configmap")["metadata"]["name"]}} in pod()["spec"]["volumes"]
+    assert {"name": "config", "configMap": {"name": manifest("configmap")["metadata"]["name"]}} in pod()["spec"][
+        "volumes"
+    ]
 
 
 def test_ports_and_probes_are_those_of_the_config(config: Config) -> None:
@@ -157,6 +159,7 @@ def test_a_rollout_begins_with_a_pod_more() -> None:
 def test_memory_has_room_for_a_worker_more(config: Config) -> None:
     limit = parse_size(container()["resources"]["limits"]["memory"] + "B")
     master_and_admin = parse_size("128MiB")
+    assert isinstance(config.workers.count, int)
     assert (config.workers.count + 1) * config.workers.max_memory + master_and_admin <= limit
 
 
@@ -168,6 +171,7 @@ def test_the_autoscaler_asks_for_what_is_counted(config: Config) -> None:
     assert rule["name"]["as"] == name
     assert rule["seriesQuery"].partition("{")[0] == name
     # Pods come before requests are refused.
+    assert isinstance(config.workers.count, int)
     most = config.workers.count * config.limits.requests
     assert int(asked["pods"]["target"]["averageValue"]) <= most / 2
 

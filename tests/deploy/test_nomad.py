@@ -118,7 +118,9 @@ def test_checks_are_on_the_admin_port(job: Any, config: Config) -> None:
     ports = {name: port["to"] for one in network["port"] for name, port in one.items()}
     assert ports == {"http": config.listen[0].address.port, "admin": admin_port(config)}
     checks = {
-        check["path"]: check.get("port", service["port"]) for service in group(job)["service"] for check in service["check"]
+        check["path"]: check.get("port", service["port"])
+        for service in group(job)["service"]
+        for check in service["check"]
     }
     assert checks == {"/readyz": "admin", "/livez": "admin"}
 

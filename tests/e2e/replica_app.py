@@ -24,7 +24,9 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
             query = parse_qs(scope["query_string"].decode())
             await asyncio.sleep(float(query.get("seconds", ["0"])[-1]))
             body = json.dumps(seen(scope) | {"size": size}).encode()
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
+            )
             await send({"type": "http.response.body", "body": body})
 
 

@@ -37,7 +37,10 @@ AS_HERE: dict[str, Changes] = {
     },
     "envoy": {
         "retries": ("num_retries: 2", "num_retries: 0"),
-        "checks": ("interval: 2s\n          unhealthy_threshold: 2", "interval: 0.1s\n          unhealthy_threshold: 1"),
+        "checks": (
+            "interval: 2s\n          unhealthy_threshold: 2",
+            "interval: 0.1s\n          unhealthy_threshold: 1",
+        ),
         "traffic": ("no_traffic_interval: 2s", "no_traffic_interval: 0.1s"),
     },
     "nginx": {"found_again": ("fail_timeout=5s", "fail_timeout=1s")},
