@@ -47,8 +47,8 @@ OWN_FIELDS: Final = frozenset(
 class Handshake:
     """A handshake that can be accepted.
 
-    ``key`` is empty over HTTP/2, which needs none, but where a gateway passes one on. ``subprotocols`` come in the client's
-    order of preference, and so do ``offers``, the parameters of each permessage-deflate that it offers.
+    ``key`` is empty over HTTP/2, which needs none, but where a gateway passes one on. ``subprotocols`` come in the
+    client's order of preference, and so do ``offers``, the parameters of each permessage-deflate that it offers.
     """
 
     key: bytes
@@ -80,10 +80,9 @@ def judge_handshake(request: Request) -> Handshake:
     elif not request.end_stream:
         raise refused("the request opens a WebSocket and has a body")
     check_version(fields.get(b"sec-websocket-version", []), http2)
+    keys = fields.get(b"sec-websocket-key", [])
     return Handshake(
-        passed_on_key(fields.get(b"sec-websocket-key", []))
-        if http2
-        else judged_key(fields.get(b"sec-websocket-key", [])),
+        passed_on_key(keys) if http2 else judged_key(keys),
         listed_subprotocols(fields.get(b"sec-websocket-protocol", [])),
         listed_offers(fields.get(b"sec-websocket-extensions", [])),
         request.http_version,

@@ -113,10 +113,11 @@ async def websocket_http1(front: Front) -> None:
         assert await peer.receive() == "again"
 
 
+@pytest.mark.parametrize(
+    "balancer", [name for name in BALANCERS if name != "nginx"], indirect=True
+)  # no RFC 8441 there
 def test_websockets_and_requests_on_one_http2_connection(balancer: tuple[str, Front]) -> None:
-    name, front = balancer
-    if name == "nginx":
-        pytest.skip("nginx takes no WebSocket over HTTP/2: no RFC 8441")
+    _, front = balancer
     asyncio.run(asyncio.wait_for(websocket_http2(front), PATIENCE))
 
 
@@ -131,11 +132,10 @@ async def websocket_http2(front: Front) -> None:
         await peer.close()
 
 
+@pytest.mark.parametrize("balancer", [name for name in BALANCERS if UPSTREAM[name] == "2"], indirect=True)
 def test_trailers(balancer: tuple[str, Front]) -> None:
     """As gRPC needs them; where HTTP/2 is spoken on both sides."""
-    name, front = balancer
-    if UPSTREAM[name] != "2":
-        pytest.skip("trailers take HTTP/2 to the replicas")
+    _, front = balancer
 
     async def ask() -> None:
         async with http2(front, front.tls("h2")) as connection:
