@@ -47,8 +47,8 @@ OWN_FIELDS: Final = frozenset(
 class Handshake:
     """A handshake that can be accepted.
 
-    ``key`` is empty over HTTP/2, which needs none. ``subprotocols`` come in the client's order of preference, and so do
-    ``offers``, the parameters of each permessage-deflate that it offers.
+    ``key`` is empty over HTTP/2, which needs none, but where a gateway passes one on. ``subprotocols`` come in the
+    client's order of preference, and so do ``offers``, the parameters of each permessage-deflate that it offers.
     """
 
     key: bytes
@@ -80,8 +80,9 @@ def judge_handshake(request: Request) -> Handshake:
     elif not request.end_stream:
         raise refused("the request opens a WebSocket and has a body")
     check_version(fields.get(b"sec-websocket-version", []), http2)
+    keys = fields.get(b"sec-websocket-key", [])
     return Handshake(
-        b"" if http2 else judged_key(fields.get(b"sec-websocket-key", [])),
+        passed_on_key(keys) if http2 else judged_key(keys),
         listed_subprotocols(fields.get(b"sec-websocket-protocol", [])),
         listed_offers(fields.get(b"sec-websocket-extensions", [])),
         request.http_version,
@@ -110,6 +111,13 @@ def judged_key(values: list[bytes]) -> bytes:
     if KEY.fullmatch(values[0]) is None:
         raise refused("the Sec-WebSocket-Key header field is not 16 bytes in base64")
     return values[0]
+
+
+def passed_on_key(values: list[bytes]) -> bytes:
+    """Over HTTP/2 a key is not looked at (RFC 8441 section 5), and so never wrong. Envoy passes that of a client of
+    HTTP/1.1 on, and its answer back: such a client fails the connection without one.
+    """
+    return values[0] if len(values) == 1 and KEY.fullmatch(values[0]) is not None else b""
 
 
 def listed_subprotocols(values: list[bytes]) -> list[str]:
@@ -161,7 +169,9 @@ def answer_fields(handshake: Handshake, subprotocol: str | None, deflate: Deflat
     """
     fields: Headers = []
     if handshake.http_version != "2":
-        fields += [*UPGRADE, (b"sec-websocket-accept", accepts(handshake))]
+        fields += UPGRADE
+    if handshake.key:
+        fields.append((b"sec-websocket-accept", accepts(handshake)))
     if subprotocol is not None:
         check_subprotocol(handshake, subprotocol)
         fields.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))

@@ -34,6 +34,7 @@ from asgiri.supervisor.messages import (
     Command,
     Commit,
     Drain,
+    DrainReason,
     Ending,
     Event,
     Exit,
@@ -505,6 +506,8 @@ class Master:
             case Fork():
                 self._fork(command)
             case Drain(worker_id, reason):
+                if reason is DrainReason.STOP:
+                    self._plans.stop_listening()
                 if child := self._workers.get(worker_id):  # else its exit is among the events that come next
                     child.tell(reason)
             case Hold(worker_id) | Resume(worker_id):

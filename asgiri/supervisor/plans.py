@@ -136,6 +136,18 @@ class Plans:
                 del self._by_generation[number]
         self._close_unused(before)
 
+    def stop_listening(self) -> None:
+        """Nobody accepts any more: what would wait in a queue for ever is refused at once, and can go elsewhere.
+
+        What the admin child listens on stays.
+        """
+        before = self.listeners
+        for number, plan in list(self._by_generation.items()):
+            self._by_generation[number] = replace(plan, listeners=[], entries=[])
+        for listener in before:
+            if listener not in self.listeners:
+                listener.close()
+
     def disown(self) -> None:
         """Another master has the sockets now: their files are not ours to remove."""
         for listener in self.listeners:

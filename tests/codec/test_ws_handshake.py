@@ -108,6 +108,7 @@ def test_what_is_no_handshake_is_refused(status: int, asked: Request) -> None:
 def test_over_http2_no_key_is_asked_for_and_426_is_400() -> None:
     assert judge_handshake(connect()) == Handshake(b"", [], [], "2")
     assert judge_handshake(connect((b"sec-websocket-key", b"nonsense"))).key == b""
+    assert judge_handshake(connect((b"sec-websocket-key", KEY), (b"sec-websocket-key", KEY))).key == b""
     error = refusal(connect((b"sec-websocket-version", b"8")))
     assert (error.status, error.headers) == (400, [])
     error = refusal(request(base=[(b"host", b"a")], http_version="2", end_stream=False))
@@ -259,6 +260,12 @@ def test_the_answer_over_http2_has_none_of_these() -> None:
         (b"sec-websocket-extensions", b"permessage-deflate; server_max_window_bits=12"),
         (b"x", b"y"),
     ]
+
+
+def test_a_key_that_a_gateway_passes_on_over_http2_is_answered() -> None:
+    """Envoy's client of HTTP/1.1 waits for it."""
+    asked = judge_handshake(connect((b"sec-websocket-key", KEY)))
+    assert answer_fields(asked, None, None, []) == [(b"sec-websocket-accept", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")]
 
 
 def test_what_was_agreed_on_is_said() -> None:

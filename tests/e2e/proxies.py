@@ -1,4 +1,4 @@
-"""Real nginx and haproxy in front of a service: each of its own config text, and seen to be gone at the end."""
+"""Real nginx, haproxy and Envoy in front of a service: each of its own config text, and seen to be gone at the end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,8 @@ defaults
 
 def needs(program: str) -> str:
     """The program's path; the test is skipped where there is none, and fails on CI, which installs it."""
-    path = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    places = [os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", str(Path(sys.executable).parent)]
+    path = shutil.which(program, path=os.pathsep.join(places))
     if path is None:
         assert not os.environ.get("CI"), f"{program} is not installed"
         pytest.skip(f"{program} is not installed")
@@ -87,12 +89,52 @@ def nginx(http: str, *ports: int, streams: str = "") -> Iterator[None]:
 @contextmanager
 def haproxy(text: str, *ports: int) -> Iterator[None]:
     """haproxy with these sections (frontend, backend); it listens on the ``ports`` when the body runs."""
+    with whole_haproxy(HAPROXY.format(text=text), *ports):
+        yield
+
+
+@contextmanager
+def envoy(text: str, *ports: int) -> Iterator[None]:
+    """Envoy with this whole config; it listens on the ``ports`` when the body runs."""
+    program = needs("envoy")
+    with tempfile.TemporaryDirectory(prefix="envoy-", dir="/tmp") as directory:
+        config = Path(directory, "envoy.yaml")
+        config.write_text(text, "utf-8")
+        # One thread, and no shared memory: several may run on one machine.
+        few = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
+        with _running([program, "-c", str(config), *few], ports):
+            yield
+
+
+@contextmanager
+def whole_haproxy(text: str, *ports: int) -> Iterator[None]:
+    """haproxy with this whole config."""
     program = needs("haproxy")
     with tempfile.TemporaryDirectory(prefix="haproxy-", dir="/tmp") as directory:
         config = Path(directory, "haproxy.cfg")
-        config.write_text(HAPROXY.format(text=text), "utf-8")
+        config.write_text(text, "utf-8")
         with _running([program, "-db", "-f", str(config)], ports):
             yield
+
+
+@contextmanager
+def whole_nginx(text: str, *ports: int) -> Iterator[None]:
+    """nginx with this whole config, but for where it writes, and that it stays one process."""
+    program = needs("nginx")
+    with tempfile.TemporaryDirectory(prefix="nginx-", dir="/tmp") as directory:
+        os.chmod(directory, 0o755)  # unprivileged processes read it, where root runs the tests
+        config = Path(directory, "nginx.conf")
+        config.write_text(writes_to(directory, text), "utf-8")
+        alone = f"daemon off; master_process off; pid {directory}/nginx.pid; error_log stderr warn;"
+        with _running([program, "-p", directory, "-e", "stderr", "-c", str(config), "-g", alone], ports):
+            yield
+
+
+def writes_to(directory: str, text: str) -> str:
+    """nginx's config, with a directory of its own for all that it writes: the built-in ones are root's."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"    {kind}_temp_path {directory}/{kind};\n" for kind in kinds)
+    return text.replace("http {\n", f"http {{\n    access_log off;\n{places}", 1)
 
 
 @contextmanager

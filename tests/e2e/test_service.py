@@ -203,6 +203,27 @@ def test_term_finishes_a_request_of_three_seconds(start: Start) -> None:
     assert service.members() == {}
 
 
+def test_a_service_that_drains_refuses_new_connections_at_once(start: Start) -> None:
+    """Nobody would accept them any more: a client in the queue would hang until the last request is done."""
+    service = start("-w", "2").ready()
+    with socket.create_connection(("127.0.0.1", service.port), 20) as busy:
+        busy.sendall(b"GET /slow?seconds=3 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert get(service, "/who")
+        service.signal(signal.SIGTERM)
+        assert eventually(lambda: not accepts(service.port))
+        assert select.select([busy], [], [], 0) == ([], [], []), "the request is still under way"
+        assert busy.recv(100).startswith(b"HTTP/1.1 200")
+    assert service.wait() == 0
+
+
+def accepts(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 20):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
 def test_twenty_reloads_under_load_fail_no_request(start: Start) -> None:
     service = start("-w", "2").ready()
     with load(service, clients=4) as kept, load(service, clients=2, keep_alive=False) as fresh:
