@@ -1,7 +1,7 @@
-"""Sockets that the service manager keeps while no master runs: systemd's file descriptor store (sd_notify(3), FDSTORE=1).
+"""Sockets that the service manager keeps while no master runs: systemd's file descriptor store (sd_notify(3)).
 
-It gives them back with the sockets of socket units, and all that it knows of one is a name: the address and the identity
-of a socket's file are written there.
+It gives them back with the sockets of socket units, and all that it knows of one is a name: the address and the
+identity of a socket's file are written there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Supply: sockets that need not be bound, because somebody has passed them on: systemd, or the master before this one.
 
-systemd passes descriptors from 3 on, and says so in the environment (sd_listen_fds(3)): those of socket units, and those
-that it has kept for us (:mod:`asgiri.sockets.kept`). A master that is upgraded passes its own, with the address of each, to
-its heir.
+systemd passes descriptors from 3 on, and says so in the environment (sd_listen_fds(3)): those of socket units, and
+those that it has kept for us (:mod:`asgiri.sockets.kept`). A master that is upgraded passes its own, with the address of
+each, to its heir.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ T = TypeVar("T")
 class Passed(Struct, frozen=True, eq=False):
     """A socket that was passed on: by systemd under a ``name``, by a master with its ``address``, or both in turn.
 
-    ``file`` is that of a unix socket which goes with it. systemd's are systemd's own. ``kept`` is what systemd has called
-    one that an earlier master gave it to keep.
+    ``file`` is that of a unix socket which goes with it. systemd's are systemd's own. ``kept`` is what systemd
+    has called one that an earlier master gave it to keep.
     """
 
     sock: socket.socket
@@ -112,7 +112,7 @@ class Supply:
         return cls(all_or_none(inherited, found))
 
     def _drop_lost(self) -> None:
-        """Close what nobody can connect to. It is no news: a runtime directory goes with each stop, and its files do."""
+        """Close what nobody can connect to. It is no news: a runtime directory goes with each stop, and its files."""
         lost = [one for one in self._passed if one.is_lost]
         self._passed = [one for one in self._passed if one not in lost]
         for one in lost:

@@ -77,7 +77,8 @@ class Log:
 
 class Service:
     """One master, and those that follow it in upgrades. ``args`` follow ``python -m asgiri``; a working directory of
-    its own keeps stray files out. ``prefix`` is a command that runs the rest of its arguments; ``descriptors`` it inherits.
+    its own keeps stray files out. ``prefix`` is a command that runs the rest of its arguments; it inherits
+    ``descriptors``.
     """
 
     def __init__(

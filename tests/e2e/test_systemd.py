@@ -263,7 +263,7 @@ def test_a_restart_refuses_nobody(restart: Restart, tmp_path: Path, port: int, e
         assert stat.S_IMODE(os.stat(web).st_mode) == 0o600
         second.signal(signal.SIGTERM)
         assert second.wait() == 0
-        assert "WARNING" not in str(second.log)
+        assert " WARN " not in str(second.log)
     shutil.rmtree(os.path.dirname(web))
 
 
@@ -306,7 +306,7 @@ def test_no_more_is_kept_than_there_is_room_for(restart: Restart, tmp_path: Path
     binds = ", ".join(f"{{bind: 'unix:{tmp_path}/{name}'}}" for name in "abc")
     with manager(str(tmp_path / "notify")) as heard:
         service = restart(heard, f"listen: [{binds}]", room=2).ready()
-        service.log.wait("WARNING .*has room for 2 sockets of 3: the others are closed in a restart")
+        service.log.wait("WARN .*has room for 2 sockets of 3: the others are closed in a restart")
         assert heard.keeps(2)
         assert get_env(tmp_path / "a", "FDSTORE") is None
 
