@@ -1,8 +1,8 @@
 """Supply: sockets that need not be bound, because somebody has passed them on: systemd, or the master before this one.
 
 systemd passes descriptors from 3 on, and says so in the environment (sd_listen_fds(3)): those of socket units, and
-those that it has kept for us (:mod:`asgiri.sockets.kept`). A master that is upgraded passes its own, with the address of
-each, to its heir.
+those that it has kept for us (:mod:`asgiri.sockets.kept`). A master that is upgraded passes its own, with the address
+of each, to its heir.
 """
 
 from __future__ import annotations
