@@ -33,7 +33,7 @@ RUN ASGIRI_COMPILE=${ASGIRI_COMPILE} pip --python /opt/asgiri/bin/python install
 
 # Symbols for debuggers and what C extensions were made of: half of the size.
 RUN find /opt/asgiri -name '*.so' -exec strip --strip-unneeded '{}' + \
- && find /opt/asgiri/lib -name '*.py[xd]' -delete -o -name '*.[ch]' -delete
+ && find /opt/asgiri/lib '(' -name '*.pyx' -o -name '*.pxd' -o -name '*.[ch]' ')' -delete
 
 
 FROM python:${PYTHON}-slim
