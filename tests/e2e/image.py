@@ -147,7 +147,7 @@ class Image:
         return self.root / os.path.normpath(os.path.join(self.directory, place)).lstrip("/")
 
 
-def binds(volumes: Mapping[str, str] = {}) -> str:  # noqa: B006 - it is not changed
+def binds(volumes: Mapping[str, str] = {}) -> str:
     """Lines for ENTER: the base image's files, and places of volumes with their sources."""
     folders = [place for place in ("/usr", "/bin", "/sbin", "/lib", "/lib64") if Path(place).is_dir()]
     lines = [f"{place} {place}" for place in folders if not Path(place).is_symlink()]
@@ -180,7 +180,9 @@ class Player:
         stages: dict[str, Image] = {}
         known: dict[str, str] = {}
         image: Image | None = None
-        ignored = Ignored((context / ".dockerignore").read_text("utf-8") if (context / ".dockerignore").exists() else "")
+        ignored = Ignored(
+            (context / ".dockerignore").read_text("utf-8") if (context / ".dockerignore").exists() else ""
+        )
         for step in parse(text):
             if step.verb == "ARG":
                 name, _, default = step.text.partition("=")
@@ -271,7 +273,9 @@ class Player:
         """A user as numbers."""
         if text[0].isdigit():
             return text
-        entry = next(line.split(":") for line in image.path("/etc/passwd").read_text().splitlines() if line.split(":")[0] == text)
+        entry = next(
+            line.split(":") for line in image.path("/etc/passwd").read_text().splitlines() if line.split(":")[0] == text
+        )
         return f"{entry[2]}:{entry[3]}"
 
 
@@ -285,7 +289,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
 
 def copy(origin: Path, source: str, target: Path, written: str, ignored: Ignored | None) -> None:
-    """COPY: of a folder what is in it; ``written`` is the target as it stands there, a folder where it ends in a slash."""
+    """COPY: of a folder what is in it; ``written`` is the target as it stands there: a slash makes it a folder."""
     path = origin / source
     if ignored is not None and ignored(os.path.normpath(source)) and source != ".":
         raise FileNotFoundError(f"COPY {source}: .dockerignore hides it")
@@ -307,7 +311,7 @@ def put(source: Path, target: Path) -> None:
 class Container:
     """An image that runs, with a root that is read only and a tmpfs at /tmp. ``volumes``: place in it, source."""
 
-    def __init__(self, image: Image, *args: str, env: Mapping[str, str] = {}, volumes: Mapping[str, str] = {}) -> None:  # noqa: B006
+    def __init__(self, image: Image, *args: str, env: Mapping[str, str] = {}, volumes: Mapping[str, str] = {}) -> None:
         self._image = image
         self._env = env
         command = image.inside([*image.entrypoint, *(args or image.command)], env)

@@ -27,6 +27,8 @@ PAGE = (ROOT / "docs" / "operations" / "containers.md").read_text("utf-8")
 # More than what asgiri and its dependencies take, and less than the base image leaves of 150 MB.
 MEGABYTES = 25
 
+pytestmark = pytest.mark.xdist_group("image")  # the image is built once
+
 can_play = needs(*PID_NAMESPACE)
 
 
@@ -121,7 +123,13 @@ def test_a_changed_source_does_not_install_the_dependencies_anew() -> None:
 def test_what_is_sent_to_the_builder() -> None:
     ignored = Ignored((ROOT / ".dockerignore").read_text("utf-8"))
     sent = ["asgiri/server.py", "asgiri/admin/page/status.js", "pyproject.toml", "config/container.yaml"]
-    kept = [".git/config", "tests/pki.py", "asgiri/__pycache__/a.pyc", "asgiri/asgi/__pycache__/a.pyc", "config/asgiri.yaml"]
+    kept = [
+        ".git/config",
+        "tests/pki.py",
+        "asgiri/__pycache__/a.pyc",
+        "asgiri/asgi/__pycache__/a.pyc",
+        "config/asgiri.yaml",
+    ]
     assert [ignored(path) for path in sent] == [False] * len(sent)
     assert [ignored(path) for path in kept] == [True] * len(kept)
 
