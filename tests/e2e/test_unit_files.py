@@ -1,4 +1,4 @@
-"""The units of systemd/: what systemd says of them, that they fit asgiri and its sample, and a life in their sandbox."""
+"""The units of systemd/: what systemd says of them, that they fit asgiri and its sample, a life in their sandbox."""
 
 from __future__ import annotations
 
