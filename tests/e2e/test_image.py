@@ -17,8 +17,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
-from tests.e2e.image import Container, Ignored, Image, Player, parse, wheelhouse
+from asgiri.units import parse_duration
+from tests.e2e.image import Container, Ignored, Image, Player, Step, parse, wheelhouse
 from tests.e2e.service import PATIENCE, ROOT, eventually
 from tests.e2e.test_container import PID_NAMESPACE, needs
 
@@ -132,6 +134,16 @@ def test_what_is_sent_to_the_builder() -> None:
     ]
     assert [ignored(path) for path in sent] == [False] * len(sent)
     assert [ignored(path) for path in kept] == [True] * len(kept)
+
+
+def test_the_compose_file_of_the_page_fits() -> None:
+    [text] = re.findall(r"```yaml\n(services:.*?)```", PAGE, re.DOTALL)
+    shop = yaml.safe_load(text)["services"]["shop"]
+    [health] = [step for step in parse(DOCKERFILE) if step.verb == "HEALTHCHECK"]
+    assert shop["healthcheck"]["test"] == ["CMD", *Step("", health.text.partition(" ")[2], {}).exec_form]
+    workers = yaml.safe_load((ROOT / "config" / "container.yaml").read_text("utf-8"))["workers"]
+    drain = parse_duration(workers["drain_delay"]) + parse_duration(workers["drain_timeout"])
+    assert parse_duration(shop["stop_grace_period"]) >= drain + 2
 
 
 @can_play
