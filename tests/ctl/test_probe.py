@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,9 @@ def serve() -> Iterator[Serve]:
                 while not asked.endswith(b"\r\n\r\n"):
                     asked += connection.recv(1024)
                 assert asked.startswith(b"GET /livez HTTP/1.1\r\nHost: ")
-                for index in range(len(answer)):
-                    connection.sendall(answer[index : index + 1])
+                with suppress(BrokenPipeError, ConnectionResetError):  # the first line is all that is read
+                    for index in range(len(answer)):
+                        connection.sendall(answer[index : index + 1])
 
         sock.listen()
         thread = threading.Thread(target=once)
