@@ -233,6 +233,13 @@ def restart(tmp_path: Path) -> Iterator[Restart]:
 
 
 @pytest.fixture
+def short() -> Iterator[str]:
+    """A directory with a name that sockets can have."""
+    with tempfile.TemporaryDirectory(prefix="asgiri-", dir="/tmp") as directory:
+        yield directory
+
+
+@pytest.fixture
 def port() -> Iterator[int]:
     """A port that nobody else is given."""
     with socket.socket() as sock:
@@ -242,9 +249,9 @@ def port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_a_restart_refuses_nobody(restart: Restart, tmp_path: Path, port: int, end: signal.Signals) -> None:
+def test_a_restart_refuses_nobody(restart: Restart, tmp_path: Path, short: str, port: int, end: signal.Signals) -> None:
     """Who comes while there is no master waits for the next one, on TCP and on a unix socket."""
-    web = f"{tempfile.mkdtemp(prefix='asgiri-', dir='/tmp')}/web"
+    web = f"{short}/web"
     config = f"listen: [{{bind: '127.0.0.1:{port}'}}, {{bind: 'unix:{web}', mode: '0600'}}]"
     with manager(str(tmp_path / "notify")) as heard:
         first = restart(heard, config).ready()
@@ -264,7 +271,6 @@ def test_a_restart_refuses_nobody(restart: Restart, tmp_path: Path, port: int, e
         second.signal(signal.SIGTERM)
         assert second.wait() == 0
         assert " WARN " not in str(second.log)
-    shutil.rmtree(os.path.dirname(web))
 
 
 def test_what_is_kept_is_what_the_config_has(restart: Restart, tmp_path: Path, port: int) -> None:
