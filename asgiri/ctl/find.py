@@ -49,6 +49,16 @@ def configured_socket(environ: Mapping[str, str]) -> str | None:
     return path and os.path.join(text_at(tree, "process", "chdir") or "", path)
 
 
+def configured_text(environ: Mapping[str, str], *names: str) -> str:
+    """The text of a key of the file that asgiri would read here; empty when there is none that can be read."""
+    from asgiri.config.load import find_file
+    from asgiri.config.nodes import Faults
+    from asgiri.config.source import parse_file
+
+    found = find_file(None, environ)
+    return "" if found is None else text_at(parse_file(found.path, found.asked_by, environ, Faults()), *names)
+
+
 def text_at(node: Node | None, *names: str) -> str:
     """The text below these keys; empty when there is none."""
     from asgiri.config.nodes import Mapping, Scalar, is_broken, is_null

@@ -1,7 +1,8 @@
 """Supply: sockets that need not be bound, because somebody has passed them on: systemd, or the master before this one.
 
-systemd passes descriptors from 3 on, and says so in the environment (sd_listen_fds(3)). A master that is upgraded
-passes its own, with the address of each, to its heir.
+systemd passes descriptors from 3 on, and says so in the environment (sd_listen_fds(3)): those of socket units, and
+those that it has kept for us (:mod:`asgiri.sockets.kept`). A master that is upgraded passes its own, with the address
+of each, to its heir.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from msgspec import Struct
 
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
-from asgiri.sockets.listener import FileId, Listener, require_stream
+from asgiri.sockets.kept import read_name
+from asgiri.sockets.listener import FileId, Listener, identity, require_stream
 
 FIRST: Final = 3  # SD_LISTEN_FDS_START
 UNNAMED: Final = "unknown"  # what systemd calls a socket without a FileDescriptorName
@@ -30,17 +32,26 @@ T = TypeVar("T")
 class Passed(Struct, frozen=True, eq=False):
     """A socket that was passed on: by systemd under a ``name``, by a master with its ``address``, or both in turn.
 
-    ``file`` is that of a unix socket which goes with it. systemd's are systemd's own.
+    ``file`` is that of a unix socket which goes with it. systemd's are systemd's own. ``kept`` is what systemd
+    has called one that an earlier master gave it to keep.
     """
 
     sock: socket.socket
     name: str = ""
     address: str = ""
     file: FileId | None = None
+    kept: str = ""
 
     def __str__(self) -> str:
-        where = f"from the old master, {self.address}" if self.address else f"from systemd, named {self.name}"
+        where = f"from systemd, named {self.name}"
+        if self.address:
+            where = f"{'kept by systemd' if self.kept else 'from the old master'}, {self.address}"
         return f"descriptor {self.sock.fileno()} {where}"
+
+    @property
+    def is_lost(self) -> bool:
+        """It was kept, and its file was not: no client finds it any more."""
+        return bool(self.kept) and self.file is not None and identity(self.address.removeprefix("unix:")) != self.file
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -57,12 +68,15 @@ class Supply:
 
     def __init__(self, passed: Iterable[Passed] = ()) -> None:
         self._passed = list(passed)
+        self.kept = [one.kept for one in self._passed if one.kept]  # what systemd calls those that it keeps for us
         self._names: set[str] = set()  # and addresses: that entries ask for
         self._addresses: set[str] = set()
 
     @classmethod
     def from_systemd(cls, environ: MutableMapping[str, str], pid: int) -> Supply:
-        """The sockets of a socket unit, where the process ``pid`` was given some; the variables are taken away.
+        """The sockets of socket units, and those that were kept, where the process ``pid`` was given some.
+
+        The variables are taken away.
 
         BindError when they are no sense, or name what is no stream socket.
         """
@@ -78,9 +92,15 @@ class Supply:
 
         def passed(index: int) -> Passed:
             fd = FIRST + index
-            return Passed(adopt(fd, f"LISTEN_FDS: descriptor {fd}"), name=names[index] or UNNAMED)
+            sock = adopt(fd, f"LISTEN_FDS: descriptor {fd}")
+            name = names[index] or UNNAMED
+            if (kept := read_name(name)) is None:
+                return Passed(sock, name=name)
+            return Passed(sock, address=kept[0], file=kept[1], kept=name)
 
-        return cls(all_or_none(passed, range(count)))
+        supply = cls(all_or_none(passed, range(count)))
+        supply._drop_lost()
+        return supply
 
     @classmethod
     def from_master(cls, entries: str) -> Supply:
@@ -90,6 +110,13 @@ class Supply:
         except msgspec.DecodeError as error:
             raise BindError(f"what the old master handed over is not understood: {error}") from error
         return cls(all_or_none(inherited, found))
+
+    def _drop_lost(self) -> None:
+        """Close what nobody can connect to. It is no news: a runtime directory goes with each stop, and its files."""
+        lost = [one for one in self._passed if one.is_lost]
+        self._passed = [one for one in self._passed if one not in lost]
+        for one in lost:
+            one.sock.close()
 
     def reserve(self, listens: Iterable[Listen]) -> None:
         """Keep the sockets that these entries ask for, by name or address, from the ones that take any."""

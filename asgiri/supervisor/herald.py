@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+
+from asgiri.sockets.kept import kept_name
+from asgiri.sockets.listener import Listener
 from asgiri.supervisor.fleet import Fleet, Phase
 from asgiri.supervisor.notify import Notifier
 from asgiri.supervisor.scoreboard import Scoreboard, State
 from asgiri.supervisor.status import Status
+
+logger = logging.getLogger("asgiri.master")
 
 # How often the status is told, and what a reload or a drain is extended by each second, in seconds.
 STATUS_EVERY = 5.0
@@ -13,9 +20,14 @@ EXTENSION = 15.0
 
 
 class Herald:
-    """Silent until :meth:`announce`: before that, it is the service manager's own time that counts."""
+    """Silent until :meth:`announce`: before that, it is the service manager's own time that counts.
 
-    def __init__(self, notifier: Notifier, fleet: Fleet, board: Scoreboard, status: Status) -> None:
+    ``kept`` are the names of the sockets that the manager keeps for us already.
+    """
+
+    def __init__(
+        self, notifier: Notifier, fleet: Fleet, board: Scoreboard, status: Status, kept: Iterable[str] = ()
+    ) -> None:
         self.notifier = notifier
         self._fleet = fleet
         self._board = board
@@ -24,6 +36,8 @@ class Herald:
         self._reloading = False
         self._stopping = False
         self._status_at = 0.0
+        self._kept = dict.fromkeys(kept)
+        self._is_full = False  # which is said once
 
     def announce(self) -> None:
         """All first workers are ready, and this is the main process."""
@@ -50,8 +64,34 @@ class Herald:
             self._stopping = True
             self.notifier.stopping()
 
+    def keep(self, listeners: Iterable[Listener]) -> None:
+        """Have the manager keep these sockets, and no others, for the master that comes after a restart or a crash."""
+        if not self.notifier.room or not self._announced or self._stopping:
+            return
+        found = {name: listener.sock for listener in listeners if (name := kept_name(listener))}
+        for name in [name for name in self._kept if name not in found]:
+            self.notifier.forget(name)
+            del self._kept[name]
+        for name, sock in found.items():
+            if name not in self._kept and len(self._kept) < self.notifier.room:
+                self.notifier.keep(name, sock)
+                self._kept[name] = None
+        if len(found) > len(self._kept) and not self._is_full:
+            told = "the service manager has room for %d sockets of %d: the others are closed in a restart"
+            logger.warning(told, self.notifier.room, len(found))
+        self._is_full = len(found) > len(self._kept)
+
+    def leave(self, listeners: Iterable[Listener]) -> None:
+        """At the end: the files of sockets that are kept are for the next master."""
+        for listener in listeners:
+            if kept_name(listener) in self._kept:
+                listener.disown()
+
     def hand_over(self, pid: int) -> None:
-        """Another process is the main one; what is said from here on is its to say."""
+        """Another process is the main one; what is said from here on is its to say, and its sockets are to be kept."""
+        for name in self._kept:
+            self.notifier.forget(name)
+        self._kept = {}
         self.notifier.main_pid(pid)
         self.notifier.close()
 

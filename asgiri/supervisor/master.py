@@ -98,7 +98,7 @@ class Master:
         self._workers: dict[int, Child] = {}  # by the fleet's id
         self._fleet = Fleet(Policy.of(config))
         self._status = Status(self._fleet, self._workers, self._board)
-        self._herald = Herald(origin.notifier, self._fleet, self._board, self._status)
+        self._herald = Herald(origin.notifier, self._fleet, self._board, self._status, origin.supply.kept)
         self._desk = Desk(self._means())
         self._control: ControlServer | None = None
         self._aides = Aides()
@@ -120,6 +120,8 @@ class Master:
         self._signals = SignalQueue()  # first: a stop that comes from here on finds somebody to remove what was made
         try:
             self._plans.open(self._origin.supply)
+            if self._origin.supply.kept:
+                self._plans.own()
         except BaseException:
             self._signals.close()
             raise
@@ -177,6 +179,7 @@ class Master:
             self._control.close()
         self._selector.close()
         self._mode.close()
+        self._herald.leave(self._plans.listeners)
         self._plans.close()
         self._standing.leave()
 
@@ -249,6 +252,7 @@ class Master:
         self._aides.pulse(master.beat_ns)
         self._status.count(now)
         self._herald.pulse(now)
+        self._herald.keep(self._plans.listeners)
         if self._control is not None:
             self._control.sweep(now)
         if self._board.master.announced and not self._is_complete:
@@ -559,6 +563,7 @@ class Master:
             self._hooks.greet(plan.loaded, Greeting(urls, admin, self._mode.is_troubled))
         if self._heir is None:
             self._herald.announce()
+            self._herald.keep(self._plans.listeners)
         else:
             self._start_aides()  # not before: /readyz is to say yes at once
             self._heir.tell_ready()

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import MutableMapping
@@ -22,24 +23,29 @@ logger = logging.getLogger("asgiri.master")
 SOCKET: Final = "NOTIFY_SOCKET"
 WATCHDOG: Final = "WATCHDOG_USEC"
 WATCHDOG_OF: Final = "WATCHDOG_PID"
+STORE: Final = "FDSTORE"
 
 # systemd takes no datagram over 4096 bytes (PIPE_BUF), and a status is a line for people.
 _STATUS_MOST: Final = 1000
-# Messages that wait for a manager that takes none: a start, a reload and a stop make fewer.
+# Messages that wait for a manager that takes none, beside one for each socket: a start, a reload and a stop make fewer.
 _WAITING_MOST: Final = 8
+# More sockets than anybody has the manager keep.
+_STORE_MOST: Final = 1000
 
 
 class Notifier:
     """One service's word to its manager, at ``address``: a path, or ``@name`` in the abstract namespace; None: nobody.
 
     ``watchdog`` is how often the manager wants to hear :meth:`alive` at the least, in seconds; None: it does not.
+    ``room`` is how many sockets it keeps for us.
     """
 
-    def __init__(self, address: str | None, watchdog: float | None = None) -> None:
+    def __init__(self, address: str | None, watchdog: float | None = None, room: int = 0) -> None:
         self.watchdog = watchdog if address is not None else None
+        self.room = room if address is not None else 0
         self._address = address
         self._socket: socket.socket | None = None
-        self._waiting: deque[bytes] = deque(maxlen=_WAITING_MOST)
+        self._waiting: deque[tuple[bytes, socket.socket | None]] = deque(maxlen=_WAITING_MOST + self.room)
         self._heard = True  # whether the last message arrived: a failure is told once
         if address is not None:
             self._open(address)
@@ -53,11 +59,11 @@ class Notifier:
         address = environ.pop(SOCKET, "")
         interval = environ.pop(WATCHDOG, "")
         of = environ.pop(WATCHDOG_OF, "")
+        store = environ.pop(STORE, "")
         if not address:
             return cls(None)
-        if of and of != str(os.getpid()):
-            return cls(address)
-        return cls(address, _seconds(interval))
+        is_ours = not of or of == str(os.getpid())
+        return cls(address, _seconds(interval) if is_ours else None, _room(store))
 
     def environ(self) -> dict[str, str]:
         """The variables for a master that takes over; WATCHDOG_PID, which names its own pid, is its to set."""
@@ -66,6 +72,8 @@ class Notifier:
         variables = {SOCKET: self._address}
         if self.watchdog is not None:
             variables[WATCHDOG] = str(round(self.watchdog * 1e6))
+        if self.room:
+            variables[STORE] = str(self.room)
         return variables
 
     def ready(self, status: str) -> None:
@@ -84,6 +92,14 @@ class Notifier:
         """Another process is the main one from here on."""
         self._tell(f"MAINPID={pid}")
 
+    def keep(self, name: str, sock: socket.socket) -> None:
+        """Keep a socket under a name, and give it to the master that is started next. A second time it is no other."""
+        self._tell(f"FDSTORE=1\nFDNAME={name}", sock)
+
+    def forget(self, name: str) -> None:
+        """Keep the socket of this name no longer."""
+        self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
     def status(self, text: str) -> None:
         """One line for people: what the service is doing."""
         self._send(f"STATUS={_line(text)}")
@@ -98,6 +114,7 @@ class Notifier:
 
     def close(self) -> None:
         """Say nothing any more: at the end, and in a child."""
+        self.room = 0
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -114,10 +131,10 @@ class Notifier:
             return
         self._socket.setblocking(False)
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, sock: socket.socket | None = None) -> None:
         """Send what the manager must not miss: it waits until it can be sent, and what comes later waits behind it."""
         if self._socket is not None:
-            self._waiting.append(text.encode())
+            self._waiting.append((text.encode(), sock))
             self._flush()
 
     def _send(self, text: str) -> None:
@@ -126,17 +143,24 @@ class Notifier:
             self._put(text.encode())
 
     def _flush(self) -> bool:
-        while self._waiting and self._put(self._waiting[0]):
+        while self._waiting and self._put(*self._waiting[0]):
             self._waiting.popleft()
         return not self._waiting
 
-    def _put(self, data: bytes) -> bool:
-        """Send one datagram; whether that was possible."""
+    def _put(self, data: bytes, sock: socket.socket | None = None) -> bool:
+        """Send one datagram, and a socket along with it; whether that was possible."""
         assert self._socket is not None
         assert self._address is not None
+        if sock is not None and sock.fileno() == -1:  # it was closed while it waited
+            return True
         name = os.fsencode(self._address)
+        where = b"\0" + name[1:] if name[:1] == b"@" else name
         try:
-            self._socket.sendto(data, b"\0" + name[1:] if name[:1] == b"@" else name)
+            if sock is None:
+                self._socket.sendto(data, where)
+            else:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, sock.fileno().to_bytes(4, sys.byteorder))
+                self._socket.sendmsg([data], [rights], 0, where)  # socket.send_fds() forgets the address
         except OSError as error:
             if self._heard:
                 logger.warning("the service manager cannot be told at %s: %s", escape(self._address), _why(error))
@@ -162,6 +186,16 @@ def _seconds(microseconds: str) -> float | None:
         logger.warning('%s is ignored: expected microseconds, got "%s"', WATCHDOG, escape(microseconds))
         return None
     return int(microseconds) / 1e6
+
+
+def _room(text: str) -> int:
+    """The value of FDSTORE; 0 when there is none, or it is no number."""
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        logger.warning('%s is ignored: expected a number of descriptors, got "%s"', STORE, escape(text))
+        return 0
+    return min(int(text), _STORE_MOST)
 
 
 def _line(text: str) -> str:

@@ -42,6 +42,7 @@ GIVEN: Final = (
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
+    "FDSTORE",
     "LISTEN_PID",
     "LISTEN_FDS",
     "LISTEN_FDNAMES",

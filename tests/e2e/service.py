@@ -77,11 +77,17 @@ class Log:
 
 class Service:
     """One master, and those that follow it in upgrades. ``args`` follow ``python -m asgiri``; a working directory of
-    its own keeps stray files out. ``prefix`` is a command that runs the rest of its arguments.
+    its own keeps stray files out. ``prefix`` is a command that runs the rest of its arguments; it inherits
+    ``descriptors``.
     """
 
     def __init__(
-        self, directory: Path, *args: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+        self,
+        directory: Path,
+        *args: str,
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.directory = directory
         self._runtime = tempfile.TemporaryDirectory(prefix="asgiri-", dir="/tmp")  # a name that sockets can have
@@ -99,6 +105,7 @@ class Service:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            pass_fds=descriptors,
         )
         self.log = Log(self.process.stderr)
 

@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,23 +24,57 @@ from tests.e2e.service import PATIENCE, ROOT, Log, Service, eventually, get, pro
 
 
 class Manager:
-    """The service manager's end: the assignments that came, in order, each with the pid of who sent it."""
+    """The service manager's end: the assignments that came, in order, each with the pid of who sent it.
+
+    ``store`` has the sockets that it keeps, by name.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.said: list[tuple[int, str]] = []
+        self.store: dict[str, int] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket.bind(address.replace("@", "\0", 1) if address.startswith("@") else address)
 
     def read(self) -> None:
         while True:
+            size = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(4)
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(12), socket.MSG_DONTWAIT)
+                data, ancillary, _, _ = self._socket.recvmsg(4096, size, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            pid = int.from_bytes(ancillary[0][2][:4], "little")
-            self.said += [(pid, line) for line in data.decode().splitlines()]
+            said = {kind: content for _, kind, content in ancillary}
+            pid = int.from_bytes(said[socket.SCM_CREDENTIALS][:4], "little")
+            lines = data.decode().splitlines()
+            self.said += [(pid, line) for line in lines]
+            if socket.SCM_RIGHTS in said:
+                self._keep(lines, int.from_bytes(said[socket.SCM_RIGHTS], sys.byteorder))
+            elif lines[0] == "FDSTOREREMOVE=1":
+                os.close(self.store.pop(lines[1].removeprefix("FDNAME=")))
+
+    def _keep(self, lines: list[str], fd: int) -> None:
+        assert lines[0] == "FDSTORE=1"
+        name = lines[1].removeprefix("FDNAME=")
+        assert lines[1] == f"FDNAME={name}"
+        assert name.isascii()
+        assert name.isprintable()
+        assert ":" not in name
+        assert len(name) < 256
+        if name in self.store:
+            assert os.path.sameopenfile(fd, self.store[name])
+            os.close(fd)
+        else:
+            self.store[name] = fd
+
+    def keeps(self, count: int) -> bool:
+        """Whether, in time, it has so many sockets."""
+
+        def looked() -> bool:
+            self.read()
+            return len(self.store) == count
+
+        return eventually(looked)
 
     def words(self, *names: str) -> list[str]:
         """What was assigned to these names so far, in order."""
@@ -50,6 +86,9 @@ class Manager:
 
     def close(self) -> None:
         self._socket.close()
+        for fd in self.store.values():
+            os.close(fd)
+        self.store = {}
 
 
 @contextmanager
@@ -153,6 +192,134 @@ def test_an_upgrade_hands_the_main_pid_over(start: Start, tmp_path: Path) -> Non
         os.kill(heir, signal.SIGTERM)
         assert eventually(lambda: not service.members())
         assert heard.words("STOPPING") == ["STOPPING=1"]
+
+
+# Sockets that systemd keeps
+
+# What systemd does with what it keeps: descriptors from 3 on, and who they are for.
+GIVE = """
+import os, sys
+count = int(os.environ["LISTEN_FDS"])
+copies = [os.dup(int(fd)) for fd in sys.argv[1 : 1 + count]]
+high = [os.dup2(fd, 100 + i) for i, fd in enumerate(copies)]
+for i, fd in enumerate(high):
+    os.dup2(fd, 3 + i)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execvp(sys.argv[1 + count], sys.argv[1 + count:])
+"""
+
+Restart = Callable[..., Service]
+
+
+@pytest.fixture
+def restart(tmp_path: Path) -> Iterator[Restart]:
+    """Start a master as a manager does that keeps its sockets, with what it has of them."""
+    services: list[Service] = []
+
+    def begin(heard: Manager, config: str, room: int = 8) -> Service:
+        (tmp_path / "asgiri.yaml").write_text(config, "utf-8")
+        fds = list(heard.store.values())
+        env = {"NOTIFY_SOCKET": heard.address, "FDSTORE": str(room), "MARKS": str(tmp_path)}
+        if fds:
+            env |= {"LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": ":".join(heard.store)}
+        prefix = (sys.executable, "-c", GIVE, *map(str, fds)) if fds else ()
+        args = ("--app-dir", str(APP_DIR), "app:app")
+        services.append(Service(tmp_path, *args, env=env, prefix=prefix, descriptors=fds))
+        return services[-1]
+
+    yield begin
+    for service in services:
+        service.close()
+
+
+@pytest.fixture
+def short() -> Iterator[str]:
+    """A directory with a name that sockets can have."""
+    with tempfile.TemporaryDirectory(prefix="asgiri-", dir="/tmp") as directory:
+        yield directory
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that nobody else is given."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restart_refuses_nobody(restart: Restart, tmp_path: Path, short: str, port: int, end: signal.Signals) -> None:
+    """Who comes while there is no master waits for the next one, on TCP and on a unix socket."""
+    web = f"{short}/web"
+    config = f"listen: [{{bind: '127.0.0.1:{port}'}}, {{bind: 'unix:{web}', mode: '0600'}}]"
+    with manager(str(tmp_path / "notify")) as heard:
+        first = restart(heard, config).ready()
+        assert heard.keeps(2)
+        first.signal(end)
+        assert first.wait() == (0 if end == signal.SIGTERM else -signal.SIGKILL)
+        assert eventually(lambda: not first.members())
+        with socket.create_connection(("127.0.0.1", port)) as client, socket.socket(socket.AF_UNIX) as local:
+            local.connect(web)
+            for one in (client, local):
+                one.settimeout(PATIENCE)
+                one.sendall(b"GET /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            second = restart(heard, config).ready()
+            assert [one.recv(12) for one in (client, local)] == [b"HTTP/1.1 200"] * 2
+        assert heard.keeps(2)
+        assert stat.S_IMODE(os.stat(web).st_mode) == 0o600
+        second.signal(signal.SIGTERM)
+        assert second.wait() == 0
+        assert " WARN " not in str(second.log)
+
+
+def test_what_is_kept_is_what_the_config_has(restart: Restart, tmp_path: Path, port: int) -> None:
+    web, api = (f"{{bind: 'unix:{tmp_path}/{name}'}}" for name in ("web", "api"))
+    with manager(str(tmp_path / "notify")) as heard:
+        first = restart(heard, f"listen: [{{bind: '127.0.0.1:{port}'}}, {web}]").ready()
+        assert heard.keeps(2)
+        (tmp_path / "asgiri.yaml").write_text(f"listen: [{web}]", "utf-8")
+        first.signal(signal.SIGHUP)
+        first.log.wait("the reload is complete")
+        assert heard.keeps(1)
+        (tmp_path / "web").unlink()  # as a runtime directory goes: what was kept is of no use
+        first.signal(signal.SIGTERM)
+        assert first.wait() == 0
+        second = restart(heard, f"listen: [{web}]").ready()
+        assert ask(str(tmp_path / "web"))["worker"] == 1
+        assert eventually(lambda: heard.words("FDSTOREREMOVE") and len(heard.store) == 1)
+        second.signal(signal.SIGTERM)
+        assert second.wait() == 0
+        third = restart(heard, f"listen: [{api}]").ready()
+        third.log.wait(f"passed on is not in the configuration, and is closed: .* kept by systemd, unix:{tmp_path}/web")
+        assert not (tmp_path / "web").exists()
+        third.ready()
+        assert eventually(lambda: heard.words("STATUS") and ["/api," in name for name in heard.store] == [True])
+
+
+def test_who_follows_in_an_upgrade_is_kept_too(restart: Restart, tmp_path: Path, port: int) -> None:
+    with manager(str(tmp_path / "notify")) as heard:
+        first = restart(heard, f"listen: [{{bind: '127.0.0.1:{port}'}}]").ready()
+        assert heard.keeps(1)
+        first.signal(signal.SIGUSR2)
+        first.log.wait("the upgrade is complete")
+        assert first.wait() == 0
+        assert eventually(lambda: len(heard.words("FDSTORE")) == 2)
+        assert [heard.words("FDSTOREREMOVE"), len(heard.store)] == [["FDSTOREREMOVE=1"], 1]
+
+
+def test_no_more_is_kept_than_there_is_room_for(restart: Restart, tmp_path: Path) -> None:
+    binds = ", ".join(f"{{bind: 'unix:{tmp_path}/{name}'}}" for name in "abc")
+    with manager(str(tmp_path / "notify")) as heard:
+        service = restart(heard, f"listen: [{binds}]", room=2).ready()
+        service.log.wait("WARN .*has room for 2 sockets of 3: the others are closed in a restart")
+        assert heard.keeps(2)
+        assert get_env(tmp_path / "a", "FDSTORE") is None
+
+
+def get_env(path: Path, name: str) -> Any:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE) as client:
+        return client.get(f"http://a/env?name={name}").json()["value"]
 
 
 # Socket activation

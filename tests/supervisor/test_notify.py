@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -200,3 +201,46 @@ def test_a_path_that_is_too_long_fails_nothing(tmp_path: Path, caplog: pytest.Lo
     notifier.alive()
     assert "too long" in caplog.text
     notifier.close()
+
+
+# Sockets that it keeps
+
+
+def test_sockets_go_along_and_wait_their_turn(manager: Manager) -> None:
+    notifier = manager.notifier(FDSTORE="4")
+    assert notifier.room == 4
+    assert notifier.environ() == {"NOTIFY_SOCKET": manager.address, "FDSTORE": "4"}
+    with socket.socket() as kept, socket.socket() as closed:
+        manager.socket.close()
+        notifier.keep("a", kept)
+        notifier.keep("b", closed)
+        closed.close()
+        notifier.forget("c")
+        with suppress(FileNotFoundError):
+            os.unlink(manager.address)
+        manager.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        manager.socket.setblocking(False)
+        manager.bind()
+        notifier.stopping()
+        data, ancillary, *_ = manager.socket.recvmsg(4096, socket.CMSG_SPACE(4))
+        [(_, kind, fd)] = ancillary
+        assert (data, kind) == (b"FDSTORE=1\nFDNAME=a", socket.SCM_RIGHTS)
+        with socket.socket(fileno=int.from_bytes(fd, sys.byteorder)) as got:
+            assert os.path.sameopenfile(got.fileno(), kept.fileno())
+        assert manager.heard() == ["FDSTOREREMOVE=1\nFDNAME=c", "STOPPING=1"]  # what was closed meanwhile is not missed
+    notifier.close()
+    assert notifier.room == 0
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1.5", "9" * 30])
+def test_room_that_is_no_number_is_told(manager: Manager, value: str, caplog: pytest.LogCaptureFixture) -> None:
+    notifier = manager.notifier(FDSTORE=value)
+    assert notifier.room == 0
+    notifier.close()
+    assert "FDSTORE is ignored: expected a number of descriptors" in caplog.text
+
+
+def test_without_a_manager_there_is_no_room() -> None:
+    environ = {"FDSTORE": "4"}
+    assert Notifier.from_environ(environ).room == 0
+    assert environ == {}
