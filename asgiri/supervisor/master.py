@@ -511,6 +511,7 @@ class Master:
                 self._fork(command)
             case Drain(worker_id, reason):
                 if reason is DrainReason.STOP:
+                    self._herald.leave(self._plans.listeners)
                     self._plans.stop_listening()
                 if child := self._workers.get(worker_id):  # else its exit is among the events that come next
                     child.tell(reason)
