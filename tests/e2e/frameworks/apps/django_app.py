@@ -10,6 +10,8 @@ from typing import Any
 
 # Django says by it that a FileResponse is read by plain iteration, which is what is looked at here.
 warnings.filterwarnings("default", "StreamingHttpResponse must consume synchronous iterators")
+# Django leaves the request's body open when a view fails within its answer.
+warnings.filterwarnings("ignore", "Unclosed file <tempfile.SpooledTemporaryFile", ResourceWarning)
 
 import django
 from django.conf import settings

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, WebSocket, get, head, post, websocket
 from litestar.background_tasks import BackgroundTask
 from litestar.datastructures import Cookie, UploadFile
-from litestar.enums import RequestEncodingType
 from litestar.exceptions import WebSocketDisconnect
-from litestar.params import Body, Parameter
+from litestar.params import FromPath
 from litestar.response import File, Redirect, ServerSentEvent, Stream
 
 from tests.e2e.frameworks.apps import common
@@ -38,13 +37,13 @@ async def home_head() -> Response[None]:
 
 
 @get("/json", name="json")
-async def json(name: str) -> dict[str, str]:
-    return {"hello": name}
+async def json(request: Request[Any, Any, Any]) -> dict[str, str]:
+    return {"hello": request.query_params["name"]}
 
 
 @post("/json", status_code=200)
-async def post_json(data: dict[str, Any]) -> dict[str, Any]:
-    return data
+async def post_json(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    return dict(await request.json())
 
 
 @post("/form", status_code=200)
@@ -54,12 +53,11 @@ async def form(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 
 @post("/upload", status_code=200)
-async def upload(
-    data: Annotated[dict[str, Any], Body(media_type=RequestEncodingType.MULTI_PART)],
-) -> dict[str, Any]:
-    file = data["file"]
+async def upload(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    fields = await request.form()
+    file = fields["file"]
     assert isinstance(file, UploadFile)
-    return {"filename": file.filename, "note": data["note"], **common.digest(await file.read())}
+    return {"filename": file.filename, "note": fields["note"], **common.digest(await file.read())}
 
 
 @post("/count", status_code=200)
@@ -68,7 +66,7 @@ async def count(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 
 @get("/stream/{key:str}")
-async def stream(key: str) -> Stream:
+async def stream(key: FromPath[str]) -> Stream:
     async def pieces() -> AsyncIterator[str]:
         yield "first\n"
         await common.passed(key)
@@ -78,7 +76,7 @@ async def stream(key: str) -> Stream:
 
 
 @get("/endless/{key:str}")
-async def endless(key: str) -> Stream:
+async def endless(key: FromPath[str]) -> Stream:
     async def pieces() -> AsyncIterator[bytes]:
         notes[key].append("begun")
         try:
@@ -101,7 +99,7 @@ async def events() -> ServerSentEvent:
 
 
 @post("/background/{key:str}", status_code=200)
-async def background(key: str) -> Response[str]:
+async def background(key: FromPath[str]) -> Response[str]:
     async def task() -> None:
         await common.passed(key)
         notes[key].append("done")
@@ -110,12 +108,12 @@ async def background(key: str) -> Response[str]:
 
 
 @post("/gates/{key:str}", status_code=204)
-async def open_gate(key: str) -> None:
+async def open_gate(key: FromPath[str]) -> None:
     common.gates[key].set()
 
 
 @get("/notes/{key:str}")
-async def noted(key: str) -> list[str]:
+async def noted(key: FromPath[str]) -> list[str]:
     return notes[key]
 
 
@@ -125,7 +123,7 @@ async def startup(request: Request[Any, Any, Any]) -> dict[str, str]:
 
 
 @get("/meet/{key:str}", media_type=MediaType.TEXT, sync_to_thread=True)
-def meet(key: str) -> str:
+def meet(key: FromPath[str]) -> str:
     common.meet(key)
     return "met"
 
@@ -148,7 +146,8 @@ async def redirect(request: Request[Any, Any, Any]) -> Redirect:
 
 
 @get("/headers")
-async def headers(large: Annotated[str, Parameter(header="X-Large")]) -> Response[dict[str, int]]:
+async def headers(request: Request[Any, Any, Any]) -> Response[dict[str, int]]:
+    large = request.headers["x-large"]
     return Response({"size": len(large)}, headers={"X-Large": large})
 
 
@@ -173,7 +172,7 @@ async def where(request: Request[Any, Any, Any]) -> dict[str, str]:
 
 
 @websocket("/ws/{key:str}")
-async def talk(socket: WebSocket[Any, Any, Any], key: str) -> None:
+async def talk(socket: WebSocket[Any, Any, Any], key: FromPath[str]) -> None:
     await socket.accept(subprotocols="chat" if "chat" in socket.scope["subprotocols"] else None)
     try:
         while True:
