@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.frameworks.site import ENGINES, FRAMEWORKS, Framework, Site, Visitor
+from tests.e2e.frameworks.site import Site, Visitor
 from tests.pki import Pki
 
 

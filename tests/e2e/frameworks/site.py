@@ -47,22 +47,23 @@ class Framework:
     websockets: bool = True
     lifespan: bool = True
     close_code: bool = True  # the application is told the code that a client closes a WebSocket with
-    subprotocol: bool = True
+    unknown_length: bool = True  # it can read a body whose length is not told
+    told: bool = True  # it hears that a client has left, and of a send that fails
+    logs: bool = True  # its tracebacks go to stderr
     file: str = "http.response.body"  # the message that a file is sent with; "": it is not looked at
-    failures: str = "asgiri"  # who answers for an application that fails, and logs it: asgiri or the framework
-    late: str = "asgiri"  # the same for one that fails when a part of its answer is out
 
 
 FRAMEWORKS = [
     Framework("starlette", file="http.response.pathsend"),
     Framework("fastapi", file="http.response.pathsend"),
-    Framework("django", lifespan=False, failures="framework"),
-    Framework("quart", close_code=False, failures="framework"),
-    Framework("litestar", failures="framework"),
-    Framework("blacksheep", failures="framework"),
+    Framework("django", lifespan=False),
+    Framework("quart", close_code=False),
+    Framework("litestar"),
+    Framework("blacksheep"),
     Framework("asgi2", lifespan=False, file="http.response.zerocopysend"),
-    Framework("flask", websockets=False, lifespan=False, file="", failures="framework"),
-    Framework("a2wsgi", websockets=False, lifespan=False, failures="framework"),
+    Framework("flask", websockets=False, lifespan=False, file=""),
+    # Its threads wait for ever once a client has gone, and its wsgi.errors is stdout: what asgiri's own interface does not.
+    Framework("a2wsgi", websockets=False, lifespan=False, unknown_length=False, told=False, logs=False),
 ]
 
 

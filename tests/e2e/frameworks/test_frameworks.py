@@ -15,7 +15,11 @@ from tests.http2_client import http2_connected
 from tests.proto.fakes import in_loop
 from tests.websocket_clients import ClosedError, Offer, through_http2, through_websockets
 
-SITES = [pytest.param((framework, engines), id=f"{framework.name}-{engines}") for framework in FRAMEWORKS for engines in ENGINES]
+SITES = [
+    pytest.param((framework, engines), id=f"{framework.name}-{engines}")
+    for framework in FRAMEWORKS
+    for engines in ENGINES
+]
 
 pytestmark = pytest.mark.parametrize("site", SITES, indirect=True)
 
@@ -50,6 +54,9 @@ def test_uploads(visitor: Visitor) -> None:
 
 def test_bodies_of_unknown_length(visitor: Visitor) -> None:
     pieces = (UPLOAD[begin : begin + 70_000] for begin in range(0, len(UPLOAD), 70_000))
+    if not visitor.site.framework.unknown_length:
+        assert visitor.post("/count", content=iter([b"x"])).json()["size"] == 0, "it can: say so"
+        return
     assert visitor.post("/count", content=pieces).json() == DIGEST
     assert visitor.post("/count", content=b"").json()["size"] == 0
 
@@ -131,14 +138,15 @@ def test_a_failure_is_answered_with_500_and_logged_once(visitor: Visitor) -> Non
     answer = visitor.get("/fail")
     assert answer.status_code == 500
     assert visitor.get("/").status_code == 200
-    site.service.log.wait("OnPurposeError: at once$", mark)
-    assert len(site.service.log.find("OnPurposeError: at once", mark)) == 1
+    if site.framework.logs:
+        site.service.log.wait("OnPurposeError: at once$", mark)
+        assert len(site.service.log.find("OnPurposeError: at once", mark)) == 1
 
 
 def test_a_failure_within_an_answer_is_no_whole_answer(visitor: Visitor) -> None:
     site = visitor.site
     mark = len(site.service.log)
-    site.expect(r"the application failed: OnPurposeError|the application returned without")
+    site.expect(r"the application failed: (OnPurposeError|LitestarException)|the application returned without")
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         visitor.get("/fail-late")
     assert visitor.get("/").status_code == 200
@@ -161,7 +169,7 @@ def test_expect_100_continue(site: Site) -> None:
 @in_loop
 async def test_expect_100_continue_over_http2(site: Site) -> None:
     async with http2_connected(("127.0.0.1", site.ports["2"]), site.tls("2")) as peer:
-        stream = peer.request("/count", ("expect", "100-continue"), method="POST", end=False)
+        stream = peer.request("/count", ("expect", "100-continue"), ("content-length", "5"), method="POST", end=False)
         await peer.until(lambda: peer.answers[stream].interim)
         assert peer.answers[stream].interim == [100]
         peer.h2.send_data(stream, b"hello", end_stream=True)
@@ -169,7 +177,13 @@ async def test_expect_100_continue_over_http2(site: Site) -> None:
         assert (answer.status, b'"size":5' in answer.body.replace(b" ", b"")) == (200, True)
 
 
+def hears_of_clients(site: Site) -> None:
+    if not site.framework.told:
+        pytest.skip("a2wsgi's threads do not hear of a client that has left")
+
+
 def test_a_client_that_leaves_ends_the_stream(site: Site) -> None:
+    hears_of_clients(site)
     visitor = Visitor(site, "1.1")
     key = site.key()
     with site.client("1.1") as client, client.stream("GET", f"/endless/{key}") as answer:
@@ -181,6 +195,7 @@ def test_a_client_that_leaves_ends_the_stream(site: Site) -> None:
 
 @in_loop
 async def test_a_client_that_resets_its_stream_ends_it(site: Site) -> None:
+    hears_of_clients(site)
     visitor = Visitor(site, "1.1")
     key = site.key()
     async with http2_connected(("127.0.0.1", site.ports["2"]), site.tls("2")) as peer:
@@ -230,6 +245,8 @@ async def refusal(visitor: Visitor) -> None:
 
     opener = through_http1 if visitor.version == "1.1" else through_http2
     with pytest.raises(DeniedError) as denied:
-        async with opener(Door(visitor.site.ports[visitor.version]), Offer("/ws/x", tls=visitor.site.tls(visitor.version))):
+        async with opener(
+            Door(visitor.site.ports[visitor.version]), Offer("/ws/x", tls=visitor.site.tls(visitor.version))
+        ):
             pass
     assert denied.value.status == 403

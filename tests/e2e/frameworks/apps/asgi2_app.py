@@ -16,8 +16,6 @@ from tests.e2e.frameworks.apps import common
 from tests.e2e.frameworks.apps.common import notes
 
 
-
-
 class App:
     def __init__(self, scope: Scope) -> None:
         if scope["type"] == "lifespan":
@@ -34,7 +32,9 @@ class App:
         if self.scope["type"] == "websocket":
             await self.talk(key)
             return
-        handle: Callable[[str], Awaitable[None]] | None = getattr(self, f"do_{(name or 'home').replace('-', '_')}", None)
+        handle: Callable[[str], Awaitable[None]] | None = getattr(
+            self, f"do_{(name or 'home').replace('-', '_')}", None
+        )
         if handle is None:
             await self.answer(b"not found", status=404)
         else:

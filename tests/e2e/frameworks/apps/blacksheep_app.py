@@ -8,18 +8,20 @@ from typing import Any
 
 from blacksheep import (
     Application,
-    Content,
     Cookie,
     Request,
     Response,
     StreamedContent,
     WebSocket,
     WebSocketDisconnectError,
-    file as file_response,
-    json as json_response,
     text,
 )
-from blacksheep.server.responses import ContentDispositionType, status_code
+from blacksheep import (
+    file as file_response,
+)
+from blacksheep import (
+    json as json_response,
+)
 
 from tests.e2e.frameworks.apps import common
 from tests.e2e.frameworks.apps.common import Watched, notes

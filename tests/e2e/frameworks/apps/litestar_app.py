@@ -11,8 +11,9 @@ from litestar import Litestar, MediaType, Request, Response, WebSocket, get, hea
 from litestar.background_tasks import BackgroundTask
 from litestar.datastructures import Cookie, UploadFile
 from litestar.exceptions import WebSocketDisconnect
+from litestar.logging import LoggingConfig
 from litestar.params import FromPath
-from litestar.response import File, Redirect, ServerSentEvent, Stream
+from litestar.response import File, Redirect, ServerSentEvent, ServerSentEventMessage, Stream
 
 from tests.e2e.frameworks.apps import common
 from tests.e2e.frameworks.apps.common import Watched, notes
@@ -91,11 +92,11 @@ async def endless(key: FromPath[str]) -> Stream:
 
 @get("/events")
 async def events() -> ServerSentEvent:
-    async def pieces() -> AsyncIterator[str]:
+    async def pieces() -> AsyncIterator[ServerSentEventMessage]:
         for number in range(3):
-            yield str(number)
+            yield ServerSentEventMessage(event="tick", data=str(number))
 
-    return ServerSentEvent(pieces(), event_type="tick")
+    return ServerSentEvent(pieces())
 
 
 @post("/background/{key:str}", status_code=200)
@@ -136,7 +137,8 @@ async def file() -> File:
 @get("/cookies")
 async def cookies(request: Request[Any, Any, Any]) -> Response[dict[str, str | None]]:
     return Response(
-        {"seen": request.cookies.get("seen")}, cookies=[Cookie("one", value="1"), Cookie("two", value="2", httponly=True)]
+        {"seen": request.cookies.get("seen")},
+        cookies=[Cookie("one", value="1"), Cookie("two", value="2", httponly=True)],
     )
 
 
@@ -168,7 +170,8 @@ async def fail_late() -> Stream:
 @get("/where")
 async def where(request: Request[Any, Any, Any]) -> dict[str, str]:
     scope = request.scope
-    return {"root_path": scope["root_path"], "path": scope["path"], "json": request.url_for("json")}
+    path = scope["raw_path"].decode()  # the framework takes the prefix off its scope's path
+    return {"root_path": scope["root_path"], "path": path, "json": request.url_for("json")}
 
 
 @websocket("/ws/{key:str}")
@@ -191,9 +194,31 @@ async def talk(socket: WebSocket[Any, Any, Any], key: FromPath[str]) -> None:
 app = Watched(
     Litestar(
         [
-            home, home_head, json, post_json, form, upload, count, stream, endless, events, background, open_gate, noted,
-            startup, meet, file, cookies, redirect, headers, fail, fail_late, where, talk,
+            home,
+            home_head,
+            json,
+            post_json,
+            form,
+            upload,
+            count,
+            stream,
+            endless,
+            events,
+            background,
+            open_gate,
+            noted,
+            startup,
+            meet,
+            file,
+            cookies,
+            redirect,
+            headers,
+            fail,
+            fail_late,
+            where,
+            talk,
         ],
         lifespan=[lifespan],
+        logging_config=LoggingConfig(log_exceptions="always"),  # by default a handler that fails is not logged at all
     )
 )
