@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import socket
 import ssl
@@ -53,6 +52,10 @@ class Framework:
     file: str = "http.response.body"  # the message that a file is sent with; "": it is not looked at
 
 
+# Those of which the own behaviours are tested: not with the table of all.
+STARLETTE = Framework("starlette_own", lifespan=False)
+DJANGO = Framework("django", lifespan=False)
+
 FRAMEWORKS = [
     Framework("starlette", file="http.response.pathsend"),
     Framework("fastapi", file="http.response.pathsend"),
@@ -62,7 +65,7 @@ FRAMEWORKS = [
     Framework("blacksheep"),
     Framework("asgi2", lifespan=False, file="http.response.zerocopysend"),
     Framework("flask", websockets=False, lifespan=False, file=""),
-    # Its threads wait for ever once a client has gone, and its wsgi.errors is stdout: what asgiri's own interface does not.
+    # Its threads wait for ever once a client has gone, and its wsgi.errors is stdout: not so asgiri's own interface.
     Framework("a2wsgi", websockets=False, lifespan=False, unknown_length=False, told=False, logs=False),
 ]
 
@@ -172,7 +175,7 @@ class Visitor:
 
 
 def answered(site: Site, *lines: str, body: bytes = b"", until: str = "\r\n\r\n") -> Iterator[bytes]:
-    """What comes on a connection of HTTP/1.1 of its own, read up to ``until``; then the body is sent, and the rest read."""
+    """What comes on a new connection of HTTP/1.1 up to ``until``, and, once the body is sent, the rest."""
     with socket.create_connection(("localhost", site.ports["1.1"]), timeout=PATIENCE) as sock:
         sock.sendall("\r\n".join([*lines, "Host: localhost", "Connection: close", "\r\n"]).encode())
         data = b""
@@ -202,10 +205,3 @@ class Door:
     def __init__(self, port: int) -> None:
         self.sockets: Sequence[_Bound] = [_Bound(port)]
 
-
-def traces(text: str) -> int:
-    """How many tracebacks there are in a log."""
-    return text.count("Traceback (most recent call last)")
-
-
-__all__ = ["ENGINES", "FRAMEWORKS", "PREFIX", "Door", "Framework", "Site", "Visitor", "answered", "json", "traces"]

@@ -21,7 +21,7 @@ class App:
         if scope["type"] == "lifespan":
             raise ValueError("ASGI 2 has no lifespan")
         self.scope = scope
-        self.headers = {name: value for name, value in scope["headers"]}
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.receive: Receive
         self.send: Send
 

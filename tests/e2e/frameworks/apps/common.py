@@ -1,4 +1,4 @@
-"""What the applications of all frameworks share: gates that requests wait at, a book of what happened, the routes' answers.
+"""What the applications of all frameworks share: gates that requests wait at, and notes of what happened.
 
 The routes, which every application has (``KEY`` is of one test alone):
 
@@ -22,8 +22,8 @@ The routes, which every application has (``KEY`` is of one test alone):
     GET /fail                 raises
     GET /fail-late            raises when a part of the answer is out
     GET /where                {"root_path", "path", "json": the address of /json, as the framework makes it}
-    WebSocket /ws/KEY         chooses the subprotocol "chat", echoes texts and bytes, closes with 4001 for "bye"; notes how
-                              it ended: "closed CODE"
+    WebSocket /ws/KEY         chooses the subprotocol "chat", echoes texts and bytes, closes with 4001 for "bye"; notes
+                              how it ended: "closed CODE"
 """
 
 from __future__ import annotations

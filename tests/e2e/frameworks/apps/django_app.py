@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json as json_module
-import warnings
+import os
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-# Django says by it that a FileResponse is read by plain iteration, which is what is looked at here.
-warnings.filterwarnings("default", "StreamingHttpResponse must consume synchronous iterators")
-# Django leaves the request's body open when a view fails within its answer.
-warnings.filterwarnings("ignore", "Unclosed file <tempfile.SpooledTemporaryFile", ResourceWarning)
-
-import django
-from django.conf import settings
-
-settings.configure(
-    ALLOWED_HOSTS=["*"],
-    DATABASES={},
-    DEBUG=False,
-    DEFAULT_CHARSET="utf-8",
-    INSTALLED_APPS=["channels"],
-    LOGGING_CONFIG=None,
-    MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
-    ROOT_URLCONF=__name__,
-    SECRET_KEY="of the tests",
-    USE_TZ=True,
-)
-django.setup()
-
+from asgiref.sync import sync_to_async
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -189,7 +169,38 @@ def finished(**more: Any) -> None:
     notes["finished"].append("finished")
 
 
-request_finished.connect(finished)
+request_finished.connect(finished)  # as Django's own database layer does, to give its connections back
+
+
+class Noting(StreamingHttpResponse):
+    """Notes when it is closed, and whether Django has sent its signal with that."""
+
+    key = ""
+
+    def close(self) -> None:
+        before = len(notes["finished"])
+        super().close()
+        notes[self.key].append("finished" if len(notes["finished"]) > before else "closed")
+
+
+async def pour(request: HttpRequest, key: str) -> Noting:
+    """More than the client takes, so that the server holds the view up."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        notes[key].append("begun")
+        while True:
+            notes[f"{key}-pieces"].append("")
+            yield bytes(1 << 20)
+
+    response = Noting(pieces())
+    response.key = key
+    return response
+
+
+async def sync_in_async(request: HttpRequest) -> HttpResponse:
+    """Which threads sync code runs in: Django keeps that of one request in one thread."""
+    threads = [await sync_to_async(threading.get_ident)() for _ in range(2)]
+    return JsonResponse({"same": len(set(threads)) == 1, "main": threads[0] == threading.main_thread().ident})
 
 
 class Talk(AsyncConsumer):
@@ -230,8 +241,11 @@ urlpatterns = [
     path("fail-late", fail_late),
     path("where", where),
     path("slow/<key>", slow),
+    path("pour/<key>", pour),
+    path("threads", sync_in_async),
 ]
 
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.e2e.frameworks.apps.django_settings")
 django_asgi = get_asgi_application()
 app = Watched(
     ProtocolTypeRouter({"http": django_asgi, "websocket": URLRouter([path("ws/<key>", Talk.as_asgi())])}),
