@@ -165,11 +165,15 @@ class Visitor:
 
     def noted(self, key: str, *expected: str) -> None:
         """Wait until these are the notes under ``key``."""
+        self.noted_one_of(key, [*expected])
+
+    def noted_one_of(self, key: str, *expected: list[str]) -> None:
+        """Wait until the notes under ``key`` are one of these."""
         found: list[str] = []
 
         def there() -> bool:
             found[:] = self.notes(key)
-            return found == [*expected]
+            return found in expected
 
         assert eventually(there), found
 
