@@ -266,7 +266,8 @@ class HttpSession(Session):
         kind = message.get("type")
         if kind == "http.response.body":
             self._send_body(message)
-            return self._stream.drain(self)
+            waiting = self._stream.drain(self)
+            return self._breath() if waiting is None and self._output is SENT else waiting
         if kind == "http.response.start":
             self._send_start(message)
             return None

@@ -16,6 +16,9 @@ from asgiri.types import Message, Scope
 
 logger = logging.getLogger("asgiri.app")
 
+# Pieces of an answer, or messages of a WebSocket, after which the loop gets a turn if nothing has made the app wait.
+STRETCH = 32
+
 
 class Session:
     """Runs the application for one exchange. The connection feeds it; it drives the connection's stream.
@@ -25,6 +28,8 @@ class Session:
 
     buffered = 0  # bytes that the app has not taken yet
     task: asyncio.Task[None] | None = None
+
+    _sent = 0  # of STRETCH
 
     _request: Request
     _scope: Scope
@@ -51,6 +56,18 @@ class Session:
         belong here, TypeError and ValueError for ill-formed ones.
         """
         raise NotImplementedError
+
+    def _breath(self) -> Awaitable[object] | None:
+        """What an application has to await which could send on and on: a turn of the loop, now and then.
+
+        A transport that is lost takes all that is written to it, and only in the next turn says so: without one the
+        application would send for ever to nobody, and nobody else be served.
+        """
+        self._sent += 1
+        if self._sent < STRETCH:
+            return None
+        self._sent = 0
+        return asyncio.sleep(0)
 
     @property
     def has_listener(self) -> bool:

@@ -294,7 +294,7 @@ class WebSocketSession(Session):
         kind = message.get("type")
         if self._output is ACCEPTED and kind == "websocket.send":
             self._send_message(message)
-            return self._stream.drain()
+            return self._stream.drain() or self._breath()
         self._check_open(kind)
         match kind:
             case "websocket.accept":
@@ -308,7 +308,7 @@ class WebSocketSession(Session):
                 return None
             case "websocket.http.response.body":
                 self._send_body(message)
-                return self._stream.drain()
+                return self._stream.drain() or self._breath()
             case _:
                 raise self._misplaced(kind)
 

@@ -628,6 +628,24 @@ async def test_send_waits_while_the_peer_does_not_read(lost: bool) -> None:
 
 
 @in_loop
+async def test_an_application_that_sends_without_a_wait_lets_the_loop_turn() -> None:
+    """Or it would never hear that its transport is lost, which that one tells in a turn of its own."""
+    sent = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await send(start(200))
+        asyncio.get_running_loop().call_soon(exchange.session.lost)
+        with pytest.raises(OSError, match="disconnected"):
+            for sent in range(1000):  # noqa: B007
+                await send(body(b"a", True))
+
+    exchange = Exchange(app)
+    await exchange.finish()
+    assert 1 <= sent < 100
+
+
+@in_loop
 async def test_who_waits_in_receive_hears_of_a_disconnect_before_a_send_fails() -> None:
     """As Django does it: whichever of two tasks ends first, the other one is cancelled."""
     ends: list[str] = []

@@ -430,6 +430,24 @@ async def test_an_app_that_closes_lets_the_reading_go_on() -> None:
     assert await conversation.finish() == [*ACCEPTED, ("close", 1000, ""), ("took",)]
 
 
+@pytest.mark.parametrize(("before", "message"), [(accept(), send_text("a")), (start(), body(b"a", True))])
+@in_loop
+async def test_an_application_that_sends_without_a_wait_lets_the_loop_turn(before: Message, message: Message) -> None:
+    sent = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await send(before)
+        asyncio.get_running_loop().call_soon(conversation.session.lost)
+        with pytest.raises(OSError, match="disconnected"):
+            for sent in range(1000):  # noqa: B007
+                await send(message)
+
+    conversation = Conversation(app)
+    await conversation.finish()
+    assert 1 <= sent < 100
+
+
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize(
     ("before", "message", "done"),

@@ -30,6 +30,7 @@ ENGINES = {
 CONFIG = """
 app: tests.e2e.frameworks.apps.{framework}_app:app
 root_path: {prefix}
+workers: {{drain_timeout: 5s}}
 listen:
   - bind: 127.0.0.1:0
     http: [http/1.1]
@@ -208,4 +209,3 @@ class Door:
 
     def __init__(self, port: int) -> None:
         self.sockets: Sequence[_Bound] = [_Bound(port)]
-

@@ -60,17 +60,20 @@ async def test_a_response_that_is_held_up_ends_when_its_stream_is_reset(site: Si
         visitor.noted_one_of(key, ["begun", "closed"], ["begun", "cancelled"])
 
 
-def test_cancel_scopes_and_what_a_middleware_leaves_in_the_context(visitor: Visitor) -> None:
+@pytest.mark.parametrize("prefix", ["", "/behind"], ids=["plain", "middleware"])
+def test_cancel_scopes_and_what_a_middleware_leaves_in_the_context(visitor: Visitor, prefix: str) -> None:
     for _ in range(2):  # on one connection: the second request must not see the context of the first
-        found = visitor.json("/scopes")
-        assert found == {"timed out": True, "steps": [0, 1, 2], "who": f"{PREFIX}/scopes"}
+        found = visitor.json(f"{prefix}/scopes")
+        who = f"{PREFIX}/behind/scopes" if prefix else "nobody"
+        assert found == {"timed out": True, "steps": [0, 1, 2], "who": who}
 
 
-def test_a_task_group_that_fails_is_a_500(visitor: Visitor) -> None:
+@pytest.mark.parametrize("prefix", ["", "/behind"], ids=["plain", "middleware"])
+def test_a_task_group_that_fails_is_a_500(visitor: Visitor, prefix: str) -> None:
     site = visitor.site
     site.expect("the application failed: (ExceptionGroup|OnPurposeError)")
     mark = len(site.service.log)
-    assert visitor.get("/group-fails").status_code == 500
+    assert visitor.get(f"{prefix}/group-fails").status_code == 500
     site.service.log.wait("OnPurposeError: in a group", mark)
     assert len(site.service.log.find("OnPurposeError: in a group", mark)) == 1
 

@@ -1,4 +1,4 @@
-"""What of Starlette's and FastAPI's behaviour depends on the server: below /api is FastAPI, all behind a BaseHTTPMiddleware."""
+"""What of Starlette's and FastAPI's behaviour depends on the server: FastAPI below /api, a BaseHTTPMiddleware below /behind."""
 
 from __future__ import annotations
 
@@ -147,16 +147,18 @@ async def uses_in_stream(key: str, what: Resource) -> StreamingResponse:
     return StreamingResponse(pieces())
 
 
+own = [Route("/scopes", scopes), Route("/group-fails", group_fails)]
+
 app = Starlette(
-    middleware=[Middleware(Names)],
     routes=[
+        # Not behind the middleware: it hides a disconnect from is_disconnected, and leaves generators to the collector.
         Route("/waits/{key}", waits),
-        Route("/takes/{key}", takes, methods=["POST"]),
         Route("/pour/{key}", pour),
-        Route("/scopes", scopes),
-        Route("/group-fails", group_fails),
+        Route("/takes/{key}", takes, methods=["POST"]),
         Route("/task-fails", task_fails),
         Route("/notes/{key}", noted),
         Mount("/api", api),
+        Mount("/behind", routes=own, middleware=[Middleware(Names)]),
+        *own,
     ],
 )
