@@ -29,7 +29,7 @@ class Session:
     buffered = 0  # bytes that the app has not taken yet
     task: asyncio.Task[None] | None = None
 
-    _sent = 0  # of STRETCH
+    _sent = 0  # since the last breath
 
     _request: Request
     _scope: Scope

@@ -268,6 +268,7 @@ class WebSocketSession(Session):
                 return None
             self._input = TOLD
             return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
+        self._sent = 0  # who answers what the peer sends goes on no longer than that
         message, size = self._waiting.popleft()
         if size and self._input is OPEN:
             self.buffered -= size

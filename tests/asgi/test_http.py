@@ -636,9 +636,8 @@ async def test_an_application_that_sends_without_a_wait_lets_the_loop_turn() -> 
         nonlocal sent
         await send(start(200))
         asyncio.get_running_loop().call_soon(exchange.session.lost)
-        with pytest.raises(OSError, match="disconnected"):
-            for sent in range(1000):  # noqa: B007
-                await send(body(b"a", True))
+        for sent in range(1000):  # noqa: B007
+            await send(body(b"a", True))
 
     exchange = Exchange(app)
     await exchange.finish()

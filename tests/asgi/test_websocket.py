@@ -439,9 +439,8 @@ async def test_an_application_that_sends_without_a_wait_lets_the_loop_turn(befor
         nonlocal sent
         await send(before)
         asyncio.get_running_loop().call_soon(conversation.session.lost)
-        with pytest.raises(OSError, match="disconnected"):
-            for sent in range(1000):  # noqa: B007
-                await send(message)
+        for sent in range(1000):  # noqa: B007
+            await send(message)
 
     conversation = Conversation(app)
     await conversation.finish()

@@ -38,7 +38,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from asgiri.types import ASGIApp, Message, Receive, Scope, Send
+from asgiri.types import Message, Receive, Scope, Send
 
 PATIENCE = 20.0  # seconds
 
@@ -94,7 +94,7 @@ def pause() -> None:
 class Watched:
     """An application whose answers for files are looked at: which messages they are made of goes into the notes."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -172,7 +172,7 @@ def finished(**more: Any) -> None:
 request_finished.connect(finished)  # as Django's own database layer does, to give its connections back
 
 
-class Noting(StreamingHttpResponse):
+class Noting(StreamingHttpResponse):  # type: ignore[misc]
     """Notes when it is closed, and whether Django has sent its signal with that."""
 
     key = ""
@@ -203,7 +203,7 @@ async def sync_in_async(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"same": len(set(threads)) == 1, "main": threads[0] == threading.main_thread().ident})
 
 
-class Talk(AsyncConsumer):
+class Talk(AsyncConsumer):  # type: ignore[misc]
     async def websocket_connect(self, message: dict[str, Any]) -> None:
         chosen = "chat" if "chat" in self.scope["subprotocols"] else None
         await self.send({"type": "websocket.accept", "subprotocol": chosen})

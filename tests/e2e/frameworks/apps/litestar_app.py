@@ -186,7 +186,8 @@ async def talk(socket: WebSocket[Any, Any, Any], key: FromPath[str]) -> None:
             if message.get("text") == "bye":
                 await socket.close(4001, "bye")
                 return
-            await socket.send({**message, "type": "websocket.send"})
+            answer: Any = {**message, "type": "websocket.send"}
+            await socket.send(answer)
     except WebSocketDisconnect as gone:
         notes[key].append(f"closed {gone.code}")
 

@@ -1,4 +1,4 @@
-"""What of Starlette's and FastAPI's behaviour depends on the server: FastAPI below /api, a BaseHTTPMiddleware below /behind."""
+"""What of Starlette's and FastAPI's behaviour depends on the server; /behind has a BaseHTTPMiddleware in front."""
 
 from __future__ import annotations
 
