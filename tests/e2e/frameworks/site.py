@@ -99,14 +99,20 @@ class Site:
 
     def client(self, version: str) -> httpx.Client:
         """Another client, with connections of its own."""
-        return httpx.Client(
-            base_url=self.url(version),
-            http1=version == "1.1",
-            http2=version == "2",
-            verify=self.tls(version) or False,
-            timeout=PATIENCE,
-            trust_env=False,
-        )
+        return httpx.Client(**self._options(version))
+
+    def async_client(self, version: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(**self._options(version))
+
+    def _options(self, version: str) -> dict[str, Any]:
+        return {
+            "base_url": self.url(version),
+            "http1": version == "1.1",
+            "http2": version == "2",
+            "verify": self.tls(version) or False,
+            "timeout": PATIENCE,
+            "trust_env": False,
+        }
 
     def tls(self, version: str) -> ssl.SSLContext | None:
         return self.pki.client(alpn=("h2",)) if version == "2" else None
