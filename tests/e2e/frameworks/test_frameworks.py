@@ -142,7 +142,9 @@ def test_a_failure_is_answered_with_500_and_logged_once(visitor: Visitor) -> Non
 def test_a_failure_within_an_answer_is_no_whole_answer(visitor: Visitor) -> None:
     site = visitor.site
     mark = len(site.service.log)
-    site.expect(r"the application failed: (OnPurposeError|LitestarException|ExceptionGroup)|the application returned without")
+    site.expect(
+        r"the application failed: (OnPurposeError|LitestarException|ExceptionGroup)|the application returned without"
+    )
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         visitor.get("/fail-late")
     assert visitor.get("/").status_code == 200
