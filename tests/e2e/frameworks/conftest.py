@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
@@ -15,6 +16,9 @@ from tests.pki import Pki
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Site]:
     """The parameter is a pair of a framework and the name of a set of engines."""
     framework, engines = request.param
+    for module in framework.modules:
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
     site = Site(framework, engines, tmp_path_factory.mktemp(f"{framework.name}-{engines}"), pki)
     try:
         yield site

@@ -44,6 +44,7 @@ class Framework:
     """What differs between the frameworks, where it is theirs to choose."""
 
     name: str
+    modules: tuple[str, ...]  # that it needs
     websockets: bool = True
     lifespan: bool = True
     close_code: bool = True  # the application is told the code that a client closes a WebSocket with
@@ -53,21 +54,23 @@ class Framework:
     file: str = "http.response.body"  # the message that a file is sent with; "": it is not looked at
 
 
-# Those of which the own behaviours are tested: not with the table of all.
-STARLETTE = Framework("starlette_own", lifespan=False)
-DJANGO = Framework("django", lifespan=False)
+# Those whose own behaviours have tests of their own; Django is one of the table, too.
+STARLETTE = Framework("starlette_own", ("fastapi",), lifespan=False)
+DJANGO = Framework("django", ("django", "channels"), lifespan=False)
 
 FRAMEWORKS = [
-    Framework("starlette", file="http.response.pathsend"),
-    Framework("fastapi", file="http.response.pathsend"),
-    Framework("django", lifespan=False),
-    Framework("quart", close_code=False),
-    Framework("litestar"),
-    Framework("blacksheep"),
-    Framework("asgi2", lifespan=False, file="http.response.zerocopysend"),
-    Framework("flask", websockets=False, lifespan=False, file=""),
+    Framework("starlette", ("starlette",), file="http.response.pathsend"),
+    Framework("fastapi", ("fastapi",), file="http.response.pathsend"),
+    DJANGO,
+    Framework("quart", ("quart",), close_code=False),
+    Framework("litestar", ("litestar",)),
+    Framework("blacksheep", ("blacksheep",)),
+    Framework("asgi2", (), lifespan=False, file="http.response.zerocopysend"),
+    Framework("flask", ("flask", "a2wsgi"), websockets=False, lifespan=False, file=""),
     # Its threads wait for ever once a client has gone, and its wsgi.errors is stdout: not so asgiri's own interface.
-    Framework("a2wsgi", websockets=False, lifespan=False, unknown_length=False, told=False, logs=False),
+    Framework(
+        "a2wsgi", ("flask", "a2wsgi"), websockets=False, lifespan=False, unknown_length=False, told=False, logs=False
+    ),
 ]
 
 
