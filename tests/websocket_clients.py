@@ -534,7 +534,7 @@ class Http2Connection(Http2Client):
         while not self.over:
             try:
                 data = await self._reader.read(1 << 18)
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError):  # the latter for data that has crossed our close_notify
                 data = b""
             self.over = not data
             self.feed(data)

@@ -11,10 +11,15 @@ import asyncio
 from types import MethodType
 from typing import TYPE_CHECKING
 
+from asgiri.errors import ClientDisconnectedError
 from asgiri.types import ASGIApp, Message, Scope
 
 if TYPE_CHECKING:
     from asgiri.asgi.session import Session
+
+# Turns of the loop that who waits in receive() has for the news of a disconnect, before a send tells them by failing. A
+# framework that waits for the first of two tasks needs three to have the other one cancelled.
+HEAD_START = 5
 
 
 async def run(session: Session, app: ASGIApp, scope: Scope) -> None:
@@ -40,11 +45,21 @@ async def receive(session: Session) -> Message:
 
 
 async def send(session: Session, message: Message) -> None:
-    """Take one event of the application's, as ``session.take`` says."""
-    waiting = session.take(message)
-    if waiting is not None:
-        await waiting
-        session.check_connected()
+    """Take one event of the application's, as ``session.take`` says.
+
+    Where the peer has gone and somebody is in ``receive``, that one hears of it first: Django and Litestar end a
+    request in order when they are told so, and leave it as it is when a send has failed before.
+    """
+    try:
+        waiting = session.take(message)
+        if waiting is not None:
+            await waiting
+            session.check_connected()
+    except ClientDisconnectedError:
+        if session.has_listener:
+            for _ in range(HEAD_START):
+                await asyncio.sleep(0)
+        raise
 
 
 def being_cancelled() -> bool:

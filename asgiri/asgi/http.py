@@ -235,6 +235,10 @@ class HttpSession(Session):
         self._wake.clear()
         return self._wake.wait()
 
+    @property
+    def has_listener(self) -> bool:
+        return self._wake is not None
+
     def _next_piece(self) -> Message:
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -74,6 +74,11 @@ class Session:
             return asyncio.sleep(0)
         return None
 
+    @property
+    def has_listener(self) -> bool:
+        """Somebody may be waiting for :meth:`news`, and is to hear of a disconnect before a send fails."""
+        return False
+
     def check_connected(self) -> None:
         """Raise ClientDisconnectedError when the peer has gone during a wait."""
         raise NotImplementedError

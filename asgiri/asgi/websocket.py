@@ -269,7 +269,7 @@ class WebSocketSession(Session):
             self._input = TOLD
             return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
         message, size = self._waiting.popleft()
-        self._sends = 0
+        self._sends = 0  # who answers what the peer sends goes on no longer than that
         if size and self._input is OPEN:
             self.buffered -= size
             self._stream.message_consumed()
@@ -310,7 +310,7 @@ class WebSocketSession(Session):
                 return None
             case "websocket.http.response.body":
                 self._send_body(message)
-                return self._stream.drain()
+                return self._stream.drain() or self.breath()
             case _:
                 raise self._misplaced(kind)
 

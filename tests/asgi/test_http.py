@@ -36,6 +36,8 @@ from tests.proto.fakes import in_loop, settle
 
 # The answer
 
+MANY = 200_000  # sends that take longer than an application may go on for
+
 
 @pytest.mark.parametrize(
     ("method", "messages", "calls"),
@@ -625,6 +627,58 @@ async def test_send_waits_while_the_peer_does_not_read(lost: bool) -> None:
     stalled.set()
     calls = await exchange.finish()
     assert (sent, calls) == (([False], RESET[:2]) if lost else ([False, True], [*RESET[:2], ("body", b"b", True)]))
+
+
+@in_loop
+async def test_an_application_that_sends_without_a_wait_lets_the_loop_turn() -> None:
+    """Or it would never hear that its transport is lost, which that one tells in a turn of its own."""
+    sent = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await send(start(200))
+        asyncio.get_running_loop().call_soon(exchange.session.lost)
+        for sent in range(MANY):  # noqa: B007
+            await send(body(b"a", True))
+
+    exchange = Exchange(app)
+    await exchange.finish()
+    assert 1 <= sent < MANY - 1
+
+
+@in_loop
+async def test_who_waits_in_receive_hears_of_a_disconnect_before_a_send_fails() -> None:
+    """As Django does it: whichever of two tasks ends first, the other one is cancelled."""
+    ends: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def listens() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        async def answers() -> None:
+            try:
+                await send(start(200))
+                await send(body(b"a", True))
+            except BaseException as error:
+                ends.append(type(error).__name__)
+                raise
+
+        tasks = [asyncio.create_task(listens()), asyncio.create_task(answers())]
+        done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {tasks[0]}
+        for task in others:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    exchange = Exchange(app)
+    stalled = exchange.stream.stalled = asyncio.Event()
+    exchange.start()
+    await settle()
+    exchange.session.lost()
+    stalled.set()
+    assert await exchange.finish() == RESET[:2]
+    assert ends == ["CancelledError"]
 
 
 def passes(error: OSError) -> None:

@@ -34,6 +34,8 @@ from tests.proto.fakes import in_loop, settle
 
 # What the app says
 
+MANY = 200_000  # sends that take longer than an application may go on for
+
 
 @pytest.mark.parametrize(
     ("messages", "calls"),
@@ -428,6 +430,23 @@ async def test_an_app_that_closes_lets_the_reading_go_on() -> None:
 
     conversation = Conversation(app)
     assert await conversation.finish() == [*ACCEPTED, ("close", 1000, ""), ("took",)]
+
+
+@pytest.mark.parametrize(("before", "message"), [(accept(), send_text("a")), (start(), body(b"a", True))])
+@in_loop
+async def test_an_application_that_sends_without_a_wait_lets_the_loop_turn(before: Message, message: Message) -> None:
+    sent = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await send(before)
+        asyncio.get_running_loop().call_soon(conversation.session.lost)
+        for sent in range(MANY):  # noqa: B007
+            await send(message)
+
+    conversation = Conversation(app)
+    await conversation.finish()
+    assert 1 <= sent < MANY - 1
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hcl2
@@ -27,6 +28,7 @@ import yaml
 
 from asgiri.cli.command import command, from_flags, from_sets
 from asgiri.config.load import load
+from asgiri.interfaces.adapt import as_asgi3
 from asgiri.server import Server
 from tests.docs.markdown import Snippet
 from tests.docs.names import labels_of, metric_names
@@ -178,21 +180,24 @@ def check_python(snippet: Snippet, directory: Path, pki: Pki) -> None:
     )
     assigned = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     assigned |= {one.name for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)}
-    names: dict[str, Any] = {"__name__": "snippet"}
+    module = ModuleType("snippet")
+    names = vars(module)
     if "app" not in assigned:
         from asgiri.demo import app
 
         names["app"] = app
     code = compile(tree, snippet.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    result = eval(code, names)  # as python -m asyncio does
-    if inspect.isawaitable(result):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "snippet", module)  # frameworks look up what an annotation or a setting names
+        result = eval(code, names)  # as python -m asyncio does
+        if inspect.isawaitable(result):
 
-        async def wait() -> None:
-            await result
+            async def wait() -> None:
+                await result
 
-        asyncio.run(wait())
-    if "app" in assigned and callable(names.get("app")):
-        asyncio.run(served(names["app"]))
+            asyncio.run(wait())
+        if "app" in assigned and callable(names.get("app")):
+            asyncio.run(served(as_asgi3(names["app"])))
 
 
 async def served(app: Any) -> None:
