@@ -34,9 +34,9 @@ from tests.asgi.exchange import (
 )
 from tests.proto.fakes import in_loop, settle
 
-# The answer
-
 MANY = 200_000  # sends that take longer than an application may go on for
+
+# The answer
 
 
 @pytest.mark.parametrize(

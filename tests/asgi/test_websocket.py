@@ -32,9 +32,9 @@ from tests.asgi.conversation import (
 from tests.asgi.exchange import PLAIN, Call, length, lines, listens, says
 from tests.proto.fakes import in_loop, settle
 
-# What the app says
-
 MANY = 200_000  # sends that take longer than an application may go on for
+
+# What the app says
 
 
 @pytest.mark.parametrize(

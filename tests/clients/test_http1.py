@@ -1,4 +1,4 @@
-"""Clients that people use, against each HTTP/1.1 engine: curl, ab, httpx, and http.client with a pipeline by hand."""
+"""Clients that people use, against each HTTP/1.1 engine: curl, ab, wrk, httpx, http.client with a pipeline by hand."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tests.serving import MIB, config, shared_of, url_of
 
 each_engine = pytest.mark.parametrize("engine", HTTP1_ENGINES)
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 needs_ab = pytest.mark.skipif(shutil.which("ab") is None, reason="ab is not installed")
 
 
@@ -142,6 +143,22 @@ async def test_ab(engine: str) -> None:
         assert (report["Complete requests"], report["Failed requests"]) == ("200", "0")
         assert "Non-2xx responses" not in report
         assert report["Document Length"] == "12"
+
+
+# wrk
+
+
+@needs_wrk
+@each_engine
+@in_loop
+async def test_wrk(engine: str) -> None:
+    async with serving(tells, engine) as server:
+        out, _ = await command("wrk", "-t1", "-c8", "-d1s", f"{url_of(server)}/a")
+        report = out.decode()
+        assert re.search(r"^  [1-9]\d* requests in ", report, re.MULTILINE), report
+        assert "Socket errors" not in report
+        assert "Non-2xx" not in report
+        assert shared_of(server).accepted <= 9  # it asks once before
 
 
 # httpx
