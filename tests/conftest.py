@@ -9,7 +9,6 @@ import pytest
 
 from tests.pki import Pki
 
-
 FEW = 3  # files in which so little is to be done that one process is through before others have started
 
 

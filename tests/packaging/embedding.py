@@ -1,4 +1,4 @@
-"""A program that embeds the server, and is strict about types: it is checked against, and run with, an installed asgiri."""
+"""A program that embeds the server, with strict types: it is checked against an installed asgiri, and run with it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def over_http1(port: int, path: str) -> tuple[int, bytes]:
 def over_http2(port: int, path: str) -> tuple[int, bytes]:
     """Status and body, by prior knowledge."""
     status, body, ended = 0, b"", False
-    connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
     connection.initiate_connection()
     fields = [(":method", "GET"), (":scheme", "http"), (":authority", "127.0.0.1"), (":path", path)]
     connection.send_headers(1, fields, end_stream=True)
@@ -62,7 +62,7 @@ def over_http2(port: int, path: str) -> tuple[int, bytes]:
             for event in connection.receive_data(data):
                 match event:
                     case h2.events.ResponseReceived(headers=headers) if headers:
-                        status = next(int(value) for name, value in headers if name == ":status")
+                        status = next(int(value) for name, value in headers if name == b":status")
                     case h2.events.DataReceived(data=piece) if piece:
                         body += piece
                     case h2.events.StreamEnded():

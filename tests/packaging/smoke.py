@@ -1,8 +1,9 @@
 """What a wheel or a source distribution must do in a clean environment: `python tests/packaging/smoke.py FILE BUILD`.
 
-FILE is one that `python -m build` has made, BUILD is compiled or plain. A new virtual environment gets the file and what it
-depends on, wheels only. There, with nothing of the checkout in sight, `installed.py` runs the commands and a service, and
-`embedding.py` is run, and checked with the mypy of the Python that runs this. Exits with 1 and says what failed.
+FILE is one that `python -m build` has made, BUILD is compiled or plain. A new virtual environment gets the file and
+what it depends on, wheels only. There, with nothing of the checkout in sight, `installed.py` runs the commands and a
+service, and `embedding.py` is run, and checked with the mypy of the Python that runs this. Exits with 1 and says what
+failed.
 """
 
 from __future__ import annotations
