@@ -73,8 +73,8 @@ HOT = (
 
 WANTED = os.environ.get("ASGIRI_COMPILE", "auto")
 
-# Where the source is published, as https://HOST/OWNER/NAME: the links of the package's metadata are made of it. There is
-# no such place yet, and a made-up one would be worse than none.
+# Where the source is published, as https://HOST/OWNER/NAME: the links of the package's metadata are made of it. There
+# is no such place yet, and a made-up one would be worse than none.
 REPOSITORY = ""
 
 
