@@ -67,7 +67,9 @@ from tests.proto.fakes import in_loop, settle
          [("head", 200, [(b"x", b"1"), length(0)]), ("body", b"", True)]),
     ],
 )  # fmt: skip
-def test_answers(method: str, messages: list[Message], calls: list[Call], log: list[logging.LogRecord]) -> None:
+def test_an_answer_is_passed_on_as_the_application_says_it(
+    method: str, messages: list[Message], calls: list[Call], log: list[logging.LogRecord]
+) -> None:
     @in_loop
     async def test() -> None:
         assert await Exchange(says(*messages), get(method)).finish() == calls

@@ -76,7 +76,9 @@ from tests.proto.fakes import in_loop, settle
         ([start(200), body(bytearray(b"ok"))], [("deny", 200, [length(2)], b"ok")]),
     ],
 )  # fmt: skip
-def test_answers(messages: list[Message], calls: list[Call], log: list[logging.LogRecord]) -> None:
+def test_what_the_application_says_is_passed_on(
+    messages: list[Message], calls: list[Call], log: list[logging.LogRecord]
+) -> None:
     @in_loop
     async def test() -> None:
         assert await Conversation(says(*messages)).finish() == calls
