@@ -75,6 +75,23 @@ HOT = (
 
 WANTED = os.environ.get("ASGIRI_COMPILE", "auto")
 
+# Where the source is published, as https://HOST/OWNER/NAME: the links of the package's metadata are made of it. There
+# is no such place yet, and a made-up one would be worse than none.
+REPOSITORY = ""
+
+
+def urls(repository: str) -> dict[str, str]:
+    """The links of the package's metadata; none without a repository."""
+    if not repository:
+        return {}
+    return {
+        "Homepage": repository,
+        "Documentation": f"{repository}/blob/main/docs/index.md",
+        "Changelog": f"{repository}/blob/main/docs/changelog.md",
+        "Source": repository,
+        "Issues": f"{repository}/issues",
+    }
+
 
 def extensions() -> list[Extension]:
     if WANTED not in ("auto", "0", "1"):
@@ -120,4 +137,4 @@ class BuildAll(build_ext):
 
 
 if __name__ == "__main__":
-    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildAll})
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildAll}, project_urls=urls(REPOSITORY))

@@ -217,7 +217,7 @@ def test_the_formats(name: str, written: str) -> None:
         ("{duration} {duration_ms}", {"seconds": 86400.5}, "86400.500000 86400500.00"),
     ],
 )
-def test_placeholders(template: str, exchange: dict[str, object], written: str) -> None:
+def test_each_placeholder_is_filled_in(template: str, exchange: dict[str, object], written: str) -> None:
     assert line(template, **exchange) == written
 
 

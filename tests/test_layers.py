@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -77,6 +78,7 @@ MAY_IMPORT: dict[str, frozenset[str] | None] = {
 CODEC_MAY_NOT = {"asyncio", "socket", "time", "logging", "select", "selectors", "ssl", "threading", "os"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name below the package ("codec.events"; "" for the package itself) -> file."""
     found = {}
@@ -88,6 +90,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
 def imports(name: str, path: Path, runtime_only: bool = False) -> set[str]:
     """Absolute dotted names that the module imports; the ones for type checkers too unless ``runtime_only``."""
     package = ["asgiri", *([part for part in name.split(".") if part])]

@@ -102,7 +102,7 @@ def elapsed_since(began: float) -> float:
 
 
 @on_each_engine
-async def test_request_head(engine: str) -> None:
+async def test_a_head_that_drips_is_408(engine: str) -> None:
     async with serving(hello, engine, Timeouts(request_head=SOON)) as (_, client):
         began = asyncio.get_running_loop().time()
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
@@ -124,7 +124,7 @@ async def test_request_head_of_a_later_request(engine: str) -> None:
 
 @pytest.mark.parametrize("begun", ["Content-Length: 5", CHUNKED])
 @on_each_engine
-async def test_request_body(engine: str, begun: str) -> None:
+async def test_a_body_that_stops_coming_is_408(engine: str, begun: str) -> None:
     app = ByHand()
     async with serving(app, engine, Timeouts(request_body=SOON)) as (_, client):
         began = asyncio.get_running_loop().time()
@@ -154,7 +154,7 @@ async def test_request_body_in_the_middle_of_the_answer(engine: str) -> None:
 
 
 @on_each_engine
-async def test_request(engine: str) -> None:
+async def test_a_request_that_takes_too_long_is_503(engine: str) -> None:
     app = ByHand()
     async with serving(app, engine, Timeouts(request=SOON)) as (_, client):
         began = asyncio.get_running_loop().time()
@@ -182,7 +182,7 @@ async def test_request_in_the_middle_of_the_answer(engine: str) -> None:
 
 
 @on_each_engine
-async def test_keep_alive(engine: str) -> None:
+async def test_an_idle_connection_is_closed_in_time(engine: str) -> None:
     """A connection without a request is closed, whether it had one or not; one with a request in progress is not."""
     app = Held()
     async with (
@@ -205,7 +205,7 @@ async def test_keep_alive(engine: str) -> None:
 
 
 @on_each_engine
-async def test_write(engine: str) -> None:
+async def test_a_peer_that_reads_nothing_is_cut_off(engine: str) -> None:
     """A peer that reads nothing is cut; one that reads slowly, while the first one is overdue, gets all."""
     enough = asyncio.Event()
     raised: list[str] = []
@@ -413,7 +413,7 @@ async def test_limits_of_the_head_that_are_off(engine: str, data: bytes) -> None
 
 
 @on_each_engine
-async def test_requests(engine: str) -> None:
+async def test_a_request_over_the_limit_is_503(engine: str) -> None:
     app = ByHand()
     async with serving(app, engine, limits=Limits(requests=1)) as (server, client), connected(server) as other:
         client.send(request("/first"))
@@ -429,7 +429,7 @@ async def test_requests(engine: str) -> None:
 
 
 @on_each_engine
-async def test_connections(engine: str) -> None:
+async def test_accepting_pauses_at_the_limit_of_connections(engine: str) -> None:
     async with serving(hello, engine, limits=Limits(connections=1)) as (server, first):
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         second = Client(reader, writer)

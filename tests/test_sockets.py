@@ -53,7 +53,7 @@ def answers(sock: socket.socket) -> bool:
         ("[::]:0", socket.AF_INET6, "http://[::]:{}"),
     ],
 )
-def test_tcp(text: str, family: socket.AddressFamily, url: str) -> None:
+def test_a_tcp_address_is_bound_and_told_as_a_url(text: str, family: socket.AddressFamily, url: str) -> None:
     with contextlib.closing(bind(Listen(bind=text))) as listener:
         assert listener.sock.family == family
         assert not listener.is_unix
@@ -143,7 +143,7 @@ def test_bind_all_keeps_all_or_none(tmp_path: Path) -> None:
 # Unix sockets
 
 
-def test_unix(tmp_path: Path) -> None:
+def test_a_unix_socket_is_bound_and_its_file_removed(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     listener = bind(Listen(bind=f"unix:{path}"))
     assert listener.is_unix
@@ -309,7 +309,7 @@ def test_close_leaves_the_file_of_a_successor(tmp_path: Path) -> None:
 # File descriptors
 
 
-def test_fd() -> None:
+def test_a_passed_descriptor_is_bound_as_a_copy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as given:
         with contextlib.closing(bind(Listen(bind=f"fd:{given.fileno()}"))) as listener:
             assert listener.sock.fileno() != given.fileno(), "its own copy: the one that was passed stays its owner's"

@@ -118,7 +118,7 @@ def test_a_password_that_nothing_asks_for(pki: Pki) -> None:
     meet(server_context(pair(pki, password_file=pki.write("password", b"unused"))), pki.client())
 
 
-def test_versions(pki: Pki) -> None:
+def test_versions_below_the_least_are_refused(pki: Pki) -> None:
     old = pki.client()
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     ours, _ = meet(server_context(pair(pki)), old)
@@ -128,7 +128,7 @@ def test_versions(pki: Pki) -> None:
     assert server_context(pair(pki)).minimum_version is ssl.TLSVersion.TLSv1_2
 
 
-def test_ciphers(pki: Pki) -> None:
+def test_only_the_configured_ciphers_are_offered(pki: Pki) -> None:
     only = "ECDHE-ECDSA-AES256-GCM-SHA384"
     old = pki.client()
     old.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -442,7 +442,7 @@ def test_a_key_of_another_certificate(pki: Pki) -> None:
         )
 
 
-def test_passwords(pki: Pki) -> None:
+def test_a_password_opens_its_key_or_is_refused_with_the_file(pki: Pki) -> None:
     key = pki.encrypted_key(b"secret")
     assert refusal(pair(pki, keyfile=key)) == (
         f'listen[0].tls.keyfile: the key in "{key}" is encrypted; name a password_file'

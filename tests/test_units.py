@@ -39,7 +39,7 @@ def exactly(message: str) -> str:
         (0.25, 0.25),
     ],
 )
-def test_durations(value: str | float, seconds: float) -> None:
+def test_durations_are_read_in_seconds(value: str | float, seconds: float) -> None:
     assert parse_duration(value) == pytest.approx(seconds)
 
 
@@ -88,7 +88,7 @@ def test_numbers_that_are_no_duration(value: float) -> None:
         (4096, 4096),
     ],
 )
-def test_sizes(value: str | int, size: int) -> None:
+def test_sizes_are_read_in_bytes(value: str | int, size: int) -> None:
     assert parse_size(value) == size
 
 

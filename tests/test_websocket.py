@@ -112,7 +112,7 @@ async def end_of(peer: Peer) -> tuple[int, str]:
 @each_engine
 @each_way
 @in_loop
-async def test_echo(engine: str, way: str) -> None:
+async def test_every_kind_of_message_comes_back(engine: str, way: str) -> None:
     app = Application()
     async with serving(app, engine) as server, WAYS[way](server, Offer()) as peer:
         for message in ("hello", b"hello", "", b"", b"\x00\xff"):
@@ -198,7 +198,7 @@ async def test_large_messages(engine: str, way: str) -> None:
 @each_engine
 @each_way
 @in_loop
-async def test_pings(engine: str, way: str) -> None:
+async def test_pings_are_answered_with_their_data(engine: str, way: str) -> None:
     async with serving(Application(), engine) as server, WAYS[way](server, Offer()) as peer:
         for data in (b"ping", b"", b"\xff" * 125):
             await peer.ping(data)
@@ -238,7 +238,7 @@ async def test_subprotocols(way: str) -> None:
 
 @each_way
 @in_loop
-async def test_refusals(way: str) -> None:
+async def test_a_refused_handshake_gets_its_status(way: str) -> None:
     async with serving(Application()) as server:
         for path, status, body in (
             ("/refuse", 403, None),
@@ -260,7 +260,7 @@ async def test_refusals(way: str) -> None:
 
 @each_way
 @on_both_loops
-async def test_wss(pki: Pki, way: str) -> None:
+async def test_messages_pass_over_tls(pki: Pki, way: str) -> None:
     alpn = ("h2",) if way == "http2" else ("http/1.1",)
     offer = Offer("/version", tls=pki.client(alpn=alpn))
     async with serving(Application(), pki=pki) as server, WAYS[way](server, offer) as peer:

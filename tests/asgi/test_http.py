@@ -69,7 +69,9 @@ MANY = 200_000  # sends that take longer than an application may go on for
          [("head", 200, [(b"x", b"1"), length(0)]), ("body", b"", True)]),
     ],
 )  # fmt: skip
-def test_answers(method: str, messages: list[Message], calls: list[Call], log: list[logging.LogRecord]) -> None:
+def test_an_answer_is_passed_on_as_the_application_says_it(
+    method: str, messages: list[Message], calls: list[Call], log: list[logging.LogRecord]
+) -> None:
     @in_loop
     async def test() -> None:
         assert await Exchange(says(*messages), get(method)).finish() == calls

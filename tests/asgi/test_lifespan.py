@@ -324,7 +324,9 @@ STUCK = "ERROR the application's lifespan task does not end, not even when it is
         ("stopped", [RAISED]),
     ],
 )
-def test_shutdown(steps: str, said: list[str], log: list[logging.LogRecord]) -> None:
+def test_a_shutdown_ends_whatever_the_application_does(
+    steps: str, said: list[str], log: list[logging.LogRecord]
+) -> None:
     @in_loop
     async def test() -> None:
         lifespan = Lifespan(after_startup(*steps.split()))

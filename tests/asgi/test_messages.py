@@ -171,7 +171,7 @@ async def test_twice_what_is_a_default_stays_twice(engine: str) -> None:
 @each_engine
 @pytest.mark.parametrize("status", [HTTPStatus.CREATED, 201], ids=repr)
 @in_loop
-async def test_a_status(engine: str, status: Any) -> None:
+async def test_a_status_may_be_a_member_of_http_status(engine: str, status: Any) -> None:
     [answer], errors = await exchange(engine, start(status=status), body())
     assert not errors
     assert answer.status == 201

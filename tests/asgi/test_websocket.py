@@ -78,7 +78,9 @@ MANY = 200_000  # sends that take longer than an application may go on for
         ([start(200), body(bytearray(b"ok"))], [("deny", 200, [length(2)], b"ok")]),
     ],
 )  # fmt: skip
-def test_answers(messages: list[Message], calls: list[Call], log: list[logging.LogRecord]) -> None:
+def test_what_the_application_says_is_passed_on(
+    messages: list[Message], calls: list[Call], log: list[logging.LogRecord]
+) -> None:
     @in_loop
     async def test() -> None:
         assert await Conversation(says(*messages)).finish() == calls

@@ -95,7 +95,7 @@ async def test_curl_with_http_1_0(engine: str) -> None:
 @needs_curl
 @each_engine
 @in_loop
-async def test_curl_head(engine: str) -> None:
+async def test_curl_gets_heads_alone_on_one_connection(engine: str) -> None:
     async with serving(tells, engine) as server:
         out, said = await curl("--head", f"{url_of(server)}/a", f"{url_of(server)}/b")
         heads = out.decode().lower().split("\r\n\r\n")
@@ -135,7 +135,7 @@ async def test_curl_uploads_in_chunks(engine: str) -> None:
 @needs_ab
 @each_engine
 @in_loop
-async def test_ab(engine: str) -> None:
+async def test_ab_counts_every_answer_as_complete(engine: str) -> None:
     """ab speaks HTTP/1.0 and asks for keep-alive; asgiri closes after each answer, which it must count as well."""
     async with serving(tells, engine) as server:
         out, _ = await command("ab", "-k", "-n", "200", "-c", "4", f"{url_of(server)}/a")
@@ -166,7 +166,7 @@ async def test_wrk(engine: str) -> None:
 
 @each_engine
 @in_loop
-async def test_httpx(engine: str) -> None:
+async def test_httpx_uploads_in_pieces_and_gets_them_back(engine: str) -> None:
     body = os.urandom(MIB)
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -124,7 +124,7 @@ SENT = [
 
 @each_engine
 @pytest.mark.parametrize("sent", SENT, ids=lambda sent: sent.name)
-def test_answers(engine: Http1Engine, sent: Sent) -> None:
+def test_an_answer_has_the_framing_that_its_peer_understands(engine: Http1Engine, sent: Sent) -> None:
     codec = engine(HttpLimits())
     codec.receive(sent.asked)
     codec.send_head(1, sent.status, sent.headers)

@@ -65,7 +65,7 @@ def trusts(host: str) -> bool:
         ("127.0.0.1\n", None),
     ],
 )
-def test_nodes(text: str, node: Node | None) -> None:
+def test_a_node_is_read_or_refused(text: str, node: Node | None) -> None:
     assert parse_node(text) == node
 
 
@@ -93,7 +93,7 @@ def test_nodes(text: str, node: Node | None) -> None:
         ('for="10.0.0.1\x01"', None),
     ],
 )
-def test_elements(text: str, element: Element | None) -> None:
+def test_an_element_is_read_or_refused_whole(text: str, element: Element | None) -> None:
     assert parse_element(text) == element
 
 
@@ -195,11 +195,11 @@ def test_the_walk_of_x_forwarded(fields: dict[str, str], told: Told) -> None:
         ("https://evil/", ""),
     ],
 )
-def test_prefixes(text: str, prefix: str) -> None:
+def test_a_prefix_is_made_clean_or_nothing(text: str, prefix: str) -> None:
     assert judged_prefix(text) == prefix
 
 
-def test_hosts() -> None:
+def test_a_host_is_taken_where_it_is_one() -> None:
     assert judged_host("a.example:80") == "a.example:80"
     assert [judged_host(text) for text in ("", ":80", "a/b", "a@b", "a\r\nb", "\xe9", "a" * 257)] == [""] * 7
     assert split_host("a:80") == ("a", 80)

@@ -33,7 +33,7 @@ def but(name: bytes, value: bytes | None) -> Headers:
     return [(key, value if key == name else old) for key, old in GET if key != name or value is not None]  # type: ignore[misc]
 
 
-def test_a_request() -> None:
+def test_a_request_is_made_of_its_pseudo_fields() -> None:
     assert asked([*GET, (b"accept", b"*/*")]) == Request(
         1, "GET", b"/a?b", b"/a", b"b", [HOST, (b"accept", b"*/*")], "2", True
     )
@@ -69,7 +69,7 @@ TARGETS = [b"/", b"/a?", b"/?a?b", b"//x", b"/#a", b"/\xc3\xa9", b"/%zz"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_targets(target: bytes) -> None:
+def test_a_target_is_split_at_its_first_question_mark(target: bytes) -> None:
     request = asked(but(b":path", target))
     path, _, query = target.partition(b"?")
     assert (request.target, request.path, request.query) == (target, path, query)
@@ -228,7 +228,7 @@ def test_secrets_are_not_kept_and_fields_do_not_gather() -> None:
 # Trailers
 
 
-def test_trailers() -> None:
+def test_trailers_lose_what_may_not_be_in_them() -> None:
     fields = [(b"x", b"y"), (b"content-length", b"5"), (b"host", b"a"), (b"cookie", b"a")]
     assert trailers_of(fields, OPTIONS) == [(b"x", b"y")]
     with pytest.raises(RemoteProtocolError):
@@ -263,7 +263,7 @@ PRIORITIES = {
 
 
 @pytest.mark.parametrize(("value", "priority"), PRIORITIES.items())
-def test_priorities(value: bytes, priority: tuple[int, bool]) -> None:
+def test_a_priority_is_read_and_what_is_none_is_the_default(value: bytes, priority: tuple[int, bool]) -> None:
     assert priority_of(value) == priority
 
 

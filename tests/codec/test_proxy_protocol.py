@@ -141,7 +141,7 @@ def read(parser: HeaderParser, pieces: list[bytes]) -> int:
 
 @pytest.mark.parametrize("follows", FOLLOWS)
 @pytest.mark.parametrize("name", GOOD)
-def test_good_ones(name: str, follows: bytes) -> None:
+def test_a_good_header_is_read_and_not_a_byte_more(name: str, follows: bytes) -> None:
     data, header = GOOD[name]
     parser = HeaderParser(ANY)
     assert parser.feed(data + follows) == len(data)
@@ -164,7 +164,7 @@ def test_good_ones_in_two_pieces_and_byte_by_byte(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_ones(name: str) -> None:
+def test_a_bad_header_is_refused_at_any_cut(name: str) -> None:
     data, what = BAD[name]
     with pytest.raises(RemoteProtocolError, match=what):
         HeaderParser(ANY).feed(data)

@@ -26,11 +26,11 @@ from tests.codec.rows import (
     with_length,
 )
 from tests.codec.rows_table import ACCEPTED, ENDED, REFUSED
+from tests.codec.tables import about, in_parts
 from tests.codec.wire import answer, cuts, dripped, each_engine, feed, is_whole, merged, numbered, parsed
 
-each_row = pytest.mark.parametrize("row", [*ACCEPTED, *REFUSED, *ENDED], ids=lambda row: row.name[:60])
-each_accepted = pytest.mark.parametrize("row", ACCEPTED, ids=lambda row: row.name[:60])
-each_refused = pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.name[:60])
+ROWS = [*ACCEPTED, *REFUSED, *ENDED]
+each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name[:60])
 
 GOOD_REQUEST = request(target=b"/good", headers=[(b"host", b"good")])
 # What may come behind a request, and what it makes.
@@ -59,8 +59,14 @@ def test_the_table_whole_and_cut_anywhere(engine: Http1Engine, row: Row) -> None
 
 
 @each_engine
-@each_row
-def test_the_table_behind_a_good_request(engine: Http1Engine, row: Row) -> None:
+@in_parts(ROWS)
+def test_the_table_behind_a_good_request(engine: Http1Engine, rows: list[Row]) -> None:
+    for row in rows:
+        with about(row):
+            check_behind_a_good_request(engine, row)
+
+
+def check_behind_a_good_request(engine: Http1Engine, row: Row) -> None:
     for pieces in ([GOOD + row.data], [GOOD, row.data]):
         codec = engine(row.limits)
         assert feed(codec, [piece for piece in pieces if piece], row.eof) == [GOOD_REQUEST]
@@ -72,8 +78,14 @@ def test_the_table_behind_a_good_request(engine: Http1Engine, row: Row) -> None:
 
 
 @each_engine
-@each_accepted
-def test_what_trails_a_request_waits_for_the_next_one(engine: Http1Engine, row: Row) -> None:
+@in_parts(ACCEPTED)
+def test_what_trails_a_request_waits_for_the_next_one(engine: Http1Engine, rows: list[Row]) -> None:
+    for row in rows:
+        with about(row):
+            check_what_trails(engine, row)
+
+
+def check_what_trails(engine: Http1Engine, row: Row) -> None:
     for trailing, after in TRAILING.items():
         data = row.data + trailing
         for pieces in ([data], [row.data, trailing], dripped(data)):
@@ -88,8 +100,14 @@ def test_what_trails_a_request_waits_for_the_next_one(engine: Http1Engine, row: 
 
 
 @each_engine
-@each_refused
-def test_a_refusal_can_be_answered_and_nothing_behind_it_is_parsed(engine: Http1Engine, row: Row) -> None:
+@in_parts(REFUSED)
+def test_a_refusal_can_be_answered_and_nothing_behind_it_is_parsed(engine: Http1Engine, rows: list[Row]) -> None:
+    for row in rows:
+        with about(row):
+            check_a_refusal(engine, row)
+
+
+def check_a_refusal(engine: Http1Engine, row: Row) -> None:
     codec = engine(row.limits)
     *_, failure = feed(codec, [row.data], row.eof)
     assert isinstance(failure, Failure)

@@ -45,7 +45,9 @@ def status_of(check: Callable[..., object], *arguments: object) -> int | None:
         (b"http://a//b", b"//b", b"", b"a"),
     ],
 )
-def test_targets(target: bytes, path: bytes, query: bytes, authority: bytes | None) -> None:
+def test_a_target_has_path_query_and_authority(
+    target: bytes, path: bytes, query: bytes, authority: bytes | None
+) -> None:
     assert rules.split_target(b"GET", target) == (path, query, authority)
 
 
@@ -114,7 +116,7 @@ def test_any_target_is_split_or_refused(target: bytes) -> None:
         *[(bytes([char]), 0, 400) for char in (*range(9), *range(10, 32), 127)],
     ],
 )
-def test_lines(line: bytes, searched: int, status: int | None) -> None:
+def test_a_line_has_its_limit_and_a_proper_end(line: bytes, searched: int, status: int | None) -> None:
     assert status_of(rules.check_line, line, 4, "too long", 431, searched) == status
 
 
@@ -149,7 +151,7 @@ def test_the_verdict_on_the_beginning_of_a_line_is_the_one_on_the_whole(line: by
         (b"GET / HTTP/1.1\n", 400),
     ],
 )
-def test_request_lines(line: bytes, status: int | None) -> None:
+def test_a_request_line_is_good_or_refused(line: bytes, status: int | None) -> None:
     assert status_of(rules.check_request_line, line) == status
 
 
@@ -171,7 +173,7 @@ def test_request_lines(line: bytes, status: int | None) -> None:
         (b"a: \x00", 400),
     ],
 )
-def test_field_lines(line: bytes, status: int | None) -> None:
+def test_a_field_line_is_good_or_400(line: bytes, status: int | None) -> None:
     assert status_of(rules.check_field_line, line) == status
 
 
@@ -199,7 +201,7 @@ def test_a_head_is_what_its_lines_are(line: bytes) -> None:
         (b"3.0", None),
     ],
 )
-def test_versions(version: bytes, spoken: str | None) -> None:
+def test_a_version_that_is_not_spoken_is_505(version: bytes, spoken: str | None) -> None:
     if spoken is not None:
         assert rules.check_version(version) == spoken
     else:
@@ -225,7 +227,7 @@ def test_versions(version: bytes, spoken: str | None) -> None:
         *[("1.1", [host], False) for host in (b" ", b"a b", b"\xc3\xa9", b'"a"', b"a\n", b"a\x00")],
     ],
 )
-def test_hosts(version: str, hosts: list[bytes], good: bool) -> None:
+def test_there_is_one_host_and_it_is_a_good_one(version: str, hosts: list[bytes], good: bool) -> None:
     assert status_of(rules.check_host, version, hosts) == (None if good else 400)
     if len(hosts) == 1:
         assert rules.is_host(hosts[0]) is rules.is_known_host(hosts[0]) is good
@@ -273,7 +275,9 @@ def test_fields_of_their_lines(fields: bytes, headers: Headers) -> None:
         ("1.0", [b"Transfer-Encoding: chunked", b"Content-Length: 1"], 0, 400),
     ],
 )
-def test_framing(version: str, lines: list[bytes], size: int | None, status: int | None) -> None:
+def test_the_framing_of_a_body_is_certain_or_refused(
+    version: str, lines: list[bytes], size: int | None, status: int | None
+) -> None:
     fields = b"".join(line + b"\r\n" for line in lines)
     if status is None:
         assert rules.check_framing(version, fields, LIMITS) == size
@@ -300,7 +304,7 @@ def test_framing(version: str, lines: list[bytes], size: int | None, status: int
         ([b'"chunked"'], 400),
     ],
 )
-def test_codings(values: list[bytes], status: int | None) -> None:
+def test_chunked_is_the_only_transfer_coding(values: list[bytes], status: int | None) -> None:
     assert status_of(rules.check_codings, values) == status
 
 
@@ -313,7 +317,7 @@ def test_codings(values: list[bytes], status: int | None) -> None:
         ([b"a", b"b, C"], [b"a", b"b", b"c"]),
     ],
 )
-def test_lists(values: list[bytes], members: list[bytes]) -> None:
+def test_a_list_is_split_at_its_commas(values: list[bytes], members: list[bytes]) -> None:
     assert rules.listed(values) == members
 
 
@@ -321,7 +325,7 @@ def test_lists(values: list[bytes], members: list[bytes]) -> None:
     ("says", "option"),
     [(rules.says_close, b"close"), (rules.says_upgrade, b"upgrade"), (rules.says_continue, b"100-continue")],
 )
-def test_options(says: Callable[[list[bytes]], bool], option: bytes) -> None:
+def test_an_option_is_a_whole_member_of_a_list(says: Callable[[list[bytes]], bool], option: bytes) -> None:
     for values in ([option], [option.upper()], [b"x, " + option], [b"x", option], [b"," + option + b"\t,"]):
         assert says(values)
     for values in ([], [b""], [b"x"], [option + b"x"], [b"x" + option], [b'"' + option + b'"'], [option + b";q=1"]):
@@ -348,7 +352,7 @@ def test_options(says: Callable[[list[bytes]], bool], option: bytes) -> None:
         ],
     ],
 )
-def test_chunk_lines(line: bytes, size: int | None, extensions: int) -> None:
+def test_a_chunk_line_is_a_size_and_extensions_or_400(line: bytes, size: int | None, extensions: int) -> None:
     if size is not None:
         assert rules.check_chunk_line(line) == (size, extensions)
     else:
@@ -358,7 +362,7 @@ def test_chunk_lines(line: bytes, size: int | None, extensions: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "limit", "status"), [(8, 8, None), (9, 8, 413), (1 << 70, 0, None), (0, 8, None)])
-def test_bodies(size: int, limit: int, status: int | None) -> None:
+def test_a_body_over_its_limit_is_413(size: int, limit: int, status: int | None) -> None:
     assert status_of(rules.check_body, size, HttpLimits(body_size=limit)) == status
 
 

@@ -126,7 +126,7 @@ def test_the_transfer_coding_is_not_the_application_s_to_choose(value: bytes) ->
         (200, [(b"connection", b"x"), (b"connection", b"close")], False, [], False, True),
     ],
 )
-def test_framed_answers(
+def test_an_answer_is_framed_by_its_status_and_fields(
     status: int, headers: Headers, close: bool, fields: Headers, has_length: bool, closes: bool
 ) -> None:
     assert rules.framed(status, headers, close) == (fields, has_length, closes)

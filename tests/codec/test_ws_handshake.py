@@ -218,7 +218,7 @@ WINDOWS: dict[bytes, Deflate | None] = {
 
 
 @pytest.mark.parametrize("parameters", WINDOWS, ids=lambda value: value.decode() or "none")
-def test_one_offer(parameters: bytes) -> None:
+def test_an_offer_is_agreed_to_or_the_next_one_is_looked_at(parameters: bytes) -> None:
     offer = OFFER + b"; " + parameters if parameters else OFFER
     assert ws_deflate.agree(offers(offer)) == WINDOWS[parameters]
     # The next one is taken where it is declined.

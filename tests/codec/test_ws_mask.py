@@ -24,7 +24,7 @@ def test_both_are_the_loop_of_the_rfc(data: bytes, key: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 4096, 65_537])
-def test_long_ones(size: int) -> None:
+def test_long_data_is_unmasked_to_its_last_byte(size: int) -> None:
     data = bytes(size)
     for unmask in (ws_mask.xor, ws_mask.unmask):
         assert unmask(data, b"abcd") == (b"abcd" * (size // 4 + 1))[:size]

@@ -7,6 +7,7 @@ import pytest
 from asgiri.codec.engines import WEBSOCKET_ENGINES, WebSocketEngine, websocket_engine
 from asgiri.codec.events import Text
 from tests.codec import ws_rows_close, ws_rows_deflate, ws_rows_frames, ws_rows_text
+from tests.codec.tables import about, in_parts
 from tests.codec.ws_rows import Row
 from tests.codec.ws_wire import BINARY, CLOSE, FIN, TEXT, Sent, cuts, each_engine, feed, frame, sent_frames
 
@@ -27,10 +28,6 @@ def test_the_table_is_as_large_as_it_should_be_and_its_rows_have_names_of_their_
     assert len(ROWS) == sum(len(module.ROWS) for module in PARTS.values())
 
 
-def named(rows: dict[str, Row]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("row", rows.values(), ids=rows)
-
-
 def sent(data: bytes, row: Row) -> list[Sent]:
     """What was written; a Close frame that tells of a failure without its sentence."""
     frames = sent_frames(data)
@@ -42,7 +39,7 @@ def sent(data: bytes, row: Row) -> list[Sent]:
 
 
 @each_engine
-@named(ROWS)
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_the_table_whole_and_cut(engine: WebSocketEngine, row: Row) -> None:
     for pieces in cuts(row.data):
         codec = engine(row.most, row.deflate)
@@ -57,28 +54,37 @@ def test_the_table_whole_and_cut(engine: WebSocketEngine, row: Row) -> None:
 
 
 @each_engine
-@named({name: row for name, row in ROWS.items() if not 0 < row.most < len("before")})
-def test_the_table_behind_a_message(engine: WebSocketEngine, row: Row) -> None:
-    codec = engine(row.most, row.deflate)
-    assert feed(codec, [BEFORE + row.data]) == [Text("before", 6), *row.events]
-    assert sent(codec.take(), row) == list(row.sent)
+@in_parts(list(ROWS.values()))
+def test_the_table_behind_a_message(engine: WebSocketEngine, rows: list[Row]) -> None:
+    for row in rows:
+        if not 0 < row.most < len("before"):
+            with about(row):
+                codec = engine(row.most, row.deflate)
+                assert feed(codec, [BEFORE + row.data]) == [Text("before", 6), *row.events]
+                assert sent(codec.take(), row) == list(row.sent)
 
 
 @each_engine
-@named({name: row for name, row in ROWS.items() if row.ends and not (row.deflate and row.most)})
-def test_what_comes_behind_the_end_changes_nothing(engine: WebSocketEngine, row: Row) -> None:
-    for behind in (BEFORE * 3, b"\xff" * 20, bytes(20)):
-        codec = engine(row.most, row.deflate)
-        assert feed(codec, [row.data + behind]) == list(row.events)
-        assert sent(codec.take(), row) == list(row.sent)
+@in_parts(list(ROWS.values()))
+def test_what_comes_behind_the_end_changes_nothing(engine: WebSocketEngine, rows: list[Row]) -> None:
+    for row in rows:
+        if row.ends and not (row.deflate and row.most):
+            for behind in (BEFORE * 3, b"\xff" * 20, bytes(20)):
+                with about(row):
+                    codec = engine(row.most, row.deflate)
+                    assert feed(codec, [row.data + behind]) == list(row.events), behind
+                    assert sent(codec.take(), row) == list(row.sent), behind
 
 
 @each_engine
-@named({name: row for name, row in ROWS.items() if row.fails and not row.late})
-def test_it_fails_at_the_first_byte_that_is_wrong(engine: WebSocketEngine, row: Row) -> None:
-    codec = engine(row.most, row.deflate)
-    assert feed(codec, [row.data[:-1]]) == list(row.events[:-1])
-    assert feed(codec, [row.data[-1:]]) == [row.events[-1]]
+@in_parts(list(ROWS.values()))
+def test_it_fails_at_the_first_byte_that_is_wrong(engine: WebSocketEngine, rows: list[Row]) -> None:
+    for row in rows:
+        if row.fails and not row.late:
+            with about(row):
+                codec = engine(row.most, row.deflate)
+                assert feed(codec, [row.data[:-1]]) == list(row.events[:-1])
+                assert feed(codec, [row.data[-1:]]) == [row.events[-1]]
 
 
 @each_engine

@@ -33,7 +33,7 @@ from asgiri.errors import ConfigError
         ("KEY=value\r", "value"),
     ],
 )
-def test_values(tmp_path: Path, line: str, value: str) -> None:
+def test_a_line_is_a_name_and_a_value(tmp_path: Path, line: str, value: str) -> None:
     file = tmp_path / "env"
     file.write_text(f"# first\n\n{line}\n", encoding="utf-8", newline="")
     assert read_env_file(file) == {"KEY": value}

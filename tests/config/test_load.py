@@ -574,7 +574,7 @@ def test_the_listeners_of_flag_environment_and_port(
         ({"ASGIRIX": "x", "HOME": "/"}, Config(app="file:app")),
     ],
 )
-def test_environment_variables(loaded: Load, environ: Environ, config: Config) -> None:
+def test_environment_variables_set_their_keys(loaded: Load, environ: Environ, config: Config) -> None:
     assert loaded("app: file:app", environ).config == config
 
 
@@ -661,7 +661,7 @@ def test_the_path_of_nothing_is_no_file() -> None:
         (Setting("--set", "timeouts", "{write: 3}"), Config(timeouts=Timeouts(write=3.0))),
     ],
 )
-def test_flags(loaded: Load, setting: Setting, config: Config) -> None:
+def test_a_flag_sets_its_key(loaded: Load, setting: Setting, config: Config) -> None:
     text = "app: a:b\nroot_path: /x\nenv: {X: 1}"
     changed = setting.path.partition(".")[0]
     assert getattr(loaded(text, {}, [setting]).config, changed) == getattr(config, changed)

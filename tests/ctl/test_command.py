@@ -116,7 +116,9 @@ def test_draining_is_told(fake: Fake) -> None:
         (("stop",), {"verb": "stop"}, "stopping"),
     ],
 )
-def test_verbs(fake: Fake, args: tuple[str, ...], request_: dict[str, object], words: str) -> None:
+def test_each_verb_asks_for_what_its_arguments_say(
+    fake: Fake, args: tuple[str, ...], request_: dict[str, object], words: str
+) -> None:
     result = ask(fake, *args)
     assert result.exit_code == 0, result.output
     assert words in result.stdout
@@ -202,7 +204,7 @@ def test_what_is_wrong_and_what_was_measured_are_told(fake: Fake) -> None:
         ("top", "--interval", "1ms"),
     ],
 )
-def test_bad_usage(args: tuple[str, ...]) -> None:
+def test_bad_usage_exits_with_2(args: tuple[str, ...]) -> None:
     assert asgirictl(*args).exit_code == 2
 
 
@@ -222,7 +224,7 @@ def test_help_names_every_verb_and_where_the_socket_is() -> None:
 # Without a service
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_a_missing_socket_is_told_in_one_line(tmp_path: Path) -> None:
     result = asgirictl("--socket", str(tmp_path / "c.sock"), "status")
     assert result.exit_code == 1
     assert "there is no such file" in result.stderr
@@ -278,7 +280,7 @@ def listener(path: Path, says: bytes | None) -> Iterator[None]:
         (b"\xff\n", "is no asgiri"),
     ],
 )
-def test_strange_answers(tmp_path: Path, says: bytes, words: str) -> None:
+def test_a_strange_answer_is_an_error_and_no_traceback(tmp_path: Path, says: bytes, words: str) -> None:
     with listener(tmp_path / "c.sock", says):
         result = asgirictl("--socket", str(tmp_path / "c.sock"), "status")
     assert result.exit_code == 1
@@ -352,7 +354,7 @@ def test_a_ctrl_c_is_quiet(fake: Fake, outside: Callable[..., subprocess.Popen[s
     assert process.returncode == -signal.SIGINT
 
 
-def test_the_program(fake: Fake, outside: Callable[..., subprocess.Popen[str]]) -> None:
+def test_the_program_asks_and_exits_with_0(fake: Fake, outside: Callable[..., subprocess.Popen[str]]) -> None:
     process = outside("scale", "3")
     assert process.communicate(timeout=20) == ("scaling to 3 workers\n", "")
     assert process.returncode == 0
@@ -360,7 +362,7 @@ def test_the_program(fake: Fake, outside: Callable[..., subprocess.Popen[str]]) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become somebody else")
-def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_of_somebody_else_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     """As another user, on the file and on the directory."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         directory = Path(name)
@@ -484,7 +486,7 @@ def test_the_only_one_is_found_and_the_dead_passed_over(tmp_path: Path, monkeypa
     ("seconds", "text"),
     [(0.4, "0s"), (59.9, "59s"), (61, "1m1s"), (3599, "59m59s"), (3661, "1h1m"), (90061, "1d1h")],
 )
-def test_spans(seconds: float, text: str) -> None:
+def test_a_span_is_told_in_two_units_at_most(seconds: float, text: str) -> None:
     assert span(seconds) == text
 
 

@@ -310,7 +310,7 @@ async def test_below_a_root_path() -> None:
 
 
 @in_loop
-async def test_the_script() -> None:
+async def test_the_script_is_served_whole() -> None:
     status, fields, body = await ask(made(), scope_of("/.asgiri/reload.js"))
     assert (status, body) == (200, SCRIPT.encode())
     assert fields[b"content-type"] == b"text/javascript; charset=utf-8"

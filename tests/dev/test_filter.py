@@ -52,7 +52,7 @@ def matters(path: str, include: str = "*.py", exclude: str = "") -> bool:
         ("/home/me/shop/b/b.py", "*.py", "a/*", True),
     ],
 )
-def test_files(path: str, include: str, exclude: str, yes: bool) -> None:
+def test_a_file_matters_that_is_included_and_not_excluded(path: str, include: str, exclude: str, yes: bool) -> None:
     assert matters(path, include, exclude) is yes
 
 
@@ -77,7 +77,7 @@ def test_files(path: str, include: str, exclude: str, yes: bool) -> None:
         ("/home/me/shop/a/b/c", "a/**", False),
     ],
 )
-def test_folders(folder: str, exclude: str, yes: bool) -> None:
+def test_a_folder_is_entered_unless_it_is_excluded(folder: str, exclude: str, yes: bool) -> None:
     assert Filter([TOP], ["*.py"], exclude.split()).enters(folder) is yes
 
 

@@ -170,16 +170,16 @@ class Service:
 def processes(session: int) -> dict[int, str]:
     """Pid -> title of the processes of a session; the title of a zombie is empty."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            fields = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+            # As bytes, and no more than is needed: it is asked every few milliseconds, where many processes are.
+            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+                fields = file.read().rpartition(b")")[2].split(None, 4)
+            if int(fields[3]) == session:
+                title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+                found[int(pid)] = title.decode("utf-8", "replace").strip()
         except OSError:
             continue
-        if int(fields[3]) == session:
-            found[int(entry.name)] = title
     return found
 
 

@@ -115,7 +115,7 @@ def decorated(*args: Any, **kwargs: Any) -> Any: ...
         (Settings, Shape.OTHER),
     ],
 )
-def test_shapes(app: Any, shape: Shape) -> None:
+def test_the_shape_of_an_application_is_seen(app: Any, shape: Shape) -> None:
     assert shape_of(app) is shape
 
 
@@ -164,7 +164,7 @@ def test_what_is_named_and_cannot_be_is_refused(app: Any, interface: str, told: 
     assert refusal(app, interface).startswith(f"main:app cannot be called with {told}")
 
 
-def test_other_refusals() -> None:
+def test_what_is_no_application_is_refused_with_the_reason() -> None:
     assert refusal(7, "wsgi") == "main:app is an int, not an application: it cannot be called"
     assert refusal(create_app, "auto").startswith("main:app takes one argument, which is not called scope: if it is")
     assert refusal(WsgiMiddleware, "auto") == "main:app is a class, not an application: name an instance of it"

@@ -446,7 +446,7 @@ async def test_a_shortage_at_the_limit(impatient: None) -> None:
                 assert (await second.ask(request("/2"))).body == b"/2"
 
 
-def test_words() -> None:
+def test_why_accepting_pauses_is_told_with_what_helps() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert in_words(OSError(errno.EMFILE, "")).startswith(f"no file descriptor is left of {soft}; raise RLIMIT_NOFILE")
     assert in_words(OSError(errno.ENFILE, "")) == "the system's file table is full; raise fs.file-max"

@@ -250,7 +250,7 @@ async def test_over_the_limit_of_requests() -> None:
     ids=["head", "body", "request"],
 )
 @in_loop
-async def test_timeouts(data: bytes, times: TimeLimits, method: str, status: int) -> None:
+async def test_a_request_that_times_out_is_one_line(data: bytes, times: TimeLimits, method: str, status: int) -> None:
     lines = Lines()
     app = ByHand()
     peer = Peer(app, access_log=lines, times=times)
@@ -466,7 +466,7 @@ def files(path: Path) -> App:
 
 
 @in_loop
-async def test_files(path: Path) -> None:
+async def test_a_file_is_one_line_with_its_bytes(path: Path) -> None:
     lines = Lines()
     peer = Peer(files(path), access_log=lines)
     peer.feed(request("/whole") + request("/parts") + request("/whole", method="HEAD"))

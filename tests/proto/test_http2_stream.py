@@ -105,7 +105,7 @@ class TunnelPeer(Http2Peer):
 
 
 @in_loop
-async def test_an_echo() -> None:
+async def test_a_tunnel_carries_bytes_both_ways_and_is_one_line() -> None:
     lines = Lines()
     peer = TunnelPeer(Echo, access_log=lines)
     number, protocol = await peer.opened("/chat?a=b")

@@ -67,7 +67,7 @@ def compressed(size: int) -> bytes:
 
 @on_each_carrier
 @in_loop
-async def test_an_echo(make: MakeClient) -> None:
+async def test_messages_of_any_kind_come_back(make: MakeClient) -> None:
     lines = Lines()
     client = make(echo, access_log=lines)
     await client.open("/chat?a=b")
@@ -91,7 +91,7 @@ async def test_an_echo(make: MakeClient) -> None:
 
 @on_each_carrier
 @in_loop
-async def test_the_scope(make: MakeClient) -> None:
+async def test_the_scope_tells_the_handshake(make: MakeClient) -> None:
     app = Played()
     client = make(app)
     await client.open("/a%20b?c", ("Sec-WebSocket-Protocol", "one, two"))
@@ -1080,7 +1080,7 @@ async def test_a_peer_that_never_reads_is_cut(make: MakeClient) -> None:
 @on_each_carrier
 @pytest.mark.parametrize(("code", "reason"), [(1001, "the server stops"), (1012, "the server restarts")])
 @in_loop
-async def test_a_drain(make: MakeClient, code: int, reason: str) -> None:
+async def test_a_drain_closes_and_what_is_on_its_way_is_heard(make: MakeClient, code: int, reason: str) -> None:
     app = Played()
     client = make(app)
     call = await opened(client, app)

@@ -176,7 +176,7 @@ class Storm:
 @pytest.mark.parametrize("make", CLIENTS.values(), ids=CLIENTS)
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
-def test_any_order(make: Callable[..., Client], seed: int) -> None:
+def test_any_order_of_both_sides_ends_well(make: Callable[..., Client], seed: int) -> None:
     async def storm() -> None:
         await Storm(make, seed).run(60)
 

@@ -176,7 +176,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         (b'{"verb": "loglevel", "reset": true}', AskLoglevel(reset=True)),
     ],
 )
-def test_requests(line: bytes, request_: Request) -> None:
+def test_a_line_is_decoded_to_its_request(line: bytes, request_: Request) -> None:
     assert decode(line) == request_
 
 

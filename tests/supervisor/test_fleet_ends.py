@@ -63,11 +63,11 @@ def ends(fleet: Fleet, *lines: Line) -> list[str]:
         ({}, [(2, Reload(Policy(1))), (3, Exited(2, "could not be forked", Ending.UNFORKED))], ["boot"]),
     ],
 )
-def test_one_worker(settings: dict[str, float], lines: list[Line], reasons: list[str]) -> None:
+def test_each_end_of_a_worker_has_its_reason(settings: dict[str, float], lines: list[Line], reasons: list[str]) -> None:
     assert ends(running(1, **settings), *lines) == reasons
 
 
-def test_scaled_down() -> None:
+def test_scaling_down_is_a_reason() -> None:
     assert ends(running(2), (2, Scale(-1)), (3, left(2))) == ["scale"]
     assert ends(running(1), (2, Scale(+1)), (3, Scale(-1)), (4, killed(2))) == ["scale"]
 
@@ -78,7 +78,7 @@ def test_a_first_boot_that_fails_stops_the_others() -> None:
     assert ends(fleet, *lines) == ["boot", "stop"]
 
 
-def test_silent() -> None:
+def test_a_silent_worker_is_counted_as_hung() -> None:
     """Hung: until it is killed, or goes on and is replaced."""
     quiet: list[Line] = [(at, pulse(w1=1)) for at in range(2, 12)]
     silent: list[Line] = [*quiet, (12, Tick())]

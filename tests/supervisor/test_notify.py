@@ -48,7 +48,7 @@ def manager(request: pytest.FixtureRequest) -> Iterator[Manager]:
         manager.socket.close()
 
 
-def test_messages(manager: Manager) -> None:
+def test_messages_have_the_words_of_sd_notify(manager: Manager) -> None:
     notifier = manager.notifier()
     notifier.ready("2 workers")
     notifier.status("2 workers, 10 requests/s")

@@ -42,7 +42,7 @@ def counted(name: str, *seconds: float, protocol: str = PROTOCOLS[0]) -> list[in
         ([0.0001, 99.0], 0.5, BUCKETS[0]),
     ],
 )
-def test_quantiles(times: list[float], part: float, found: float | None) -> None:
+def test_quantiles_come_from_the_buckets(times: list[float], part: float, found: float | None) -> None:
     counts = Change([0] * WORKER_WORDS, counted("loop_lag_seconds", *times), 1.0).buckets("loop_lag_seconds")
     assert quantile(counts, part) == pytest.approx(found)
 
