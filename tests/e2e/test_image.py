@@ -29,8 +29,6 @@ PAGE = (ROOT / "docs" / "operations" / "containers.md").read_text("utf-8")
 # More than what asgiri and its dependencies take, and less than the base image leaves of 150 MB.
 MEGABYTES = 25
 
-pytestmark = pytest.mark.xdist_group("image")  # the image is built once
-
 can_play = needs(*PID_NAMESPACE)
 
 
