@@ -595,8 +595,9 @@ class Master:
         self._start_aides()
 
     def _fork(self, command: Fork) -> None:
+        if command.generation not in self._plans:  # else a worker of a generation that there is, while a reload waits
+            self._desk.note_begun(command.generation)
         plan = self._plans.begin(command.generation)
-        self._desk.note_begun(command.generation)
         self._mode.begin(command.generation)
         role = Role(self._hooks.worker_main, command.worker_id, command.number, command.generation)
         try:

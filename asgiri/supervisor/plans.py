@@ -106,6 +106,9 @@ class Plans:
         tell(plan.changes, plan.config.routine)
         return plan.config
 
+    def __contains__(self, generation: object) -> bool:
+        return generation in self._by_generation
+
     def begin(self, generation: int) -> Plan:
         """The generation's plan; a generation that has none yet is the reload that was submitted last."""
         if generation not in self._by_generation:

@@ -9,13 +9,15 @@ import ast
 import asyncio
 import inspect
 import json
+import logging
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -187,7 +189,7 @@ def check_python(snippet: Snippet, directory: Path, pki: Pki) -> None:
 
         names["app"] = app
     code = compile(tree, snippet.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, logging_as_it_was():
         patch.setitem(sys.modules, "snippet", module)  # frameworks look up what an annotation or a setting names
         result = eval(code, names)  # as python -m asyncio does
         if inspect.isawaitable(result):
@@ -198,6 +200,21 @@ def check_python(snippet: Snippet, directory: Path, pki: Pki) -> None:
             asyncio.run(wait())
         if "app" in assigned and callable(names.get("app")):
             asyncio.run(served(as_asgi3(names["app"])))
+
+
+@contextmanager
+def logging_as_it_was() -> Iterator[None]:
+    """Frameworks that are set up set up the process's logging."""
+    known = logging.root.manager.loggerDict.values()
+    loggers = [logging.root, *(one for one in known if isinstance(one, logging.Logger))]
+    before = [(one, one.level, one.handlers[:], one.propagate, one.disabled) for one in loggers]
+    try:
+        yield
+    finally:
+        for one, level, handlers, propagate, disabled in before:
+            one.setLevel(level)
+            one.handlers[:] = handlers
+            one.propagate, one.disabled = propagate, disabled
 
 
 async def served(app: Any) -> None:

@@ -116,6 +116,40 @@ async def app(scope, receive, send):
 """
 
 
+def test_a_reload_that_has_to_wait_is_answered_by_its_own_generation(start: Start, place: Path) -> None:
+    """And not by that of a worker which is replaced meanwhile."""
+    app = place / "shop.py"
+    good = Path(ROOT, "tests/e2e/app.py").read_text("utf-8")
+    app.write_text(good, "utf-8")
+    service = begin(start, place, "--app-dir", str(place), app="shop:app")
+    gate = place / "gate"
+    os.mkfifo(gate)
+    app.write_text(
+        f"{good}\nwith open({str(gate)!r}) as gate:\n    gate.read()\n", "utf-8"
+    )  # it is imported once somebody writes there
+    assert asgirictl(service, place, "reload").exit_code == 0
+    assert eventually(lambda: any("gen 2" in title for title in service.workers().values()))
+    call = [
+        sys.executable,
+        "-m",
+        "asgiri.ctl",
+        "--socket",
+        str(place / f"asgiri/{service.pid}.sock"),
+        "reload",
+        "--wait",
+    ]
+    with subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, text=True) as waiting:
+        service.log.wait("the reload is kept until")
+        app.write_text(good, "utf-8")
+        [old] = [pid for pid, title in service.workers().items() if "gen 1" in title]
+        mark = len(service.log)
+        os.kill(old, signal.SIGKILL)
+        service.log.wait(r"gen 1 is ready", mark)
+        gate.write_text("go", "utf-8")
+        out, _ = waiting.communicate(timeout=20)
+    assert (waiting.returncode, out) == (0, "reloaded: generation 3 serves\n")
+
+
 def test_a_reload_to_code_that_is_ready_and_dies_has_an_end(start: Start, place: Path) -> None:
     app = place / "shop.py"
     good = Path(ROOT, "tests/e2e/app.py").read_text("utf-8")
@@ -136,7 +170,7 @@ def test_a_reload_to_code_that_is_ready_and_dies_has_an_end(start: Start, place:
 
     app.write_text(good, "utf-8")  # another reload is the cure, and is waited for
     cured = asgirictl(service, place, "reload", "--wait")
-    assert (cured.exit_code, cured.stdout) == (0, "reloaded: generation 3 serves\n")
+    assert (cured.exit_code, cured.stdout) == (0, "reloaded: generation 3 serves\n"), cured.stderr
     assert json.loads(asgirictl(service, place, "--json", "status").stdout)["wrong"] == []
 
 

@@ -124,6 +124,7 @@ def test_what_is_no_exception_fails_a_reload_with_its_traceback(
     with pytest.raises(AssertionError, match=f"the reload failed: .*own.py.*raise {re.escape(what)[:12]}"):
         control(tmp_path / "control.sock", "reload", wait=True)
     assert eventually(lambda: service.workers() == before)
+    service.log.wait(f"raise {re.escape(what[:12])}")
     told = [json.loads(line) for line in str(service.log).splitlines() if f"raise {what[:12]}" in line]
     assert len(told) == 1, "one message that carries the traceback"
     assert "the reload failed, generation 1 goes on" in told[0]["message"]
