@@ -124,9 +124,8 @@ def test_a_reload_that_has_to_wait_is_answered_by_its_own_generation(start: Star
     service = begin(start, place, "--app-dir", str(place), app="shop:app")
     gate = place / "gate"
     os.mkfifo(gate)
-    app.write_text(
-        f"{good}\nwith open({str(gate)!r}) as gate:\n    gate.read()\n", "utf-8"
-    )  # it is imported once somebody writes there
+    waits = f"with open({str(gate)!r}) as gate:\n    gate.read()\n"
+    app.write_text(f"{good}\n{waits}", "utf-8")  # it is imported once somebody writes there
     assert asgirictl(service, place, "reload").exit_code == 0
     assert eventually(lambda: any("gen 2" in title for title in service.workers().values()))
     call = [
