@@ -251,6 +251,17 @@ async def test_what_an_untrusted_peer_tells(way: str) -> None:
     assert app.headers["x-own"] == "1"
 
 
+@pytest.mark.parametrize("name", ["X_Forwarded_For", "X-Forwarded_User"])
+@every_way
+@in_loop
+async def test_another_spelling_alone(way: str, name: str) -> None:
+    """A request that has no other field that is looked at."""
+    app = App()
+    async with Server(app, config=edged(proxy=UNTRUSTING)) as server:
+        await ask(server, way, (name, "6.6.6.6"))
+    assert not [name for name in app.headers if "forwarded" in name]
+
+
 @in_loop
 async def test_without_a_dialect_nothing_is_looked_at() -> None:
     app = App()

@@ -38,7 +38,6 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     config = loaded.config
     fill_standard_streams()
     warnings = misplaced(config, os.environ)
-    notifier = Notifier.from_environ(os.environ)
     found = loaded.found
     if found is not None and config.process.chdir is not None:
         found = replace(found, path=found.path.absolute())  # a reload reads it again, from wherever that leads
@@ -86,6 +85,7 @@ def serve(loaded: Loaded, read: Callable[[Found | None], Loaded]) -> ExitCode:
     logger = logging.getLogger("asgiri.master")
     level = logging.DEBUG if config.greets else logging.INFO
     logger.log(level, "asgiri %s (%s), Python %s, pid %d", __version__, BUILD, sys.version.split()[0], os.getpid())
+    notifier = Notifier.from_environ(os.environ)  # now that there is a log that can say what is wrong with them
     for warning in warnings:
         logger.warning("%s", warning)
     if not config.app:

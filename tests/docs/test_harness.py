@@ -218,6 +218,7 @@ def test_a_part_of_a_file_is_put_where_it_belongs() -> None:
         (test_prose.unknown_flags, "`--bind` `--wait`", "`--bnid`"),
         (test_prose.unknown_keys, "`workers.count` `listen[].tls` `env.TOKEN`", "`workers.cuont: 3` `listen[].tsl`"),
         (test_prose.unknown_variables, "`ASGIRI_WORKERS__COUNT`", "ASGIRI_WORKERS__CUONT"),
+        (test_prose.unknown_signals, "`kill -HUP PID` `SIGKILL`", "`kill -HPU PID` `SIGUSR9`"),
         (test_prose.unknown_metrics, '`asgiri_requests_total{status="5xx"}`', "`asgiri_requests` `asgiri_ready{x}`"),
         (
             test_prose.missing_files,
@@ -240,3 +241,11 @@ def test_values_that_are_wrong(tmp_path: Path) -> None:
     file = tmp_path / "asgiri.yaml"
     assert list(test_prose.wrong_values(read("`limits.requests: 64` `proxy: {headers: none}`"), file)) == []
     assert len(list(test_prose.wrong_values(read("`limits.requests: many` `proxy: {header: none}`"), file))) == 2
+
+
+def test_defaults_that_are_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "asgiri.yaml"
+    good = "`timeouts.keep_alive` (75 s), `limits.header_size` (64KiB), `limits.header_count` (100)"
+    assert list(test_prose.wrong_defaults(read(good), file)) == []
+    bad = "`timeouts.keep_alive` (65 s), `limits.header_size` (64MiB), `limits.header_count` (1)"
+    assert len(list(test_prose.wrong_defaults(read(bad), file))) == 3

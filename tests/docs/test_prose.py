@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import click
 import pytest
 
 from asgiri.config.load import load
+from asgiri.config.schema import Config
 from asgiri.ctl.command import command as ctl
 from asgiri.errors import ConfigError
 from tests.docs import names
@@ -197,6 +200,24 @@ def wrong_values(page: Page, file: Path) -> Iterator[tuple[int, str]]:
             yield line, f"`{span}`: {error}"
 
 
+def test_defaults_are_the_defaults(page: Page, tmp_path: Path) -> None:
+    if page.name not in PAST:
+        assert_none(page, wrong_defaults(page, tmp_path / "asgiri.yaml"))
+
+
+def wrong_defaults(page: Page, file: Path) -> Iterator[tuple[int, str]]:
+    """A number, duration or size in parentheses behind a key is what the key is where nobody says anything."""
+    for number, line in enumerate(page.prose, 1):
+        for path, said in re.findall(r"`([a-z0-9_]+\.[a-z0-9_.]+)` \((\d+ ?(?:[a-z]{1,2}|[KMG]iB)?)\)", line):
+            if not names.is_key(path):
+                continue
+            *above, name = path.split(".")
+            file.write_text(within(f"{name}: {said.replace(' ', '')}", ".".join(above)), "utf-8")
+            get = attrgetter(path)
+            if get(load(str(file), {}).config) != get(Config()):
+                yield number, f"`{path}` ({said}): that is not its default"
+
+
 def test_variables_are_read(page: Page) -> None:
     assert_none(page, unknown_variables(page))
 
@@ -206,6 +227,20 @@ def unknown_variables(page: Page) -> Iterator[tuple[int, str]]:
         for name in re.findall(r"(?<![\w])ASGIRI_[A-Z0-9_]+", line):
             if name not in names.environment() and "_SERVICE_" not in name:
                 yield number, f"{name} is no variable that asgiri reads"
+
+
+# Signals
+
+
+def test_signals_are_signals(page: Page) -> None:
+    assert_none(page, unknown_signals(page))
+
+
+def unknown_signals(page: Page) -> Iterator[tuple[int, str]]:
+    for line, span in page.spans():
+        for name in re.findall(r"\bkill -(?:s )?([A-Z]\w*)|\bSIG([A-Z]\w*)", span):
+            if f"SIG{name[0] or name[1]}" not in signal.Signals.__members__:
+                yield line, f"`{span}`: there is no signal {name[0] or name[1]}"
 
 
 # Metrics

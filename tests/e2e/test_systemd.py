@@ -151,6 +151,13 @@ def test_the_watchdog_is_fed_while_a_loop_turns(start: Start, tmp_path: Path) ->
         assert service.wait() == 0
 
 
+def test_a_variable_that_makes_no_sense_is_told_in_the_log(start: Start, tmp_path: Path) -> None:
+    """With a level, and where the log goes to: it is not read before there is a log."""
+    with manager(str(tmp_path / "notify")) as heard:
+        service = start(env={"NOTIFY_SOCKET": heard.address, "WATCHDOG_USEC": "soon"}).ready()
+        service.log.wait(r'WARN +\[master\] WATCHDOG_USEC is ignored: expected microseconds, got "soon"')
+
+
 def falls_silent(heard: Manager) -> bool:
     """Whether the watchdog was not fed for a second."""
     fed = len(heard.words("WATCHDOG"))

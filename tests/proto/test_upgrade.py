@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 
 from asgiri.codec.engines import HTTP1_ENGINES
@@ -11,6 +13,7 @@ from asgiri.proto.detect import Way
 from asgiri.proto.http2 import Http2Connection
 from asgiri.proto.http2_exchange import Exchange
 from asgiri.proto.http11 import Http11Connection
+from asgiri.proto.secure import Secure
 from asgiri.proto.upgrade import UpgradableConnection
 from tests.proto.fakes import ByHand, echo, in_loop, parse_answers, request, settle
 from tests.proto.test_detect import BOTH, Wire
@@ -268,6 +271,7 @@ async def test_only_where_both_are_spoken_and_never_over_tls() -> None:
     await wire.end()
     kinds = [Way(BOTH, None, on).http1 for on in (True, False)]
     assert kinds == [UpgradableConnection, Http11Connection]
+    assert Way(BOTH, Secure(ssl.create_default_context(), {}, 0.0), True).http1 is Http11Connection
     assert Way(("h2",), None, True).http1 is None
 
 
