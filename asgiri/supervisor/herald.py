@@ -93,7 +93,7 @@ class Herald:
             self.notifier.forget(name)
         self._kept = {}
         self.notifier.main_pid(pid)
-        self.notifier.close()
+        self.notifier.finish()
 
     def pulse(self, now: float) -> None:
         """Once a second."""
