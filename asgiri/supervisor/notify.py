@@ -116,7 +116,7 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def finish(self) -> None:
-        """Say what waits, and nothing any more. A manager that is busy has a second to take it: nobody says it again."""
+        """Say what waits, and nothing any more. A manager that is busy has a second: nobody says it again."""
         if self._waiting and self._socket is not None:
             self._socket.setblocking(True)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", _LAST_WORD, 0))
