@@ -12,7 +12,7 @@ import pytest
 
 from asgiri.config.schema import Listen
 from asgiri.sockets.bind import bind, open_listener
-from asgiri.sockets.kept import kept_name, read_name
+from asgiri.sockets.kept import is_at, kept_name, read_name
 from asgiri.sockets.listener import Listener
 from asgiri.sockets.supply import Passed, Supply
 
@@ -47,11 +47,15 @@ def test_a_name_says_which_file_it_was(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_is_not_to_be_kept(sock: socket.socket) -> None:
     for address in ("systemd:web", "systemd", "fd:3", "127.0.0.1:0", f"unix:{'ä' * 50}"):
         assert kept_name(Listener(Listen(bind=address), sock)) == ""
+    assert kept_name(Listener(Listen(bind="shop.example.org:80"), sock)) == ""  # another address tomorrow, maybe
+    assert kept_name(Listener(Listen(bind="localhost:80"), sock)) != ""
     assert kept_name(Listener.passed_on(Listen(bind="127.0.0.1:80", name="web"), sock, "web", None)) == ""
 
 
 @pytest.mark.parametrize(
-    "name", ["", "web", "asgiri.socket", "asgiri-kept", "asgiri-kept,a,b", "asgiri-kept,a,1,x", "asgiri-kept,a,1,2,3"]
+    "name",
+    ["", "web", "asgiri.socket", "asgiri-kept"]
+    + [f"asgiri-kept,a,{rest}" for rest in ("b", "1,x", "1,2,3", "1,٣", f"1,{'9' * 5000}")],
 )
 def test_names_of_others(name: str) -> None:
     assert read_name(name) is None
@@ -74,3 +78,33 @@ def test_one_whose_file_has_gone_is_not_taken(
     [second] = open_listener(entry, supply)
     assert second.sock is not first.sock
     second.close()
+
+
+def test_a_name_that_says_another_address_than_the_socket_has_is_not_believed(tmp_path: Path) -> None:
+    """And no file is removed by its word."""
+    other = tmp_path / "file"
+    other.touch()
+    found = os.stat(other)
+    for address in ("127.0.0.1:1", f"unix:{other}", "unix:\0", "unix:@a", "", "::", "localhost:1"):
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.listen()
+            supply = Supply([Passed(sock, address=address, file=(found.st_dev, found.st_ino), kept="asgiri-kept,")])
+            supply._drop_lost()
+            assert (supply.left(), supply.left_files(), sock.fileno()) == ([], [], -1)
+
+
+@pytest.mark.parametrize("bound", ["127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::]"])
+def test_a_socket_is_at_the_address_that_it_was_bound_to(bound: str) -> None:
+    with closing(bind(Listen(bind=f"{bound}:0"))) as listener:
+        port = listener.sock.getsockname()[1]
+        assert is_at(listener.sock, f"{bound}:{port}")
+        assert not is_at(listener.sock, f"127.0.0.2:{port}")
+
+
+def test_a_unix_socket_is_where_it_was_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address in ("unix:web", f"unix:@asgiri-{os.getpid()}-kept"):
+        with closing(bind(Listen(bind=address))) as listener:
+            assert is_at(listener.sock, address)
+            assert not is_at(listener.sock, f"{address}2")

@@ -306,6 +306,18 @@ def test_a_socket_that_the_admin_has_by_name_is_not_for_those_that_take_any() ->
     plans.close()
 
 
+def test_when_nobody_accepts_any_more_a_reload_that_waited_holds_no_socket_open() -> None:
+    """Or who connects while the last requests are finished waits in its queue, and is not refused."""
+    config = Config(listen=(Listen(bind="127.0.0.1:0"),))
+    plans = Plans(loaded(replace(config, admin=replace(config.admin, bind=f"unix:@asgiri-{os.getpid()}-stop"))))
+    plans.open(Supply())
+    [workers, admin] = plans.listeners
+    plans.submit(loaded(replace(config, workers=Workers(count=2))), 1)
+    plans.stop_listening()
+    assert (workers.sock.fileno(), plans.listeners) == (-1, [admin])
+    plans.close()
+
+
 def test_what_only_an_old_admin_child_needs_keeps_no_socket_of_the_workers() -> None:
     def config(path: str) -> Config:
         named = replace(Config(), listen=(Listen(bind=f"unix:@asgiri-{os.getpid()}-{path}"),))

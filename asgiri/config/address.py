@@ -49,6 +49,11 @@ class Address(Struct, frozen=True):
         """Port 0 is another port each time: several entries may have it, and each of them has one socket."""
         return self.kind == "tcp" and not self.port
 
+    @property
+    def is_by_name(self) -> bool:
+        """A host's name, of which it is known at the bind only which address it is; ``localhost`` is none of them."""
+        return self.kind == "tcp" and self.host != "localhost" and ":" not in self.host and not _is_ipv4(self.host)
+
     def excludes(self, other: Address) -> bool:
         """Whether nobody can listen on both: a wildcard takes its port of every address, [::] of IPv4's too.
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from asgiri.config.schema import Listen
 from asgiri.errors import BindError
-from asgiri.sockets.kept import read_name
+from asgiri.sockets.kept import is_at, read_name
 from asgiri.sockets.listener import FileId, Listener, identity, require_stream
 
 FIRST: Final = 3  # SD_LISTEN_FDS_START
@@ -50,8 +50,12 @@ class Passed(Struct, frozen=True, eq=False):
 
     @property
     def is_lost(self) -> bool:
-        """It was kept, and its file was not: no client finds it any more."""
-        return bool(self.kept) and self.file is not None and identity(self.address.removeprefix("unix:")) != self.file
+        """It was kept, and its file was not, or it is bound to another address: no client finds it there."""
+        if not self.kept:
+            return False
+        if not is_at(self.sock, self.address):
+            return True
+        return self.file is not None and identity(self.address.removeprefix("unix:")) != self.file
 
 
 class Entry(msgspec.Struct, frozen=True):

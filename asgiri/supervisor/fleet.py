@@ -155,6 +155,11 @@ class Fleet(Roster):
         """The current generation has the fleet for itself."""
         return self._settled == self.generation
 
+    @property
+    def is_leaving(self) -> bool:
+        """The service stops, and serves nobody new any more: its ``drain_delay`` is over."""
+        return self._is_over() and self._drain_at is None and self._farewell is DrainReason.STOP
+
     def deadline(self) -> float | None:
         """When the next ``Tick`` is due, in the clock of ``now``; None: not before another event."""
         deadlines = (worker.deadline for worker in self._workers.values())

@@ -65,10 +65,14 @@ class Herald:
             self.notifier.stopping()
 
     def keep(self, listeners: Iterable[Listener]) -> None:
-        """Have the manager keep these sockets, and no others, for the master that comes after a restart or a crash."""
-        if not self.notifier.room or not self._announced or self._stopping:
+        """Have the manager keep these sockets, and no others, for the master that comes after a restart or a crash.
+
+        One that is to keep none any more gives up those that it has.
+        """
+        if not (self.notifier.room or self._kept) or not self._announced or self._stopping:
             return
-        found = {name: listener.sock for listener in listeners if (name := kept_name(listener))}
+        kept = listeners if self.notifier.room else ()
+        found = {name: listener.sock for listener in kept if (name := kept_name(listener))}
         for name in [name for name in self._kept if name not in found]:
             self.notifier.forget(name)
             del self._kept[name]
@@ -93,7 +97,7 @@ class Herald:
             self.notifier.forget(name)
         self._kept = {}
         self.notifier.main_pid(pid)
-        self.notifier.close()
+        self.notifier.finish()
 
     def pulse(self, now: float) -> None:
         """Once a second."""

@@ -34,7 +34,6 @@ from asgiri.supervisor.messages import (
     Command,
     Commit,
     Drain,
-    DrainReason,
     Ending,
     Event,
     Exit,
@@ -295,6 +294,9 @@ class Master:
             trace = self._traces.pop(event.worker_id, "") if isinstance(event, Failed) else ""
             for command in self._fleet.handle(event, time.monotonic()):
                 self._execute(command, trace)
+        if self._fleet.is_leaving:  # not by the first Drain: who drains already is told at once, others serve on
+            self._herald.leave(self._plans.listeners)
+            self._plans.stop_listening()
         self._herald.look()
         self._desk.look()
 
@@ -510,9 +512,6 @@ class Master:
             case Fork():
                 self._fork(command)
             case Drain(worker_id, reason):
-                if reason is DrainReason.STOP:
-                    self._herald.leave(self._plans.listeners)
-                    self._plans.stop_listening()
                 if child := self._workers.get(worker_id):  # else its exit is among the events that come next
                     child.tell(reason)
             case Hold(worker_id) | Resume(worker_id):

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import socket
+import struct
 import sys
 import time
 from collections import deque
@@ -29,6 +30,8 @@ STORE: Final = "FDSTORE"
 _STATUS_MOST: Final = 1000
 # Messages that wait for a manager that takes none, beside one for each socket: a start, a reload and a stop make fewer.
 _WAITING_MOST: Final = 8
+# How long a manager that takes nothing may hold up who has said its last word, in seconds.
+_LAST_WORD: Final = 1
 # More sockets than anybody has the manager keep.
 _STORE_MOST: Final = 1000
 
@@ -111,6 +114,14 @@ class Notifier:
     def alive(self) -> None:
         """The service is well: the watchdog starts anew."""
         self._send("WATCHDOG=1")
+
+    def finish(self) -> None:
+        """Say what waits, and nothing any more. A manager that is busy has a second: nobody says it again."""
+        if self._waiting and self._socket is not None:
+            self._socket.setblocking(True)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", _LAST_WORD, 0))
+            self._flush()
+        self.close()
 
     def close(self) -> None:
         """Say nothing any more: at the end, and in a child."""

@@ -145,6 +145,7 @@ class Plans:
         What the admin child listens on stays.
         """
         before = self.listeners
+        self._submitted = None  # a reload that waited has nothing to wait for
         for number, plan in list(self._by_generation.items()):
             self._by_generation[number] = replace(plan, listeners=[], entries=[])
         for listener in before:

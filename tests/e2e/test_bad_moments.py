@@ -104,6 +104,39 @@ def test_what_is_asked_of_a_service_that_stops_is_refused_aloud(start: Start, tm
     assert time.monotonic() - began < 10
 
 
+def test_a_stop_amid_a_reload_serves_all_for_the_delay_and_refuses_then(start: Start, tmp_path: Path) -> None:
+    """The file of a socket stays, too, though an old worker drains already."""
+    web = str(tmp_path / "web")
+    config = "listen: [{bind: '127.0.0.1:0'}, {bind: 'unix:web'}]\nworkers: {drain_delay: 1500ms}\n"
+    config += "control: {socket: control.sock}\n"
+    service = start(config=config, env={"MARKS": str(tmp_path)}, bind=False).ready()
+    with socket.create_connection(("127.0.0.1", service.port)) as busy:
+        busy.sendall(b"GET /slow?seconds=60 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert eventually((tmp_path / "slow").exists)
+        service.signal(signal.SIGHUP)
+        service.log.wait("worker 1 gen 1.* draining .*requests: 1")
+        service.signal(signal.SIGTERM)
+        service.log.wait("serving for .* more")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(web)
+            client.sendall(b"GET /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 200"
+        service.log.wait("worker 1 gen 2.* draining")
+        assert eventually(lambda: not os.path.exists(web))
+        assert eventually(lambda: is_refused(service.port)), "it is accepted, and waits for ever"
+        assert control(tmp_path / "control.sock", "status")["state"] == "stopping"
+        service.signal(signal.SIGQUIT)
+        assert service.wait() == 0
+
+
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def test_a_control_socket_that_a_reload_cannot_move_is_named(start: Start, tmp_path: Path) -> None:
     service = start(config="control: {socket: control.sock}\n").ready()
     (tmp_path / "asgiri.yaml").write_text("control: {socket: other.sock}\n", "utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,6 +149,30 @@ def test_trailers(balancer: tuple[str, Front]) -> None:
             assert (answer.status, answer.body, answer.trailers) == (200, b"message", {"grpc-status": "0"})
 
     asyncio.run(asyncio.wait_for(ask(), PATIENCE))
+
+
+def test_who_comes_after_a_replica_has_died_is_served_by_another(
+    balancer: tuple[str, Front], replicas: Replicas
+) -> None:
+    """Before any health check has told: a connection that is refused is made to another replica, for all at once."""
+    _, front = balancer
+    dead = replicas.services.pop("a")
+    for pid in dead.members():
+        os.kill(pid, signal.SIGKILL)
+    dead.close()
+
+    async def ask() -> list[int]:
+        url = f"https://localhost:{front.port}/?seconds=0.3"
+        async with httpx.AsyncClient(
+            verify=front.pki.client(), http2=True, timeout=PATIENCE, trust_env=False
+        ) as client:
+            answers = await asyncio.gather(*(client.get(url) for _ in range(60)))
+        return [answer.status_code for answer in answers]
+
+    try:
+        assert asyncio.run(ask()) == [200] * 60
+    finally:
+        replicas.start("a").ready()
 
 
 def test_tls_passed_through_with_the_proxy_protocol(replicas: Replicas) -> None:

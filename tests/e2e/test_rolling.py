@@ -26,7 +26,7 @@ from tests.pki import Pki
 # The sum of docs/operations/balancers.md: checks 100 ms apart of which one fails, and what a busy machine may take.
 DRAIN_DELAY = "1500ms"
 LONG = 1.8  # seconds that a long request takes: those that run when the delay is over are finished by the drain
-SHORT = 0.05
+SHORT = 0.15  # each costs CPU, and with less time between them no more is found
 
 AS_HERE: dict[str, Changes] = {
     "haproxy": {

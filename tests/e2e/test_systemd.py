@@ -324,6 +324,21 @@ def test_no_more_is_kept_than_there_is_room_for(restart: Restart, tmp_path: Path
         assert get_env(tmp_path / "a", "FDSTORE") is None
 
 
+def test_what_is_kept_is_given_up_when_it_is_not_to_be_kept_any_more(restart: Restart, tmp_path: Path) -> None:
+    web = tmp_path / "web"
+    with manager(str(tmp_path / "notify")) as heard:
+        first = restart(heard, f"listen: [{{bind: 'unix:{web}'}}]").ready()
+        assert heard.keeps(1)
+        first.signal(signal.SIGTERM)
+        assert first.wait() == 0
+        second = restart(heard, f"listen: [{{bind: 'unix:{web}'}}]", room=0).ready()
+        assert heard.keeps(0)
+        assert ask(str(web))["worker"] == 1
+        second.signal(signal.SIGTERM)
+        assert second.wait() == 0
+        assert not web.exists()
+
+
 def get_env(path: Path, name: str) -> Any:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE) as client:
         return client.get(f"http://a/env?name={name}").json()["value"]

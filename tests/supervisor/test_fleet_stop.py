@@ -228,15 +228,18 @@ def test_a_delayed_stop_goes_on_serving_and_then_drains() -> None:
 
 
 def test_a_delayed_stop_lets_go_at_once_what_does_not_serve() -> None:
+    fleet = running(2, drain_delay=5)
     play(
-        running(2, drain_delay=5),
+        fleet,
         (10, Reload(Policy(2, drain_delay=5)), [Fork(3, 1, 2)]),
         (11, Ready(3), [Commit(2), Drain(1, RETIRE), Fork(4, 2, 2)]),
         (12, Stop(), [Drain(1, STOP), Kill(4, TERM)]),
         (13, ended(4), []),
         (13, left(1), []),
-        (17, Tick(), [Drain(2, STOP), Drain(3, STOP)]),
     )
+    assert not fleet.is_leaving  # sockets stay as they are: others serve
+    play(fleet, (17, Tick(), [Drain(2, STOP), Drain(3, STOP)]))
+    assert fleet.is_leaving
 
 
 def test_the_delay_is_that_of_the_current_generation() -> None:

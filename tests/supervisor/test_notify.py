@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -67,6 +68,32 @@ def test_messages_have_the_words_of_sd_notify(manager: Manager) -> None:
     notifier.close()
     notifier.ready("closed")
     assert manager.heard() == []
+
+
+def test_the_last_word_waits_for_a_manager_that_is_busy(manager: Manager) -> None:
+    """Else a new master would not be known for one, and systemd would end it with the old one."""
+    notifier = manager.notifier()
+    for _ in range(10_000):  # as many as the manager's queue has room for, and more
+        notifier.alive()
+    notifier.main_pid(4711)
+    busy = threading.Thread(target=notifier.finish)
+    busy.start()
+    found: list[str] = []
+    while busy.is_alive():
+        found += manager.heard()
+    busy.join()
+    assert [*found, *manager.heard()][-1] == "MAINPID=4711"
+
+
+def test_a_manager_that_does_not_read_holds_up_the_last_word_for_a_second(manager: Manager) -> None:
+    notifier = manager.notifier()
+    for _ in range(10_000):
+        notifier.alive()
+    notifier.main_pid(4711)
+    began = time.monotonic()
+    notifier.finish()
+    assert time.monotonic() - began < 10
+    assert "MAINPID=4711" not in manager.heard()
 
 
 def test_a_reload_has_its_time(manager: Manager) -> None:
