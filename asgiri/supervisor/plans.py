@@ -142,6 +142,7 @@ class Plans:
         What the admin child listens on stays.
         """
         before = self.listeners
+        self._submitted = None  # a reload that has not begun never will
         for number, plan in list(self._by_generation.items()):
             self._by_generation[number] = replace(plan, listeners=[], entries=[])
         for listener in before:
