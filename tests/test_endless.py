@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import tempfile
 import threading
+from collections.abc import Callable
+from typing import IO
 
 import pytest
 
 from asgiri.server import Server
-from asgiri.types import Receive, Scope, Send
+from asgiri.types import Message, Receive, Scope, Send
 from tests.proto.fakes import reply
 from tests.serving import config, on_both_loops, url_of
 
@@ -23,10 +26,14 @@ WEBSOCKET = GET.replace(
 
 
 class Endless:
-    """Sends until it is told that nobody is there; any other path is answered at once."""
+    """Sends until it is told that nobody is there; any other path is answered at once.
 
-    def __init__(self) -> None:
+    ``piece`` is what it sends over HTTP.
+    """
+
+    def __init__(self, piece: Message | None = None) -> None:
         self.over = asyncio.Event()
+        self._piece = piece or {"type": "http.response.body", "body": b"x" * 100, "more_body": True}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != "/":
@@ -35,10 +42,11 @@ class Endless:
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.accept"})
-            piece: dict[str, object] = {"type": "websocket.send", "bytes": b"x" * 100}
+            piece: Message = {"type": "websocket.send", "bytes": b"x" * 100}
         else:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            piece = {"type": "http.response.body", "body": b"x" * 100, "more_body": True}
+            piece = self._piece
+            if piece["type"] != "http.response.early_hint":
+                await send({"type": "http.response.start", "status": 200, "headers": []})
         try:
             while True:
                 await send(piece)
@@ -65,10 +73,7 @@ async def other(port: int) -> bytes:
         writer.close()
 
 
-@pytest.mark.parametrize("ask", [GET, WEBSOCKET], ids=["http", "websocket"])
-@on_both_loops
-async def test_others_have_their_turns_and_it_ends_with_its_client(ask: bytes) -> None:
-    app = Endless()
+async def others_are_served(app: Endless, ask: bytes) -> None:
     async with Server(app, config=config()) as server:
         port = int(url_of(server).rpartition(":")[2])
         enough = threading.Event()
@@ -82,3 +87,52 @@ async def test_others_have_their_turns_and_it_ends_with_its_client(ask: bytes) -
                 await app.over.wait()
         finally:
             enough.set()
+
+
+@pytest.mark.parametrize("ask", [GET, WEBSOCKET], ids=["http", "websocket"])
+@on_both_loops
+async def test_others_have_their_turns_and_it_ends_with_its_client(ask: bytes) -> None:
+    await others_are_served(Endless(), ask)
+
+
+def a_slice(file: IO[bytes]) -> Message:
+    return {"type": "http.response.zerocopysend", "file": file, "offset": 0, "count": 100, "more_body": True}
+
+
+def a_hint(file: IO[bytes]) -> Message:
+    del file
+    return {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]}
+
+
+@pytest.mark.parametrize("piece", [a_slice, a_hint])
+@on_both_loops
+async def test_so_it_is_with_what_is_no_plain_piece(piece: Callable[[IO[bytes]], Message]) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x" * 100)
+        file.flush()
+        await others_are_served(Endless(piece(file)), GET)
+
+
+@pytest.mark.parametrize("ask", [GET, WEBSOCKET], ids=["http", "websocket"])
+@on_both_loops
+async def test_one_that_throws_the_error_away_leaves_others_their_turns(ask: bytes) -> None:
+    told = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def stubborn(message: Message) -> None:
+            try:
+                await send(message)
+            except OSError:
+                told.set()
+
+        await Endless()(scope, receive, stubborn)
+
+    async with Server(app, config=config(drain_timeout=0.1)) as server:
+        port = int(url_of(server).rpartition(":")[2])
+        enough = threading.Event()
+        enough.set()
+        await asyncio.to_thread(read_on, port, ask, enough)
+        async with asyncio.timeout(20):
+            await told.wait()
+            for _ in range(20):
+                assert await other(port) == b"other"

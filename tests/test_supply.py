@@ -335,6 +335,19 @@ def test_what_only_an_old_admin_child_needs_keeps_no_socket_of_the_workers() -> 
     plans.close()
 
 
+def test_a_stop_closes_what_a_reload_that_waits_would_keep() -> None:
+    """Else the master's copy is open for as long as the drain takes, and clients wait where nobody accepts."""
+    config = Config(listen=(Listen(bind="127.0.0.1:0"),))
+    config = replace(config, admin=replace(config.admin, bind=f"unix:@asgiri-{os.getpid()}-stop"))
+    plans = Plans(loaded(config))
+    plans.open(Supply())
+    [workers, admin] = plans.listeners
+    plans.submit(loaded(config), 1)
+    plans.stop_listening()
+    assert (workers.sock.fileno(), plans.listeners) == (-1, [admin])
+    plans.close()
+
+
 def test_a_start_that_fails_leaves_nothing_open() -> None:
     before = os.listdir("/proc/self/fd")
     plans = Plans(loaded(Config(listen=(Listen(bind="systemd:web"), Listen(bind="systemd:shop")))))

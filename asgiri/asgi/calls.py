@@ -48,7 +48,8 @@ async def send(session: Session, message: Message) -> None:
     """Take one event of the application's, as ``session.take`` says.
 
     Where the peer has gone and somebody is in ``receive``, that one hears of it first: Django and Litestar end a
-    request in order when they are told so, and leave it as it is when a send has failed before.
+    request in order when they are told so, and leave it as it is when a send has failed before. Others have a turn in
+    any case: an application may throw the error away, and send again.
     """
     try:
         waiting = session.take(message)
@@ -56,9 +57,8 @@ async def send(session: Session, message: Message) -> None:
             await waiting
             session.check_connected()
     except ClientDisconnectedError:
-        if session.has_listener:
-            for _ in range(HEAD_START):
-                await asyncio.sleep(0)
+        for _ in range(HEAD_START if session.has_listener else 1):
+            await asyncio.sleep(0)
         raise
 
 

@@ -299,7 +299,7 @@ class HttpSession(Session):
                     f"message type {kind!r} is not known here: expected http.response.start, http.response.body, "
                     "or one of an extension that the scope offers"
                 )
-        waiting = self._stream.drain(self)
+        waiting = self._stream.drain(self) or self.breath()
         if waiting is not None:
             await waiting
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
-PATIENCE: Final = 5.0  # seconds, for all of it
+PATIENCE: Final = 5.0  # seconds, to be connected and for each piece of the answer
 ADMIN_VARIABLE: Final = "ASGIRI_ADMIN__BIND"
 # What is bound to all addresses is asked on a loopback one.
 LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}

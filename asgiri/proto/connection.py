@@ -281,7 +281,8 @@ class Connection(asyncio.Protocol):
         self.shared.forget_connection(self)
 
     def pause_writing(self) -> None:
-        self._writable = asyncio.Event()
+        if self._writable is None:  # else it was our own word, and somebody may wait already
+            self._writable = asyncio.Event()
 
     def resume_writing(self) -> None:
         if self._writable is not None:
@@ -291,8 +292,8 @@ class Connection(asyncio.Protocol):
     def heed_close(self) -> None:
         """Pause writing when the transport takes nothing any more, until connection_lost.
 
-        asyncio's drops what it is given then, and never asks for a pause: an application that does nothing but send
-        would go on for ever, and the loop, which has the news, would never have its turn.
+        asyncio's drops what it is given then, with a warning each time, and never asks for a pause: an application that
+        does nothing but send would go on until its next turn.
         """
         if self._writable is None and self.transport.is_closing():
             self.pause_writing()

@@ -318,6 +318,7 @@ class Http11Connection(Http11Ends):
                 self._since = self.shared.now  # until now the body was not the peer's to send
             self._codec.send_informational(self._requests, status, headers)
             self._flush()
+            self.heed_close()
 
     def send_head(self, session: Session, status: int, headers: Headers) -> None:
         if session is self._session:

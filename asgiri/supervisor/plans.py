@@ -148,14 +148,20 @@ class Plans:
         self._submitted = None  # a reload that waited has nothing to wait for
         for number, plan in list(self._by_generation.items()):
             self._by_generation[number] = replace(plan, listeners=[], entries=[])
+        kept = self.listeners
         for listener in before:
-            if listener not in self.listeners:
+            if listener not in kept:
                 listener.close()
 
     def disown(self) -> None:
-        """Another master has the sockets now: their files are not ours to remove."""
+        """Another master has the sockets now: whether somebody accepts is its word alone, and their files are its."""
         for listener in self.listeners:
             listener.disown()
+        self.stop_listening()
+        for number, plan in list(self._by_generation.items()):
+            for listener in plan.admin:
+                listener.close()
+            self._by_generation[number] = replace(plan, admin=[])
 
     def own(self) -> None:
         """The sockets that another master handed over are ours now, with their files."""

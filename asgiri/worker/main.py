@@ -31,7 +31,7 @@ from asgiri.config.envfile import read_env_file
 from asgiri.config.nodes import printable
 from asgiri.config.schema import Config
 from asgiri.equip import load_engines, loop_factory, ways_of
-from asgiri.errors import AppError, AsgiriError, ExitCode
+from asgiri.errors import AppError, AsgiriError, ConfigError, ExitCode
 from asgiri.link import Boot, Booted, BootFailed, Order
 from asgiri.loader import load_app
 from asgiri.log import setup as log
@@ -220,7 +220,7 @@ class Worker:
         """What a quick start has left out (asgiri.equip), before an installation of another release could change it."""
         try:
             load_engines(self._boot.config)
-        except OSError:  # no descriptor is left
+        except (OSError, ConfigError):  # no descriptor is left; of what is compiled, nothing seems to be installed then
             asyncio.get_running_loop().call_later(LEFT_OUT_SECONDS, self._load_left_out)
 
     async def _started(self) -> Server:

@@ -179,3 +179,20 @@ def test_a_term_to_either_after_an_upgrade(start: Start, tmp_path: Path) -> None
     os.kill(new, signal.SIGHUP)
     service.log.wait("the reload is complete")
     ask(service)
+
+
+def test_an_old_master_that_drains_keeps_no_socket_open(start: Start, tmp_path: Path) -> None:
+    """Where the new one has stopped, nobody accepts: clients would wait until the last request of the old one is done."""
+    service = begin(start, tmp_path)
+    with socket.create_connection(("127.0.0.1", service.port), 20) as busy:
+        busy.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
+        service.signal(signal.SIGUSR2)
+        assert eventually(lambda: master(service) != service.pid), str(service.log)
+        new = master(service)
+        os.kill(new, signal.SIGTERM)
+        assert eventually(lambda: service.masters() == [service.pid]), str(service.log)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", service.port), 20).close()
+        busy.sendall(b"2")
+        assert busy.recv(65536).startswith(b"HTTP/1.1 200")
+    assert service.wait() == 0
