@@ -182,7 +182,7 @@ def test_a_term_to_either_after_an_upgrade(start: Start, tmp_path: Path) -> None
 
 
 def test_an_old_master_that_drains_keeps_no_socket_open(start: Start, tmp_path: Path) -> None:
-    """Where the new one has stopped, nobody accepts: clients would wait until the last request of the old one is done."""
+    """Where the new one has stopped, nobody accepts: clients would wait for the last request of the old one."""
     service = begin(start, tmp_path)
     with socket.create_connection(("127.0.0.1", service.port), 20) as busy:
         busy.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
