@@ -474,6 +474,7 @@ class Master:
     def _hand_over(self, pid: int) -> Iterable[Event]:
         """The heir serves: what people find is its own from here on, and the workers here drain."""
         self._plans.disown()
+        self._standing.disown()
         if self._control is not None:
             self._control.disown()
         self._herald.hand_over(pid)

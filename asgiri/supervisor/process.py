@@ -134,6 +134,10 @@ class Standing:
         finally:
             os.umask(before)
 
+    def disown(self) -> None:
+        """Another master is about to write its own: the file is there all along, and only ours is ever removed."""
+        self._pidfile = PidFile(None)
+
     def leave(self) -> None:
         self._pidfile.remove()
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from asgiri.config.schema import Process
 from asgiri.errors import ConfigError
-from asgiri.supervisor.process import PidFile
+from asgiri.supervisor.process import PidFile, Standing
 
 
 def test_a_pid_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -29,6 +30,15 @@ def test_a_pid_file_is_not_written_through_a_link_of_others(tmp_path: Path) -> N
     assert (tmp_path / "master.pid").read_text("ascii") == f"{os.getpid()}\n"
     file.remove()
     assert os.listdir(tmp_path) == ["precious"]
+
+
+def test_a_master_that_hands_over_leaves_the_pid_file_to_the_next_one(tmp_path: Path) -> None:
+    """Who looks for it between the two finds one, and what is removed could be the next one's already."""
+    standing = Standing(Process(pidfile=str(tmp_path / "master.pid")), 0o022)
+    standing.show()
+    standing.disown()
+    standing.leave()
+    assert (tmp_path / "master.pid").read_text("ascii") == f"{os.getpid()}\n"
 
 
 def test_programs_that_are_executed_have_the_standard_streams_that_were_filled() -> None:
