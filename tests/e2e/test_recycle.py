@@ -56,7 +56,7 @@ def test_a_worker_is_recycled_by_its_age(start: Start) -> None:
     service.log.wait("worker 1 gen 1 is to be replaced: it has lived for")
     assert eventually(lambda: get(service, "/who")["pid"] != first)
     assert eventually(lambda: len(service.workers()) == 1)
-    assert replaced_in_order(service) >= 1
+    assert eventually(lambda: replaced_in_order(service) >= 1)  # its last lines may still be on their way
 
 
 def test_all_workers_are_recycled_when_somebody_asks(start: Start, tmp_path: Path) -> None:
@@ -64,4 +64,4 @@ def test_all_workers_are_recycled_when_somebody_asks(start: Start, tmp_path: Pat
     before = set(service.workers())
     control(tmp_path / "control.sock", "recycle")
     assert eventually(lambda: len(service.workers()) == 2 and not before & set(service.workers()))
-    assert replaced_in_order(service) == 2
+    assert eventually(lambda: replaced_in_order(service) == 2)
