@@ -295,8 +295,7 @@ class WebSocketSession(Session):
         kind = message.get("type")
         if self._output is ACCEPTED and kind == "websocket.send":
             self._send_message(message)
-            waiting = self._stream.drain()
-            return self.breath() if waiting is None else waiting
+            return self._stream.drain() or self.breath()
         self._check_open(kind)
         match kind:
             case "websocket.accept":
